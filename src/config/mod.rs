@@ -1,0 +1,271 @@
+//! What this node is to do: the compiler's result, plain data that can be compared field by field.
+#![deny(clippy::disallowed_types, clippy::disallowed_methods)]
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use crate::policy::Policy;
+use crate::types::{Asn, ClusterId, Family, PerFamily, RouterId};
+
+/// Everything that the machines need to know of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NodeConfig {
+    /// Name of our Node resource.
+    pub node: String,
+    /// BGP identifier of every session.
+    pub router_id: RouterId,
+    /// Our AS.
+    pub asn: Asn,
+    /// Listening sockets.
+    pub listen: ListenConfig,
+    /// Peers by session name (`Mesh_10_0_0_2`).
+    pub peers: BTreeMap<String, PeerConfig>,
+    /// What we originate.
+    pub origin: OriginConfig,
+    /// What goes into the kernel.
+    pub fib: FibConfig,
+}
+
+/// Where we listen (calico-semantics 3.7).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ListenConfig {
+    /// TCP port.
+    pub port: u16,
+    /// bindMode NodeIP: only these addresses; empty means all.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What kind of BGPPeer a session comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PeerKind {
+    /// Node-to-node mesh.
+    Mesh,
+    /// A global BGPPeer.
+    Global,
+    /// A BGPPeer of this node, reverse peerings included.
+    Node,
+    /// A local workload.
+    Workload,
+}
+
+/// How next hops are written on export (calico-semantics 4.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub enum NextHopMode {
+    /// The protocol's rule.
+    #[default]
+    Auto,
+    /// Always ourselves.
+    #[serde(rename = "Self")]
+    SelfAddress,
+    /// Never changed.
+    Keep,
+}
+
+/// TTL of a session's packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Ttl {
+    /// Sent as 64 and not checked (Calico's `multihop`).
+    Multihop,
+    /// GTSM (RFC 5082): sent as 255, accepted from 256 − `hops`.
+    Gtsm {
+        /// Routers allowed between the peers, counted as Calico's ttlSecurity does.
+        hops: u8,
+    },
+    /// One hop without GTSM: sent as 1.
+    Direct,
+}
+
+/// A TCP-MD5 key, never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(pub Arc<[u8]>);
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Password(…)")
+    }
+}
+
+impl Serialize for Password {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("…")
+    }
+}
+
+/// TCP-MD5 of a session (calico-semantics 2.9 and section 0: fail closed).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub enum Authentication {
+    /// None asked.
+    #[default]
+    None,
+    /// The key is known.
+    Md5(Password),
+    /// A key is asked for but its Secret or key is missing: the session waits. Which one, for people.
+    Missing(String),
+}
+
+/// One session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PeerConfig {
+    /// Session name (calico-semantics 3.7): `Mesh_10_0_0_2`, `Node_10_0_0_1_port_1179`.
+    pub name: String,
+    /// Mesh, global, node or workload.
+    pub kind: PeerKind,
+    /// The resource that asked for it, for people: `BGPPeer tor-a`, `BGPConfiguration default (mesh)`.
+    pub asked_by: String,
+    /// The peer's address.
+    pub address: IpAddr,
+    /// Interface of a link-local address.
+    pub interface: Option<String>,
+    /// The peer's TCP port.
+    pub port: u16,
+    /// The AS we use on this session.
+    pub local_asn: Asn,
+    /// The peer's AS.
+    pub remote_asn: Asn,
+    /// Our identifier.
+    pub router_id: RouterId,
+    /// Source address; none lets the kernel choose.
+    pub local_address: Option<IpAddr>,
+    /// Never connects, only accepts.
+    pub passive: bool,
+    /// TCP-MD5.
+    pub authentication: Authentication,
+    /// TTL handling.
+    pub ttl: Ttl,
+    /// Proposed hold time, whole seconds: 0 or at least 3.
+    pub hold_time: u16,
+    /// Keepalive interval; none means a third of the negotiated hold time.
+    pub keepalive: Option<Duration>,
+    /// Pause before the first connect (upper bound of a random choice).
+    pub connect_delay: Duration,
+    /// Pause between connects.
+    pub connect_retry: Duration,
+    /// Least and greatest pause after an error.
+    pub idle_hold: (Duration, Duration),
+    /// Graceful restart time in our OPEN, seconds, 0 to 4095.
+    pub restart_time: u16,
+    /// Families to offer.
+    pub families: PerFamily<bool>,
+    /// Offer ADD-PATH in both directions.
+    pub add_path: bool,
+    /// Offer extended messages (RFC 8654).
+    pub extended_messages: bool,
+    /// Offer IPv4 with IPv6 next hops (RFC 8950).
+    pub extended_next_hop: bool,
+    /// We are a reflector of this cluster and the peer is a client of it.
+    pub reflector_client: bool,
+    /// Our cluster, if we are a reflector.
+    pub cluster_id: Option<ClusterId>,
+    /// How next hops are written on export.
+    pub next_hop_mode: NextHopMode,
+    /// Occurrences of our AS tolerated in a path (`numAllowedLocalASNumbers`).
+    pub allow_local_as: u32,
+    /// Max-prefix.
+    pub max_prefixes: MaxPrefixes,
+    /// Import policy by family.
+    pub import: PerFamily<Arc<Policy>>,
+    /// Export policy by family.
+    pub export: PerFamily<Arc<Policy>>,
+}
+
+impl PeerConfig {
+    /// iBGP: the peer's AS is the one we use on the session.
+    pub fn is_ibgp(&self) -> bool {
+        self.local_asn == self.remote_asn
+    }
+
+    /// The families that the session offers.
+    pub fn offered(&self) -> impl Iterator<Item = Family> + '_ {
+        self.families.iter().filter(|(_, on)| **on).map(|(family, _)| family)
+    }
+}
+
+/// What happens when a peer sends more paths than expected (Q3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct MaxPrefixes {
+    /// Paths a family, counted before policy.
+    pub limit: u32,
+    /// Warn, or end the session with 6/1 and stay idle until reset.
+    pub action: MaxPrefixAction,
+}
+
+impl Default for MaxPrefixes {
+    fn default() -> Self {
+        Self { limit: 100_000, action: MaxPrefixAction::Warn }
+    }
+}
+
+/// See [`MaxPrefixes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MaxPrefixAction {
+    /// Say so in `show problems`.
+    Warn,
+    /// End the session with 6/1; it stays idle until an operator resets it or the configuration changes.
+    Idle,
+}
+
+/// What this node announces by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct OriginConfig {
+    /// IPAM blocks of this node (confirmed and pendingDeletion): a blackhole each, /32 and /128 excepted.
+    pub blocks: Vec<IpNet>,
+    /// Service addresses and ranges to announce.
+    pub services: Vec<IpNet>,
+    /// Host routes of `reachableBy`: destination and gateway.
+    pub static_routes: Vec<(IpNet, IpAddr)>,
+    /// Interface patterns whose connected subnets are no device routes (`ignoredInterfaces`, then Calico's own).
+    pub ignored_interfaces: Vec<String>,
+}
+
+/// What goes into the kernel, and how (calico-semantics 4.7).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FibConfig {
+    /// Routing table.
+    pub table: u32,
+    /// Protocol number of our routes; the only one that we ever touch.
+    pub protocol: u8,
+    /// Rules tried in order on a prefix; the first that covers it decides; none means: program it plainly.
+    pub rules: Vec<FibRule>,
+}
+
+impl Default for FibConfig {
+    fn default() -> Self {
+        Self { table: 254, protocol: 12, rules: Vec::new() }
+    }
+}
+
+/// One rule of [`FibConfig`]: prefixes inside `cidr` get `action`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FibRule {
+    /// Covering prefix.
+    pub cidr: IpNet,
+    /// Where it comes from, for people: `IPPool pool-a (vxlanMode Always)`.
+    pub name: Arc<str>,
+    /// Only BGP-learned routes are meant (service reject CIDRs).
+    pub learned_only: bool,
+    /// What to do.
+    pub action: FibAction,
+}
+
+/// See [`FibRule`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum FibAction {
+    /// Not programmed.
+    Skip,
+    /// Programmed with the resolved gateway.
+    Plain,
+    /// Programmed through this device with the BGP next hop as on-link gateway.
+    Tunnel {
+        /// Name of the tunnel device (`tunl0`).
+        device: String,
+        /// Next hops inside this subnet are programmed plainly (CrossSubnet).
+        unless_in: Option<IpNet>,
+    },
+}

@@ -1,0 +1,245 @@
+//! FibSyncer machine: what the kernel should hold against what it holds. And the words that margay and
+//! the kernel exchange, spoken by `kernel/` above the wall.
+#![deny(clippy::disallowed_types, clippy::disallowed_methods)]
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use serde::Serialize;
+use smallvec::SmallVec;
+
+use crate::config::FibConfig;
+use crate::policy::RouteSource;
+use crate::types::{NextHop, QueryId, Sync};
+
+/// The best route of a prefix, as the Loc-RIB hands it down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BestRoute {
+    /// Where it comes from. Device and kernel routes are never written (they are there already).
+    pub source: RouteSource,
+    /// LOCAL_PREF, from which the metric of BGP-learned routes is made: 2147483647 − LOCAL_PREF.
+    pub local_pref: Option<u32>,
+    /// What to do with packets.
+    pub target: Target,
+}
+
+/// What to do with packets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum Target {
+    /// Send them on; more than one hop is multipath.
+    Via(SmallVec<[Hop; 1]>),
+    /// Drop them silently (own blocks, service ranges).
+    Blackhole,
+    /// Answer unreachable: no next hop can be resolved.
+    Unreachable,
+}
+
+/// One resolved next hop.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Hop {
+    /// The next hop that BGP named (for tunnels).
+    pub next_hop: NextHop,
+    /// The gateway on the link; none when the prefix itself is on the link.
+    pub gateway: Option<IpAddr>,
+    /// Index of the outgoing interface.
+    pub interface: u32,
+}
+
+/// A change of the Loc-RIB; none removes the prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FibChange {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// The new best route.
+    pub route: Option<BestRoute>,
+}
+
+/// Type of a kernel route (`RTN_…`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RouteType {
+    /// Sent to a gateway or out of an interface.
+    Unicast,
+    /// Dropped silently.
+    Blackhole,
+    /// Answered with unreachable.
+    Unreachable,
+    /// Answered with prohibited.
+    Prohibit,
+    /// Any other, by its number.
+    Other(u8),
+}
+
+/// A route of the kernel's table, read or to be written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KernelRoute {
+    /// Key of the kernel: table, prefix and metric (with `tos`) name a route.
+    #[serde(flatten)]
+    pub key: RouteKey,
+    /// `RTPROT_…`.
+    pub protocol: u8,
+    /// Type.
+    pub kind: RouteType,
+    /// `RT_SCOPE_…`.
+    pub scope: u8,
+    /// Next hops; empty for blackholes and the like.
+    pub hops: SmallVec<[KernelHop; 1]>,
+    /// `RTA_PREFSRC`.
+    pub preferred_source: Option<IpAddr>,
+}
+
+/// What names a route in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct RouteKey {
+    /// Routing table.
+    pub table: u32,
+    /// Destination.
+    pub prefix: IpNet,
+    /// Priority; IPv6 kernels store 1024 for none.
+    pub metric: u32,
+    /// Type of service; 0 for all that margay reads or writes.
+    pub tos: u8,
+}
+
+/// One next hop of a kernel route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct KernelHop {
+    /// Gateway of either family (an IPv6 gateway of an IPv4 route is RTA_VIA).
+    pub gateway: Option<IpAddr>,
+    /// Interface index.
+    pub interface: u32,
+    /// `RTNH_F_ONLINK`.
+    pub onlink: bool,
+}
+
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Link {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Administratively up and with carrier.
+    pub up: bool,
+}
+
+/// An address of an interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InterfaceAddress {
+    /// Scope wider than link (`RT_SCOPE_UNIVERSE` or `SITE`).
+    pub global: bool,
+    /// `IFA_F_SECONDARY`.
+    pub secondary: bool,
+}
+
+/// What the kernel says. A family's tables are told by Begin … End after start and after every overrun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KernelEvent {
+    /// Interfaces by index.
+    Link(Sync<u32, Link>),
+    /// Addresses by interface index and address with prefix length.
+    Address(Sync<(u32, IpNet), InterfaceAddress>),
+    /// Routes of table main, and of our table.
+    Route(Sync<RouteKey, KernelRoute>),
+    /// The answer to [`KernelOps`] of that number: what failed, by index, with the errno (positive).
+    Written {
+        /// Number of the batch.
+        batch: u64,
+        /// Index of the operation and errno of those that failed.
+        failed: Vec<(usize, i32)>,
+    },
+}
+
+/// One write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KernelOp {
+    /// Create, or atomically replace what has the same key.
+    Replace(KernelRoute),
+    /// Delete, by key and protocol.
+    Delete(KernelRoute),
+}
+
+/// A batch of writes; the kernel answers with [`KernelEvent::Written`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelOps {
+    /// Number, growing.
+    pub batch: u64,
+    /// The operations, in order.
+    pub ops: Vec<KernelOp>,
+}
+
+/// What the FibSyncer hears.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// New configuration (table, protocol, rules); everything is judged anew.
+    Configure(Arc<FibConfig>),
+    /// Changes of the Loc-RIB, as pulled from a shard.
+    Changes(Vec<FibChange>),
+    /// The kernel's facts and answers.
+    Kernel(KernelEvent),
+    /// Nobody is waited for any more: routes of a past life that nobody claimed may go (bar 11).
+    Sweep,
+    /// Routes, or the state of one prefix, for the control API.
+    Query(QueryId, Query),
+}
+
+/// A question to the FibSyncer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Query {
+    /// Every route: desired, installed, failed.
+    All,
+    /// One prefix.
+    Prefix(IpNet),
+}
+
+/// What the FibSyncer says.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Write these. At most one batch is under way at a time.
+    Write(KernelOps),
+    /// Room for more Loc-RIB changes.
+    Pull {
+        /// At most this many.
+        credit: usize,
+    },
+    /// Answer to a query, in the order of prefixes; complete when `done`.
+    Answer {
+        /// The question.
+        query: QueryId,
+        /// States.
+        rows: Vec<FibStatus>,
+        /// No more follows.
+        done: bool,
+    },
+}
+
+/// What became of a prefix in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FibStatus {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// `installed`, `pending`, `failed`, `not wanted`, `adopted`.
+    pub state: FibState,
+    /// Why, in words: the rule that skipped it, the errno's meaning, the foreign route in the way.
+    pub because: String,
+    /// errno of the last failure.
+    pub errno: Option<i32>,
+    /// What we want there.
+    pub wanted: Option<KernelRoute>,
+}
+
+/// See [`FibStatus`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FibState {
+    /// The kernel holds what we want.
+    Installed,
+    /// On its way.
+    Pending,
+    /// The kernel refused it; retried with back-off.
+    Failed,
+    /// A rule keeps it out, or its source writes it itself.
+    #[serde(rename = "not wanted")]
+    NotWanted,
+    /// Of a past life, not yet claimed or swept.
+    Adopted,
+}

@@ -1,0 +1,12 @@
+//! margay: a native BGP route-distribution speaker for Calico-style networks.
+#![warn(rustdoc::broken_intra_doc_links)]
+
+pub mod calico;
+pub mod config;
+pub mod fib;
+pub mod origin;
+pub mod policy;
+pub mod rib;
+pub mod session;
+pub mod types;
+pub mod wire;

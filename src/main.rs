@@ -1,0 +1,3 @@
+//! `margay`: subcommands to the command line or to the daemon.
+
+fn main() {}

@@ -1,0 +1,239 @@
+//! Shard machine: Adj-RIB-In, decision, Loc-RIB, export, Adj-RIB-Out of a slice of the prefixes.
+#![deny(clippy::disallowed_types, clippy::disallowed_methods)]
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ipnet::IpNet;
+use serde::Serialize;
+
+use crate::config::PeerConfig;
+use crate::fib::{FibChange, KernelEvent};
+use crate::origin::{LocalKey, LocalRoute};
+use crate::policy::RouteSource;
+use crate::session::{PrefixCounts, RouteBatch, SessionFacts};
+use crate::types::{Attributes, ClusterId, Family, NextHop, PathId, PeerId, PerFamily, QueryId, RouterId, Sync};
+
+/// What every shard knows of the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RibConfig {
+    /// Our identifier (ORIGINATOR_ID loop test).
+    pub router_id: RouterId,
+    /// Our cluster, if we are a reflector.
+    pub cluster_id: Option<ClusterId>,
+    /// Paths used for multipath at most.
+    pub max_paths: usize,
+    /// Protocol number of our own kernel routes: never used to resolve next hops.
+    pub protocol: u8,
+}
+
+/// What a shard hears. One batch of a peer is one step; a round ends with `Shard::finish_round`.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// New configuration of the node.
+    Configure(Arc<RibConfig>),
+    /// A session is Established. Its stale paths, if any, stay until renewed or swept.
+    PeerUp(Arc<SessionFacts>),
+    /// A session ended; families in `keep` turn stale, paths of the others go.
+    PeerDown {
+        /// The peer.
+        peer: PeerId,
+        /// Families that turn stale.
+        keep: PerFamily<bool>,
+    },
+    /// The policies (or other settings that need no reset) of a peer changed: judge its paths, and what it is told, anew.
+    PeerReload {
+        /// The peer.
+        peer: PeerId,
+        /// Its new configuration.
+        config: Arc<PeerConfig>,
+    },
+    /// What a peer said.
+    Routes(RouteBatch),
+    /// Stale paths of this family that were not renewed go.
+    SweepStale {
+        /// The peer.
+        peer: PeerId,
+        /// The family.
+        family: Family,
+    },
+    /// The peer asked for our table again: one walk, with BoRR and EoRR where both sides have RFC 7313.
+    RefreshRequested {
+        /// The peer.
+        peer: PeerId,
+        /// The family.
+        family: Family,
+    },
+    /// Routes of this node.
+    Local(Sync<LocalKey, LocalRoute>),
+    /// The kernel's links, addresses and routes, for next hops and own addresses.
+    Kernel(KernelEvent),
+    /// Our own restart is over: routes learned from peers may be sent on, and End-of-RIB too (bar 11).
+    RecoveryDone,
+    /// The peer has room. Stays open until there is something to say; a later one replaces it.
+    Pull {
+        /// The peer.
+        peer: PeerId,
+        /// Bytes.
+        credit: usize,
+    },
+    /// The FibSyncer has room. Stays open likewise.
+    PullFib {
+        /// Changes.
+        credit: usize,
+    },
+    /// A question of the control API; answered in bounded steps.
+    Query(QueryId, Query),
+}
+
+/// A question to a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Query {
+    /// Routes that match all that is given.
+    Routes {
+        /// Exactly this prefix, or with `longer` everything inside it.
+        prefix: Option<IpNet>,
+        /// With `prefix`: everything inside it.
+        longer: bool,
+        /// Of one family.
+        family: Option<Family>,
+        /// Adj-RIB-In of this peer before policy, refused routes included.
+        received: Option<PeerId>,
+        /// Adj-RIB-Out towards this peer.
+        advertised: Option<PeerId>,
+    },
+    /// Every candidate of a prefix with the step that beat it, and whom it is advertised to.
+    Explain(IpNet),
+}
+
+/// What a shard says.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Answer to a `Pull`, never more than its credit (or one message, if that is larger).
+    Frames {
+        /// For whom.
+        peer: PeerId,
+        /// Whole messages.
+        frames: Vec<Bytes>,
+        /// Families whose initial table is now complete.
+        ended: Vec<Family>,
+    },
+    /// Answer to a `PullFib`, never more than its credit.
+    FibChanges(Vec<FibChange>),
+    /// Counters of a peer that changed in this round.
+    Counts {
+        /// The peer.
+        peer: PeerId,
+        /// By family.
+        counts: PerFamily<PrefixCounts>,
+    },
+    /// Part of the answer to a query.
+    Answer {
+        /// The question.
+        query: QueryId,
+        /// The rows.
+        rows: Answer,
+        /// No more follows.
+        done: bool,
+    },
+}
+
+/// Part of the answer to a query.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// For `Query::Routes`.
+    Routes(Vec<RouteRow>),
+    /// For `Query::Explain`.
+    Explain(Vec<Candidate>, Vec<Advertisement>),
+}
+
+/// One path, for people and tests.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RouteRow {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// Its family.
+    pub family: Family,
+    /// The best path of the prefix.
+    pub best: bool,
+    /// Used together with the best.
+    pub multipath: bool,
+    /// May be chosen at all.
+    pub valid: bool,
+    /// Of a peer that is restarting.
+    pub stale: bool,
+    /// Where it comes from.
+    pub source: RouteSource,
+    /// Which peer, for BGP.
+    pub peer: Option<PeerId>,
+    /// Path identifier received (or sent, for advertised routes).
+    pub path_id: PathId,
+    /// The next hop (as sent, for advertised routes); none for local routes without one.
+    pub next_hop: Option<NextHop>,
+    /// The attributes: after policy, before it for `received`, as sent for `advertised`.
+    pub attributes: Arc<Attributes>,
+    /// Decision step that removed it.
+    pub lost_at: Option<Step>,
+    /// The rule that refused it.
+    pub rejected_by: Option<String>,
+}
+
+/// Steps of the decision, numbered as in the protocol bar section 10 with Calico's preference before them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// 0: not eligible: refused by policy, looped, martian, own next hop.
+    Eligible,
+    /// 1: lower preference between protocols (device, static, BGP, kernel).
+    Preference,
+    /// 1b: next hop not resolved, while another path's is.
+    Resolvable,
+    /// 2: long-lived stale.
+    LongLivedStale,
+    /// 3: lower LOCAL_PREF.
+    LocalPref,
+    /// 4: longer AS_PATH.
+    AsPathLength,
+    /// 5: higher ORIGIN.
+    Origin,
+    /// 6: higher MED from the same neighbouring AS.
+    Med,
+    /// 7: iBGP while an eBGP path exists.
+    EbgpOverIbgp,
+    /// 8: higher metric to the next hop.
+    IgpMetric,
+    /// 9: higher ORIGINATOR_ID or identifier.
+    RouterId,
+    /// 10: longer CLUSTER_LIST.
+    ClusterListLength,
+    /// 11: higher peer address.
+    PeerAddress,
+    /// 12: higher path identifier.
+    PathId,
+}
+
+/// A candidate of a prefix and its fate.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Candidate {
+    /// The path.
+    #[serde(flatten)]
+    pub path: RouteRow,
+    /// `best`, `multipath`, `lost`, `refused`.
+    pub verdict: &'static str,
+    /// Why, with both values where two were compared.
+    pub because: String,
+}
+
+/// Whether a prefix goes to a peer, and why.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Advertisement {
+    /// The peer.
+    pub peer: PeerId,
+    /// It is told.
+    pub yes: bool,
+    /// The rule that accepted or refused it.
+    pub because: String,
+    /// The next hop that it is told.
+    pub next_hop: Option<IpAddr>,
+}

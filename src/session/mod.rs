@@ -1,0 +1,266 @@
+//! Peer machine: one configured peer, its up to two connections, and what the shards learn of it.
+#![deny(clippy::disallowed_types, clippy::disallowed_methods)]
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::config::PeerConfig;
+use crate::types::{Attributes, ConnectionId, Family, NlriList, PeerId, PerFamily, RouterId, ShardId};
+use crate::wire;
+
+/// What a session settled, for everybody who must know; made when it reaches Established.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SessionFacts {
+    /// The peer.
+    pub peer: PeerId,
+    /// Its configuration when the session came up.
+    pub config: Arc<PeerConfig>,
+    /// What encoding and decoding depend on; `families` are those in use.
+    pub context: wire::Context,
+    /// Our address on the session.
+    pub local: IpAddr,
+    /// Our link-local address and the interface's index, if the session runs on one link that is known.
+    pub local_link: Option<(Ipv6Addr, u32)>,
+    /// The peer's address on the session.
+    pub remote: IpAddr,
+    /// The peer's BGP identifier.
+    pub identifier: RouterId,
+    /// The peer's graceful restart capability, if it sent one.
+    pub graceful_restart: Option<wire::GracefulRestart>,
+    /// Both sides have enhanced route refresh (RFC 7313).
+    pub enhanced_refresh: bool,
+    /// The peer has route refresh (RFC 2918).
+    pub refresh: bool,
+}
+
+/// Decoded UPDATEs of one socket read, in order; one batch per shard.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteBatch {
+    /// Who said it.
+    pub peer: PeerId,
+    /// What was said, in order.
+    pub changes: Vec<RouteChange>,
+}
+
+/// One word of a peer about its table.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RouteChange {
+    /// These prefixes are reached with these attributes.
+    Announce(Arc<Attributes>, NlriList),
+    /// These are not reached any more.
+    Withdraw(NlriList),
+    /// The initial table has been told (U12).
+    EndOfRib(Family),
+    /// BoRR: the table is told anew (RFC 7313).
+    RefreshBegin(Family),
+    /// EoRR: what was not told again goes.
+    RefreshEnd(Family),
+}
+
+/// Why a session is to stop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// 6/2 with text; stays down until `Start`.
+    AdministrativeShutdown(String),
+    /// 6/4; starts again by itself.
+    AdministrativeReset,
+    /// 6/3; the peer is no longer configured.
+    Deconfigured,
+    /// 6/6; starts again by itself with its new configuration.
+    ConfigurationChange,
+    /// The process ends and comes back: TCP just closes, no NOTIFICATION (G4).
+    ProcessRestart,
+}
+
+/// What the Peer machine hears.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Leave the stopped state: connect or accept.
+    Start,
+    /// Stop; see the reason.
+    Stop(StopReason),
+    /// New configuration. What can be taken over in place is; the caller sends `Stop(ConfigurationChange)`
+    /// first where `config::diff` says Reinit.
+    Configure(Arc<PeerConfig>),
+    /// The connect asked for by `Output::Connect` succeeded, or a connection was accepted.
+    Connected {
+        /// Its number: the one of `Output::Connect`, or one from `Peer::allocate` for an accepted connection.
+        connection: ConnectionId,
+        /// We opened it.
+        outgoing: bool,
+        /// Our end.
+        local: SocketAddr,
+        /// The peer's end.
+        remote: SocketAddr,
+        /// Our link-local address and interface index on the link of this session, if there is one.
+        local_link: Option<(Ipv6Addr, u32)>,
+    },
+    /// The connect failed.
+    ConnectFailed {
+        /// Its number.
+        connection: ConnectionId,
+        /// The system's words.
+        error: String,
+    },
+    /// Bytes as they came, any cut.
+    Received {
+        /// On which connection.
+        connection: ConnectionId,
+        /// The bytes.
+        bytes: Bytes,
+    },
+    /// The peer closed, or the connection broke.
+    Closed {
+        /// Its number.
+        connection: ConnectionId,
+        /// The system's words; none for a plain FIN.
+        error: Option<String>,
+    },
+    /// The socket took bytes: so many are left in our write buffer (SendHold, credit).
+    Written {
+        /// On which connection.
+        connection: ConnectionId,
+        /// Bytes of ours still waiting ahead of the socket.
+        waiting: usize,
+    },
+    /// Frames that answer a `Pull`; `ended` lists families whose initial table is now complete in that shard.
+    Frames {
+        /// Which shard.
+        shard: ShardId,
+        /// Encoded messages, each whole.
+        frames: Vec<Bytes>,
+        /// Families whose initial table (or refresh) is complete in this shard: End-of-RIB is due when all shards said so.
+        ended: Vec<Family>,
+    },
+    /// Paths held for this peer in a shard, for max-prefix and status.
+    Counts {
+        /// Which shard.
+        shard: ShardId,
+        /// The counters by family.
+        counts: PerFamily<PrefixCounts>,
+    },
+    /// Our own restart is over: R is no longer set in OPENs.
+    RecoveryDone,
+    /// Ask the peer for its table again (soft reset in).
+    RequestRefresh(Family),
+}
+
+/// Prefix counters of a peer in one family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PrefixCounts {
+    /// Paths in Adj-RIB-In before policy.
+    pub received: u64,
+    /// Paths that policy and protocol let in.
+    pub accepted: u64,
+    /// Paths in Adj-RIB-Out.
+    pub advertised: u64,
+}
+
+/// What the Peer machine says.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Open a TCP connection to the configured address, port, source, TTL and key.
+    Connect {
+        /// Number for the answers.
+        connection: ConnectionId,
+    },
+    /// Write these bytes, after what was written before.
+    Send {
+        /// On which connection.
+        connection: ConnectionId,
+        /// One or more whole messages.
+        bytes: Bytes,
+    },
+    /// Close; with `linger` as H5 says: shut down writing, discard input for at most 1 s, then close.
+    Close {
+        /// Which.
+        connection: ConnectionId,
+        /// A NOTIFICATION is on its way.
+        linger: bool,
+    },
+    /// Established: to all shards and to recovery.
+    Up(Arc<SessionFacts>),
+    /// No longer Established: to all shards and to recovery. Families in `keep` turn stale instead of going.
+    Down {
+        /// Graceful restart helper: these stay, stale.
+        keep: PerFamily<bool>,
+    },
+    /// The helper's wait for this family is over: what is still stale goes.
+    SweepStale(Family),
+    /// To one shard.
+    Routes(ShardId, RouteBatch),
+    /// The peer asks for our table (R1).
+    RefreshRequested(Family),
+    /// Ask every shard that has frames: the peer has room for `credit` bytes.
+    Pull {
+        /// Bytes.
+        credit: usize,
+    },
+    /// End-of-RIB of the family has been received (for recovery); the mark itself is in the batches.
+    EndOfRib(Family),
+    /// A session change, for logs, events and metrics.
+    Event(Event),
+}
+
+/// A session change worth telling.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// The FSM's state changed (the more advanced of the two connections).
+    State {
+        /// Before.
+        from: State,
+        /// After.
+        to: State,
+    },
+    /// The session ended, or an attempt failed, and why.
+    Down(DownReason),
+    /// A fault in an UPDATE (U25).
+    Fault(String),
+}
+
+/// States of RFC 4271 section 8; of a peer: the more advanced of its connections'.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum State {
+    /// Nothing is tried.
+    #[default]
+    Idle,
+    /// A TCP connection is being opened.
+    Connect,
+    /// Waiting for the next attempt, or for the peer.
+    Active,
+    /// TCP is up, our OPEN sent.
+    OpenSent,
+    /// OPENs exchanged.
+    OpenConfirm,
+    /// Routes flow.
+    Established,
+}
+
+/// Who ended a session and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DownReason {
+    /// Who.
+    pub by: Party,
+    /// NOTIFICATION code, 0 where none was sent.
+    pub code: u8,
+    /// NOTIFICATION subcode.
+    pub subcode: u8,
+    /// In words.
+    pub text: String,
+}
+
+/// Who is at fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Party {
+    /// We sent a NOTIFICATION or closed.
+    Us,
+    /// The peer did.
+    Peer,
+    /// TCP failed.
+    Transport,
+}

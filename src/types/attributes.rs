@@ -1,0 +1,131 @@
+//! Path attributes as one value: what decides, what policy changes, what goes out again.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use serde::Serialize;
+
+use super::{AsPath, Asn, ClusterId, Community, ExtendedCommunity, Ipv6ExtendedCommunity, LargeCommunity, NextHop, RouterId};
+
+/// ORIGIN (RFC 4271 5.1.1); lower is preferred.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum Origin {
+    /// From an interior protocol or the node itself.
+    #[default]
+    Igp = 0,
+    /// From the historic EGP.
+    Egp = 1,
+    /// By other means.
+    Incomplete = 2,
+}
+
+/// AGGREGATOR (RFC 4271 5.1.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Aggregator {
+    /// The AS that aggregated.
+    pub asn: Asn,
+    /// The router that did.
+    pub address: Ipv4Addr,
+}
+
+/// An optional transitive attribute that margay does not know: carried, never parsed (U20).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct UnknownAttribute {
+    /// Flags octet as received; Partial is set and extended length made anew when it is sent on.
+    pub flags: u8,
+    /// Type code.
+    pub code: u8,
+    /// The value, untouched.
+    pub value: Box<[u8]>,
+}
+
+/// The path attributes of a route, next hop included. Lists keep the order received (E9).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Attributes {
+    /// ORIGIN.
+    pub origin: Origin,
+    /// ATOMIC_AGGREGATE is present.
+    pub atomic_aggregate: bool,
+    /// NEXT_HOP, or the one of MP_REACH_NLRI.
+    pub next_hop: NextHop,
+    /// AS_PATH, merged with AS4_PATH.
+    pub as_path: AsPath,
+    /// MULTI_EXIT_DISC.
+    pub med: Option<u32>,
+    /// LOCAL_PREF.
+    pub local_pref: Option<u32>,
+    /// AGGREGATOR, merged with AS4_AGGREGATOR.
+    pub aggregator: Option<Aggregator>,
+    /// ORIGINATOR_ID.
+    pub originator_id: Option<RouterId>,
+    /// ONLY_TO_CUSTOMER (RFC 9234).
+    pub only_to_customer: Option<Asn>,
+    /// CLUSTER_LIST, the last reflector first.
+    pub cluster_list: Box<[ClusterId]>,
+    /// COMMUNITIES.
+    pub communities: Box<[Community]>,
+    /// EXTENDED COMMUNITIES.
+    pub extended_communities: Box<[ExtendedCommunity]>,
+    /// IPv6 EXTENDED COMMUNITIES.
+    pub ipv6_extended_communities: Box<[Ipv6ExtendedCommunity]>,
+    /// LARGE COMMUNITIES.
+    pub large_communities: Box<[LargeCommunity]>,
+    /// Unknown transitive attributes in ascending code order.
+    pub unknown: Box<[UnknownAttribute]>,
+}
+
+impl Attributes {
+    /// The attributes of a route that this node originates: ORIGIN IGP, an empty path, nothing else.
+    pub fn originated(next_hop: NextHop) -> Self {
+        Self {
+            origin: Origin::Igp,
+            atomic_aggregate: false,
+            next_hop,
+            as_path: AsPath::default(),
+            med: None,
+            local_pref: None,
+            aggregator: None,
+            originator_id: None,
+            only_to_customer: None,
+            cluster_list: Box::default(),
+            communities: Box::default(),
+            extended_communities: Box::default(),
+            ipv6_extended_communities: Box::default(),
+            large_communities: Box::default(),
+            unknown: Box::default(),
+        }
+    }
+
+    /// Whether the community is among the standard ones.
+    pub fn has_community(&self, community: Community) -> bool {
+        self.communities.contains(&community)
+    }
+
+    /// Adds a standard community, keeping the list sorted and without duplicates (E9: only lists we change).
+    pub fn add_community(&mut self, community: Community) {
+        add_sorted(&mut self.communities, community);
+    }
+
+    /// Adds a large community, keeping the list sorted and without duplicates.
+    pub fn add_large_community(&mut self, community: LargeCommunity) {
+        add_sorted(&mut self.large_communities, community);
+    }
+}
+
+impl Default for Attributes {
+    fn default() -> Self {
+        Self::originated(NextHop::Global(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
+    }
+}
+
+fn add_sorted<T: Ord + Copy>(list: &mut Box<[T]>, item: T) {
+    if list.contains(&item) {
+        return;
+    }
+    let mut longer = list.to_vec();
+    longer.push(item);
+    longer.sort_unstable();
+    longer.dedup();
+    *list = longer.into_boxed_slice();
+}
