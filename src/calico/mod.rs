@@ -1,6 +1,10 @@
 //! Compiler machine: Calico v3 resources in, [`NodeConfig`] and problems out.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
+pub mod builtin_policy;
+pub mod filter;
+pub mod resource;
+
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -81,7 +85,7 @@ pub struct Document {
 #[derive(Clone, Debug)]
 pub enum Output {
     /// What to do now, and all that is wrong. No configuration while our Node has never been seen; the last
-    /// one stays in force when it vanishes (calico-semantics 3.1).
+    /// one stays in force when it vanishes.
     Compiled {
         /// The configuration, if there is one.
         config: Option<Arc<NodeConfig>>,
