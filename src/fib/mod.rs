@@ -14,7 +14,7 @@ use crate::policy::RouteSource;
 use crate::types::{NextHop, QueryId, Sync};
 
 /// The best route of a prefix, as the Loc-RIB hands it down.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct BestRoute {
     /// Where it comes from. Device and kernel routes are never written (they are there already).
     pub source: RouteSource,
@@ -25,7 +25,7 @@ pub struct BestRoute {
 }
 
 /// What to do with packets.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Target {
     /// Send them on; more than one hop is multipath.
     Via(SmallVec<[Hop; 1]>),
@@ -36,7 +36,7 @@ pub enum Target {
 }
 
 /// One resolved next hop.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Hop {
     /// The next hop that BGP named (for tunnels).
     pub next_hop: NextHop,
@@ -131,7 +131,8 @@ pub struct InterfaceAddress {
     pub secondary: bool,
 }
 
-/// What the kernel says. A family's tables are told by Begin … End after start and after every overrun.
+/// What the kernel says. Links, addresses and routes (both families) are each told as Begin … End after start, after
+/// every overrun and on request; live changes follow. The echo of our own writes is left out: `Written` tells of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KernelEvent {
     /// Interfaces by index.
@@ -140,6 +141,12 @@ pub enum KernelEvent {
     Address(Sync<(u32, IpNet), InterfaceAddress>),
     /// Routes of table main, and of our table.
     Route(Sync<RouteKey, KernelRoute>),
+    /// This interface went down or lost its last IPv4 address: the kernel has silently dropped the IPv4 routes all of
+    /// whose hops left by it. Said of our own routes; those of others are removed one by one.
+    Flushed {
+        /// Index of the interface.
+        interface: u32,
+    },
     /// The answer to [`KernelOps`] of that number: what failed, by index, with the errno (positive).
     Written {
         /// Number of the batch.
@@ -152,7 +159,9 @@ pub enum KernelEvent {
 /// One write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KernelOp {
-    /// Create, or atomically replace what has the same key.
+    /// Create; fails with `EEXIST` where the key is taken, so nobody else's route is ever overwritten.
+    Create(KernelRoute),
+    /// Atomically replace our own route of the same key (or create it, should it be gone).
     Replace(KernelRoute),
     /// Delete, by key and protocol.
     Delete(KernelRoute),
@@ -196,6 +205,8 @@ pub enum Query {
 pub enum Output {
     /// Write these. At most one batch is under way at a time.
     Write(KernelOps),
+    /// Tell all links, addresses and routes again: an audit, or an answer that contradicts what is known.
+    Resync,
     /// Room for more Loc-RIB changes.
     Pull {
         /// At most this many.
