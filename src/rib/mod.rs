@@ -1,6 +1,9 @@
 //! Shard machine: Adj-RIB-In, decision, Loc-RIB, export, Adj-RIB-Out of a slice of the prefixes.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
+mod encode;
+pub mod update_group;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
