@@ -16,7 +16,7 @@ use crate::fib::{FibChange, KernelEvent};
 use crate::origin::{LocalKey, LocalRoute};
 use crate::policy::RouteSource;
 use crate::session::{PrefixCounts, RouteBatch, SessionFacts};
-use crate::types::{Attributes, ClusterId, Family, NextHop, PathId, PeerId, PerFamily, QueryId, RouterId, Sync};
+use crate::types::{Attributes, ClusterId, ConnectionId, Family, NextHop, PathId, PeerId, PerFamily, QueryId, RouterId, Sync};
 
 /// What every shard knows of the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ pub enum Input {
         /// The family.
         family: Family,
     },
-    /// The peer asked for our table again: one walk, with BoRR and EoRR where both sides have RFC 7313.
+    /// The peer asked for our table again: one walk, then the family in `ended`. BoRR and EoRR are made by the session.
     RefreshRequested {
         /// The peer.
         peer: PeerId,
@@ -117,9 +117,11 @@ pub enum Output {
     Frames {
         /// For whom.
         peer: PeerId,
+        /// For which of its sessions: [`SessionFacts::connection`].
+        connection: ConnectionId,
         /// Whole messages.
         frames: Vec<Bytes>,
-        /// Families whose initial table is now complete.
+        /// Families whose walk (the initial table, or a refresh) is now told in full.
         ended: Vec<Family>,
     },
     /// Answer to a `PullFib`, never more than its credit.

@@ -16,6 +16,9 @@ use crate::wire;
 pub struct SessionFacts {
     /// The peer.
     pub peer: PeerId,
+    /// The connection that the session lives on: the name of this session among all of the peer's. Whoever answers
+    /// the session (`Frames`, `Counts`) gives it back, so that words for an earlier session are not taken for this one's.
+    pub connection: ConnectionId,
     /// Its configuration when the session came up.
     pub config: Arc<PeerConfig>,
     /// What encoding and decoding depend on; `families` are those in use.
@@ -119,20 +122,32 @@ pub enum Input {
         /// The system's words; none for a plain FIN.
         error: Option<String>,
     },
-    /// The socket took bytes: so many are left in our write buffer (SendHold, credit).
+    /// The socket took bytes: so many are left in our write buffer (SendHold, credit). Due after every write that
+    /// took something, also when nothing is left.
     Written {
         /// On which connection.
         connection: ConnectionId,
         /// Bytes of ours still waiting ahead of the socket.
         waiting: usize,
     },
-    /// Frames that answer a `Pull`; `ended` lists families whose initial table is now complete in that shard.
+    /// The runtime stopped reading from this connection because a shard has no room, or reads again. While it does
+    /// not read, silence is not the peer's: Hold is extended, at most to three times its length (F4).
+    Paused {
+        /// On which connection.
+        connection: ConnectionId,
+        /// Reading has stopped.
+        paused: bool,
+    },
+    /// Frames that answer a `Pull`; `ended` lists families whose table is now told in full by that shard.
     Frames {
+        /// The session that they were made for: [`SessionFacts::connection`].
+        connection: ConnectionId,
         /// Which shard.
         shard: ShardId,
         /// Encoded messages, each whole.
         frames: Vec<Bytes>,
-        /// Families whose initial table (or refresh) is complete in this shard: End-of-RIB is due when all shards said so.
+        /// Families whose walk (the initial table, or a refresh) is complete in this shard with these frames. When all
+        /// shards said so the session sends End-of-RIB, or EoRR after a refresh: shards make neither.
         ended: Vec<Family>,
     },
     /// Paths held for this peer in a shard, for max-prefix and status.
@@ -192,7 +207,8 @@ pub enum Output {
     SweepStale(Family),
     /// To one shard.
     Routes(ShardId, RouteBatch),
-    /// The peer asks for our table (R1).
+    /// The peer asks for our table (R1): each shard walks it once and then names the family in `ended`. Said at most
+    /// once until all shards did so (R4); the session itself sends BoRR before it and EoRR after (RFC 7313).
     RefreshRequested(Family),
     /// Ask every shard that has frames: the peer has room for `credit` bytes.
     Pull {
@@ -220,6 +236,15 @@ pub enum Event {
     Down(DownReason),
     /// A fault in an UPDATE (U25).
     Fault(String),
+    /// The peer's paths passed three quarters of the limit, or the limit (Q3).
+    PrefixLimit {
+        /// In which family.
+        family: Family,
+        /// Paths received, before policy.
+        received: u64,
+        /// The limit.
+        limit: u32,
+    },
 }
 
 /// States of RFC 4271 section 8; of a peer: the more advanced of its connections'.
