@@ -212,7 +212,7 @@ pub enum MaxPrefixAction {
 }
 
 /// What this node announces by itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OriginConfig {
     /// IPAM blocks of this node (confirmed and pendingDeletion): a blackhole each, /32 and /128 excepted.
     pub blocks: Vec<IpNet>,
@@ -222,6 +222,15 @@ pub struct OriginConfig {
     pub static_routes: Vec<(IpNet, IpAddr)>,
     /// Interface patterns whose connected subnets are no device routes (`ignoredInterfaces`, then Calico's own).
     pub ignored_interfaces: Vec<String>,
+    /// Protocol number of our own kernel routes ([`FibConfig::protocol`]), which are not learned.
+    pub protocol: u8,
+}
+
+impl Default for OriginConfig {
+    fn default() -> Self {
+        let protocol = FibConfig::default().protocol;
+        Self { blocks: Vec::new(), services: Vec::new(), static_routes: Vec::new(), ignored_interfaces: Vec::new(), protocol }
+    }
 }
 
 /// What goes into the kernel, and how (calico-semantics 4.7).

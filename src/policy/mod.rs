@@ -27,6 +27,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::Serialize;
 
+pub(crate) use matcher::glob;
 pub use prefix_set::PrefixSet;
 
 use crate::types::{Asn, Attributes, Community, LargeCommunity};
