@@ -245,20 +245,8 @@ mod tests {
     #[test]
     fn e1_a_source_does_not_hear_itself() {
         let on = PerFamily { ipv4: true, ipv6: true };
-        let off = PerFamily::default();
-        let mut group = UpdateGroup::new(wire::Context {
-            four_octet_as: true,
-            families: on,
-            add_path_receive: off,
-            add_path_send: off,
-            extended_next_hop: false,
-            send_limit: 4096,
-            receive_limit: 4096,
-            ebgp: false,
-            peer_asn: Asn(64512),
-            check_first_as: false,
-            allow_as_set: false,
-        });
+        let mut group =
+            UpdateGroup::new(wire::Context { four_octet_as: true, families: on, peer_asn: Asn(64512), ..wire::Context::default() });
         for n in [1, 2] {
             let address = Ipv4Addr::from(n);
             group.join(Receiver { peer: PeerId(n), address: address.into(), identifier: RouterId(address) });

@@ -139,6 +139,8 @@ pub struct Fault {
 /// RFC 7606's actions short of a reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FaultAction {
+    /// Something was missing and its default was taken (LOCAL_PREF on iBGP, U5).
+    UseDefault,
     /// The attribute was dropped, the rest used.
     DiscardAttribute,
     /// Every prefix of the message counts as withdrawn.
@@ -158,6 +160,8 @@ pub struct Context {
     pub add_path_send: PerFamily<bool>,
     /// IPv4 NLRI may carry an IPv6 next hop (RFC 8950).
     pub extended_next_hop: bool,
+    /// Both sides speak enhanced route refresh (RFC 7313): a ROUTE-REFRESH of a wrong length is answered 7/1.
+    pub enhanced_refresh: bool,
     /// Greatest message we may send: 4096 or 65535.
     pub send_limit: usize,
     /// Greatest message we must accept: 4096 or 65535.
@@ -170,4 +174,24 @@ pub struct Context {
     pub check_first_as: bool,
     /// AS_SET is accepted (RFC 9774 says no).
     pub allow_as_set: bool,
+}
+
+impl Default for Context {
+    /// What holds until OPENs have been exchanged: no family, no option, messages of at most 4096 octets.
+    fn default() -> Self {
+        Self {
+            four_octet_as: false,
+            families: PerFamily::default(),
+            add_path_receive: PerFamily::default(),
+            add_path_send: PerFamily::default(),
+            extended_next_hop: false,
+            enhanced_refresh: false,
+            send_limit: 4096,
+            receive_limit: 4096,
+            ebgp: false,
+            peer_asn: Asn(0),
+            check_first_as: false,
+            allow_as_set: false,
+        }
+    }
 }
