@@ -1,1 +1,2 @@
 //! proof
+pub mod lab;

@@ -1,0 +1,149 @@
+//! The image table: which programs of the host an image stands for, and which Debian package brings them.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::topology::Topology;
+
+/// The speaker that an image runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Speaker {
+    /// `margay`, from this workspace's target folder.
+    Margay,
+    /// BIRD 2.
+    Bird,
+    /// FRR: zebra and bgpd.
+    Frr,
+    /// GoBGP.
+    Gobgp,
+    /// OpenBGPD.
+    Openbgpd,
+    /// None: a workload or a switch.
+    None,
+}
+
+/// One row of the table.
+struct Image {
+    /// What stands before the `:` of the image.
+    name: &'static str,
+    speaker: Speaker,
+    /// Programs, and the package that has each.
+    programs: &'static [(&'static str, &'static str)],
+}
+
+const IMAGES: [Image; 6] = [
+    Image { name: "margay", speaker: Speaker::Margay, programs: &[] },
+    Image { name: "bird", speaker: Speaker::Bird, programs: &[("bird", "bird2"), ("birdc", "bird2")] },
+    Image {
+        name: "frr",
+        speaker: Speaker::Frr,
+        programs: &[("/usr/lib/frr/zebra", "frr"), ("/usr/lib/frr/bgpd", "frr"), ("vtysh", "frr")],
+    },
+    Image { name: "gobgp", speaker: Speaker::Gobgp, programs: &[("gobgpd", "gobgpd"), ("gobgp", "gobgpd")] },
+    Image { name: "openbgpd", speaker: Speaker::Openbgpd, programs: &[("/usr/sbin/bgpd", "openbgpd"), ("bgpctl", "openbgpd")] },
+    Image { name: "workload", speaker: Speaker::None, programs: &[] },
+];
+
+/// What every node needs, whatever its image.
+const EVERYWHERE: [(&str, &str); 5] =
+    [("ip", "iproute2"), ("ping", "iputils-ping"), ("sysctl", "procps"), ("tcpdump", "tcpdump"), ("unshare", "util-linux")];
+
+/// Something that the host lacks: a test says SKIPPED instead of failing.
+#[derive(Debug)]
+pub struct Missing(pub String);
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Missing {}
+
+/// The speaker of an image; an image that the table does not know is an error.
+pub fn speaker(image: &str) -> Result<Speaker> {
+    row(image).map(|row| row.speaker)
+}
+
+fn row(image: &str) -> Result<&'static Image> {
+    let name = image.split(':').next().unwrap_or_default();
+    let known = || IMAGES.iter().map(|row| row.name).collect::<Vec<_>>().join(", ");
+    IMAGES
+        .iter()
+        .find(|row| row.name == name)
+        .with_context(|| format!("image `{image}` stands for no program of the host; known: {}", known()))
+}
+
+fn programs(topology: &Topology) -> Result<BTreeSet<(&'static str, &'static str)>> {
+    let mut all = BTreeSet::from(EVERYWHERE);
+    for node in topology.nodes.values() {
+        all.extend(row(&node.image)?.programs);
+    }
+    Ok(all)
+}
+
+/// The Debian packages that a lab needs, sorted.
+pub fn packages(topology: &Topology) -> Result<BTreeSet<&'static str>> {
+    Ok(programs(topology)?.into_iter().map(|(_, package)| package).collect())
+}
+
+/// Fails with [`Missing`] if the host lacks a program that the lab needs.
+pub fn check(topology: &Topology) -> Result<()> {
+    let lacking: Vec<_> = programs(topology)?.into_iter().filter(|(program, _)| find(program).is_none()).collect();
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let programs: Vec<_> = lacking.iter().map(|(program, _)| *program).collect();
+    let packages: BTreeSet<_> = lacking.iter().map(|(_, package)| *package).collect();
+    let packages: Vec<_> = packages.into_iter().collect();
+    bail!(Missing(format!("{} not found: apt-get install --no-install-recommends {}", programs.join(", "), packages.join(" "))))
+}
+
+const SYSTEM: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+fn find(program: &str) -> Option<PathBuf> {
+    if program.starts_with('/') {
+        return Some(PathBuf::from(program)).filter(|path| path.exists());
+    }
+    SYSTEM.split(':').map(|folder| Path::new(folder).join(program)).find(|path| path.exists())
+}
+
+/// The `PATH` inside nodes: margay's folder first.
+pub fn path() -> Result<String> {
+    Ok(format!("{}:{SYSTEM}", margay_folder()?.display()))
+}
+
+/// The folder of the `margay` to run: that of `$MARGAY`, or the build folder of the running program.
+fn margay_folder() -> Result<PathBuf> {
+    if let Some(program) = env::var_os("MARGAY") {
+        return Ok(std::path::absolute(&program)?.parent().unwrap_or(Path::new("/")).to_owned());
+    }
+    let program = env::current_exe()?;
+    let folder = program.parent().unwrap_or(Path::new("/"));
+    // A test runs from `deps`, the program from the folder above.
+    Ok(if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder }.to_owned())
+}
+
+/// Builds margay when run by cargo, so that a lab never tests yesterday's speaker; `$MARGAY` names another one to run.
+pub fn build_margay() -> Result<()> {
+    let (Some(cargo), None) = (env::var_os("CARGO"), env::var_os("MARGAY")) else { return Ok(()) };
+    let mut command = Command::new(cargo);
+    command.args(["build", "--quiet", "--package", "margay", "--bin", "margay"]).current_dir(repository());
+    if margay_folder()?.ends_with("release") {
+        command.arg("--release");
+    }
+    // The caller's own build settings are not ours to hand on.
+    command.env_remove("CARGO_MANIFEST_DIR").env_remove("CARGO_PKG_NAME");
+    anyhow::ensure!(command.status().context("cannot run cargo")?.success(), "margay does not build");
+    Ok(())
+}
+
+/// The root of the repository.
+pub fn repository() -> &'static Path {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest)
+}

@@ -1,0 +1,124 @@
+//! What the kernel of a node holds, as `ip -j route` tells.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use super::Node;
+
+/// A route of the main table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelRoute {
+    /// The destination, always with its length: `10.244.1.5/32`, `0.0.0.0/0`.
+    pub prefix: String,
+    /// `unicast`, `blackhole`, `unreachable`, …
+    pub kind: String,
+    /// The protocol's name or number: `bird` is 12.
+    pub protocol: String,
+    /// The metric; 0 when there is none.
+    pub metric: u32,
+    /// The gateways, sorted.
+    pub gateways: BTreeSet<IpAddr>,
+    /// The interfaces, sorted.
+    pub devices: BTreeSet<String>,
+}
+
+#[derive(Deserialize)]
+struct Raw {
+    #[serde(default, rename = "type")]
+    kind: Option<String>,
+    dst: String,
+    #[serde(default)]
+    protocol: String,
+    #[serde(default)]
+    metric: u32,
+    gateway: Option<IpAddr>,
+    via: Option<Via>,
+    dev: Option<String>,
+    #[serde(default)]
+    nexthops: Vec<Hop>,
+}
+
+#[derive(Deserialize)]
+struct Hop {
+    gateway: Option<IpAddr>,
+    via: Option<Via>,
+    dev: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Via {
+    host: IpAddr,
+}
+
+impl Node<'_> {
+    /// The routes of the main table, both families; IPv6 link-local and multicast ones left out.
+    pub fn kernel_routes(&self) -> Result<Vec<KernelRoute>> {
+        let mut routes = Vec::new();
+        for (family, everything) in [("-4", "0.0.0.0/0"), ("-6", "::/0")] {
+            let text = self.exec(&format!("ip -j {family} -d route show table main"))?;
+            let raw: Vec<Raw> = serde_json::from_str(if text.trim().is_empty() { "[]" } else { &text }).with_context(|| text.clone())?;
+            routes.extend(raw.into_iter().map(|route| route.resolve(everything)));
+        }
+        routes.retain(|route| !route.prefix.starts_with("fe80:") && !route.prefix.starts_with("ff00:"));
+        Ok(routes)
+    }
+
+    /// The kernel's routes to exactly `prefix`.
+    pub fn kernel_routes_to(&self, prefix: &str) -> Result<Vec<KernelRoute>> {
+        Ok(self.kernel_routes()?.into_iter().filter(|route| route.prefix == prefix).collect())
+    }
+
+    /// Succeeds if the best kernel route to `prefix` looks like `wanted`: `via GATEWAY…`, `dev INTERFACE`, a type such as
+    /// `blackhole`, or `absent`.
+    pub fn kernel_has(&self, prefix: &str, wanted: &str) -> Result<()> {
+        let mut routes = self.kernel_routes_to(prefix)?;
+        routes.sort_by_key(|route| route.metric);
+        let matches = match (routes.first(), wanted.split_once(' ')) {
+            (None, _) => wanted == "absent",
+            (Some(_), _) if wanted == "absent" => false,
+            (Some(route), Some(("via", gateways))) => {
+                route.gateways == gateways.split_whitespace().map(str::parse).collect::<Result<_, _>>().context(wanted.to_owned())?
+            }
+            (Some(route), Some(("dev", device))) => route.devices.iter().eq([device]),
+            (Some(route), None) => route.kind == wanted,
+            _ => bail!("`{wanted}`: write via GATEWAY…, dev INTERFACE, a route type, or absent"),
+        };
+        let found: Vec<String> = routes.iter().map(ToString::to_string).collect();
+        anyhow::ensure!(matches, "{}: kernel route {prefix}: wanted `{wanted}`, found {found:?}", self.name());
+        Ok(())
+    }
+}
+
+impl Raw {
+    fn resolve(self, everything: &str) -> KernelRoute {
+        let prefix = match self.dst {
+            dst if dst == "default" => everything.to_owned(),
+            dst if dst.contains('/') => dst,
+            dst if dst.contains(':') => format!("{dst}/128"),
+            dst => format!("{dst}/32"),
+        };
+        let mut hops = self.nexthops;
+        hops.push(Hop { gateway: self.gateway, via: self.via, dev: self.dev });
+        KernelRoute {
+            prefix,
+            kind: self.kind.unwrap_or_else(|| "unicast".to_owned()),
+            protocol: self.protocol,
+            metric: self.metric,
+            gateways: hops.iter().filter_map(|hop| hop.gateway.or(hop.via.as_ref().map(|via| via.host))).collect(),
+            devices: hops.iter().filter_map(|hop| hop.dev.clone()).collect(),
+        }
+    }
+}
+
+impl fmt::Display for KernelRoute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.prefix)?;
+        self.gateways.iter().try_for_each(|gateway| write!(f, " via {gateway}"))?;
+        self.devices.iter().try_for_each(|device| write!(f, " dev {device}"))?;
+        write!(f, " proto {} metric {}", self.protocol, self.metric)
+    }
+}

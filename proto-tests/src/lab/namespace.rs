@@ -1,0 +1,114 @@
+//! The namespaces of one node: network, mounts and host name, held open by an idle process.
+//!
+//! The node sees the host's files; `/run` is its own and empty, and below `/etc` and `/var` it may write without the host noticing.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result};
+use rustix::process::Signal;
+
+use super::process;
+use super::topology::Bind;
+
+/// What a node looks like from inside: a fresh `/run`, writable layers over `/etc` and `/var`, a name, the loopback up.
+const FURNISH: &str = "\
+mount -t tmpfs -o mode=0755 tmpfs /run
+mkdir -p /run/lock /run/.lab/etc/upper /run/.lab/etc/work /run/.lab/var/upper /run/.lab/var/work
+for d in etc var; do mount -t overlay -o lowerdir=/$d,upperdir=/run/.lab/$d/upper,workdir=/run/.lab/$d/work overlay /$d; done
+mount -t sysfs sysfs /sys 2>/dev/null || true
+hostname \"$1\"
+ip link set lo up";
+
+/// Mounts `$1` on `$2`, which is made if it is not there; read-only if `$3` is `ro`.
+const BIND: &str = "\
+if [ -d \"$1\" ]; then mkdir -p \"$2\"; else mkdir -p \"$(dirname \"$2\")\"; [ -e \"$2\" ] || : > \"$2\"; fi
+mount --bind \"$1\" \"$2\"
+[ \"$3\" = rw ] || mount -o remount,bind,ro \"$2\"";
+
+/// The namespaces of a node. Dropping it ends every process in them.
+#[derive(Debug)]
+pub struct Namespace {
+    holder: Child,
+    env: BTreeMap<String, String>,
+}
+
+impl Namespace {
+    /// Makes the namespaces; the network is that of `share` if given.
+    pub fn create(name: &str, share: Option<&Self>, env: BTreeMap<String, String>) -> Result<Self> {
+        let mut command = match share {
+            Some(other) => {
+                let mut command = Command::new("nsenter");
+                command.args(["--target", &other.pid().to_string(), "--net", "--", "unshare"]);
+                command
+            }
+            None => {
+                let mut command = Command::new("unshare");
+                command.arg("--net");
+                command
+            }
+        };
+        // `cat` waits for the end of its input: it goes when the runner closes the pipe, even if it can do nothing else any more.
+        command.args(["--mount", "--uts", "--propagation", "private", "--", "sh", "-c", "echo ready && exec cat"]);
+        let mut holder = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("cannot run unshare (package util-linux)")?;
+        let mut line = String::new();
+        if let Some(stdout) = holder.stdout.take() {
+            BufReader::new(stdout).read_line(&mut line)?;
+        }
+        let namespace = Self { holder, env };
+        anyhow::ensure!(line == "ready\n", "cannot make namespaces for {name}: see the message of unshare above");
+        namespace.script(FURNISH, &[name])?;
+        Ok(namespace)
+    }
+
+    /// The process that holds the namespaces open.
+    pub fn pid(&self) -> u32 {
+        self.holder.id()
+    }
+
+    /// A command that runs in the node with the node's environment.
+    pub fn command<S: AsRef<str>>(&self, words: &[S]) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.pid().to_string(), "--net", "--mount", "--uts", "--wd=/", "--"]);
+        command.args(words.iter().map(AsRef::as_ref)).env_clear().envs(&self.env);
+        command
+    }
+
+    /// Makes a file or folder of the host visible in the node.
+    pub fn bind(&self, bind: &Bind) -> Result<()> {
+        let Bind { source, target, read_only } = bind;
+        anyhow::ensure!(source.exists(), "bind: there is no {} on the host", source.display());
+        let words = [source.display().to_string(), target.display().to_string()];
+        self.script(BIND, &[&words[0], &words[1], if *read_only { "ro" } else { "rw" }]).with_context(|| {
+            format!("bind {}: the path in the node must exist on the host or be below /etc, /var or /run", target.display())
+        })
+    }
+
+    fn script(&self, text: &str, arguments: &[&str]) -> Result<()> {
+        let words: Vec<&str> = ["sh", "-ec", text, "sh"].iter().chain(arguments).copied().collect();
+        process::run(self.command(&words), None).map(|_| ())
+    }
+
+    /// Every process in the node, the holder excluded.
+    pub fn processes(&self) -> Vec<u32> {
+        let mut pids = process::sharing(self.pid(), "mnt");
+        pids.retain(|pid| *pid != self.pid());
+        pids
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // A process may fork while we look: look again until there is none, but not for ever.
+        for _ in 0..20 {
+            let left: Vec<u32> = self.processes().into_iter().filter(|pid| process::alive(*pid)).collect();
+            if left.is_empty() {
+                break;
+            }
+            left.into_iter().for_each(|pid| process::signal(pid, Signal::KILL));
+        }
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}

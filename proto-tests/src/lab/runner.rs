@@ -1,0 +1,257 @@
+//! A lab, running: nodes in namespaces, links between them, programs started, everything ended when it is dropped.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use super::image::{self, Speaker};
+use super::namespace::Namespace;
+use super::topology::{Link, Network, Node as Spec, Stage, Topology};
+use super::{enclosure, expand, process};
+
+/// A running lab. Dropping it ends all its processes and, with them, its namespaces and links.
+#[derive(Debug)]
+pub struct Lab {
+    topology: Topology,
+    nodes: BTreeMap<String, Running>,
+    logs: TempDir,
+}
+
+#[derive(Debug)]
+struct Running {
+    // Programs go before the namespaces they run in.
+    program: Option<Child>,
+    namespace: Namespace,
+}
+
+/// One node of a running lab.
+#[derive(Clone, Copy, Debug)]
+pub struct Node<'a> {
+    lab: &'a Lab,
+    name: &'a str,
+}
+
+impl Lab {
+    /// Brings up the lab of `file` (relative to the repository), as containerlab would: create and start, link, `exec`.
+    pub fn up(file: impl AsRef<Path>) -> Result<Self> {
+        let topology = Topology::read(image::repository().join(file))?;
+        image::check(&topology)?;
+        ensure!(enclosure::current().is_some(), "labs are built inside an enclosure only: call enclosure::enter first");
+        let folder = image::repository().join("target/lab");
+        std::fs::create_dir_all(&folder)?;
+        let logs = tempfile::Builder::new().prefix(&format!("{}-", topology.name)).tempdir_in(folder)?;
+        let mut lab = Self { topology, nodes: BTreeMap::new(), logs };
+        match lab.build() {
+            Ok(()) => Ok(lab),
+            Err(error) => Err(error.context(format!("lab {}", lab.topology.name)).context(lab.tail())),
+        }
+    }
+
+    fn build(&mut self) -> Result<()> {
+        for wave in self.topology.waves()? {
+            self.wait_for(&wave)?;
+            for name in &wave {
+                self.create(name).with_context(|| format!("node {name}"))?;
+            }
+            self.link(&wave).context("links")?;
+            for name in &wave {
+                self.configure(name).with_context(|| format!("node {name}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn wait_for(&self, wave: &[String]) -> Result<()> {
+        let waits = wave.iter().flat_map(|name| &self.topology.nodes[name].wait_for);
+        // Everything before `healthy` has happened when the node's wave is over.
+        for name in waits.filter(|wait| wait.stage == Stage::Healthy).map(|wait| &wait.node).collect::<BTreeSet<_>>() {
+            let Some(check) = &self.topology.nodes[name].healthcheck else { continue };
+            let healthy = || process::run(self.node(name)?.command(&check.test)?, None);
+            process::wait_until(check.within, &format!("{name} is healthy"), healthy)?;
+        }
+        Ok(())
+    }
+
+    fn create(&mut self, name: &str) -> Result<()> {
+        let spec = &self.topology.nodes[name];
+        let mut env = BTreeMap::from([("HOME".to_owned(), "/root".to_owned()), ("PATH".to_owned(), image::path()?)]);
+        env.extend(spec.env.clone());
+        let share = match &spec.network {
+            Network::None => None,
+            Network::Container(other) => self.nodes.get(other).map(|node| &node.namespace),
+        };
+        let namespace = Namespace::create(name, share, env)?;
+        spec.binds.iter().try_for_each(|bind| namespace.bind(bind))?;
+        if !spec.sysctls.is_empty() {
+            let settings = spec.sysctls.iter().map(|(key, value)| format!("{key}={value}"));
+            let words: Vec<String> = ["sysctl", "-q", "-w"].map(str::to_owned).into_iter().chain(settings).collect();
+            process::run(namespace.command(&words), None)?;
+        }
+        let command = spec.command.clone();
+        self.nodes.insert(name.to_owned(), Running { program: None, namespace });
+        if command.is_empty() { Ok(()) } else { self.start(name, &command) }
+    }
+
+    /// Starts a node's program in the background, its output going to the node's log.
+    fn start(&mut self, name: &str, command: &[String]) -> Result<()> {
+        let log = OpenOptions::new().create(true).append(true).open(self.log(name))?;
+        let running = self.nodes.get_mut(name).context("no such node")?;
+        let mut command = running.namespace.command(command);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        running.program = Some(command.spawn().context("cannot run nsenter (package util-linux)")?);
+        Ok(())
+    }
+
+    /// Makes the links of which this wave brings the second end. Both ends are born in their namespaces, under their names.
+    fn link(&self, wave: &[String]) -> Result<()> {
+        let mut make = String::new();
+        let mut ups: BTreeMap<&str, String> = BTreeMap::new();
+        for link in &self.topology.links {
+            let now =
+                link.ends.iter().all(|end| self.nodes.contains_key(&end.node)) && link.ends.iter().any(|end| wave.contains(&end.node));
+            if now {
+                writeln!(make, "{}", self.veth(link))?;
+                for end in &link.ends {
+                    writeln!(ups.entry(&end.node).or_default(), "link set dev {} up", end.interface)?;
+                }
+            }
+        }
+        let mut batch = Command::new("ip");
+        process::run(
+            {
+                batch.args(["-batch", "-"]);
+                batch
+            },
+            Some(&make),
+        )?;
+        for (name, lines) in ups {
+            process::run(self.node(name)?.command(&["ip", "-batch", "-"])?, Some(&lines))?;
+        }
+        Ok(())
+    }
+
+    fn veth(&self, link: &Link) -> String {
+        let mtu = link.mtu.map(|mtu| format!(" mtu {mtu}")).unwrap_or_default();
+        let [a, b] = link.ends.each_ref().map(|end| format!("name {} netns {}{mtu}", end.interface, self.nodes[&end.node].namespace.pid()));
+        format!("link add {a} type veth peer {b}")
+    }
+
+    fn configure(&self, name: &str) -> Result<()> {
+        let node = self.node(name)?;
+        self.topology.nodes[name].exec.iter().try_for_each(|words| process::run(node.command(words)?, None).map(|_| ()))
+    }
+
+    /// The node of that name.
+    pub fn node<'a>(&'a self, name: &'a str) -> Result<Node<'a>> {
+        ensure!(self.nodes.contains_key(name), "there is no node `{name}` in the lab {}", self.topology.name);
+        Ok(Node { lab: self, name })
+    }
+
+    /// All nodes, by name.
+    pub fn nodes(&self) -> impl Iterator<Item = Node<'_>> {
+        self.nodes.keys().map(|name| Node { lab: self, name })
+    }
+
+    /// What the lab was built from.
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// Ends the program of `node` with `signal` and waits until it is gone; the namespaces and the kernel's routes stay.
+    pub fn kill(&mut self, node: &str, signal: Signal) -> Result<()> {
+        let running = self.nodes.get_mut(node).context("no such node")?;
+        let mut program = running.program.take().with_context(|| format!("{node} runs nothing"))?;
+        process::signal(program.id(), signal);
+        let gone = || if program.try_wait()?.is_some() { Ok(()) } else { bail!("it still runs") };
+        process::wait_until(Duration::from_secs(10), &format!("{node} ends after a signal"), gone)
+    }
+
+    /// Starts `line` (no shell) as the program of a node whose program was ended.
+    pub fn run(&mut self, node: &str, line: &str) -> Result<()> {
+        ensure!(self.nodes.get(node).is_some_and(|running| running.program.is_none()), "{node} still runs its program");
+        self.start(node, &expand::words(line)?)
+    }
+
+    fn log(&self, node: &str) -> PathBuf {
+        self.logs.path().join(format!("{node}.log"))
+    }
+
+    /// Where the nodes' logs are; they go with the lab unless kept.
+    pub fn logs(&self) -> &Path {
+        self.logs.path()
+    }
+
+    /// Lets the logs outlive the lab.
+    pub fn keep_logs(&mut self) {
+        self.logs.disable_cleanup(true);
+    }
+
+    /// The last lines that each node's program said.
+    pub fn tail(&self) -> String {
+        let mut all = String::new();
+        for name in self.nodes.keys() {
+            let mut text = Vec::new();
+            let read = File::open(self.log(name)).and_then(|mut file| file.read_to_end(&mut text));
+            let text = String::from_utf8_lossy(&text);
+            let lines: Vec<&str> = text.lines().collect();
+            if read.is_ok() && !lines.is_empty() {
+                let _ = writeln!(all, "── {name} ──\n{}", lines[lines.len().saturating_sub(12)..].join("\n"));
+            }
+        }
+        all
+    }
+}
+
+impl<'a> Node<'a> {
+    /// Its name.
+    pub fn name(&self) -> &'a str {
+        self.name
+    }
+
+    /// What the file says of it.
+    pub fn spec(&self) -> &'a Spec {
+        &self.lab.topology.nodes[self.name]
+    }
+
+    /// The speaker that its image runs.
+    pub fn speaker(&self) -> Speaker {
+        image::speaker(&self.spec().image).unwrap_or(Speaker::None)
+    }
+
+    /// A command in the node, not yet running.
+    pub fn command<S: AsRef<str>>(&self, words: &[S]) -> Result<Command> {
+        let running = self.lab.nodes.get(self.name).context("the node is gone")?;
+        // No question to a node may hold up its lab.
+        let bounded: Vec<&str> = ["timeout", "--kill-after=1", "20"].into_iter().chain(words.iter().map(AsRef::as_ref)).collect();
+        Ok(running.namespace.command(&bounded))
+    }
+
+    /// A command in the node without a limit to its time, for what runs beside a story.
+    pub fn background<S: AsRef<str>>(&self, words: &[S]) -> Result<Command> {
+        Ok(self.lab.nodes.get(self.name).context("the node is gone")?.namespace.command(words))
+    }
+
+    /// Runs `line` (no shell) in the node: what it printed, or an error when it fails.
+    pub fn exec(&self, line: &str) -> Result<String> {
+        process::run(self.command(&expand::words(line)?)?, None).with_context(|| format!("on {}", self.name))
+    }
+
+    /// The process id of the node's program.
+    pub fn program(&self) -> Result<u32> {
+        let program = self.lab.nodes.get(self.name).and_then(|running| running.program.as_ref());
+        program.map(Child::id).with_context(|| format!("{} runs nothing", self.name))
+    }
+
+    /// The process that holds the node's namespaces.
+    pub fn holder(&self) -> Result<u32> {
+        Ok(self.lab.nodes.get(self.name).context("the node is gone")?.namespace.pid())
+    }
+}
