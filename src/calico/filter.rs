@@ -294,3 +294,6 @@ fn local_pref(field: &'static str, priority: i64) -> Result<u32, Fault> {
         _ => fault(field, format!("the priority {priority} is not within 1 to 2147483646")),
     }
 }
+
+#[cfg(test)]
+mod tests;

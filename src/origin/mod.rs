@@ -145,14 +145,14 @@ impl Origin {
     fn configure(&mut self, config: Arc<OriginConfig>, out: &mut Outbox<Output>) {
         let prefixes = self.kernel.prefixes();
         self.kernel.forget_own(config.protocol);
-        let mut wanted = configured::routes(&config);
+        let wanted = configured::routes(&config);
         let before = |source| matches!(source, RouteSource::Block | RouteSource::Service | RouteSource::Static);
         let gone: Vec<_> = self.said.keys().filter(|key| before(key.source) && !wanted.contains_key(key)).copied().collect();
         self.config = Some(config);
         for key in gone {
             self.say(key, None, out);
         }
-        while let Some((key, route)) = wanted.pop_first() {
+        for (key, route) in wanted {
             self.say(key, Some(route), out);
         }
         for subnet in self.devices.subnets() {
