@@ -3,6 +3,7 @@
 
 pub mod calico;
 pub mod config;
+pub mod datastore;
 pub mod fib;
 pub mod origin;
 pub mod policy;

@@ -1,16 +1,48 @@
 //! Compiler machine: Calico v3 resources in, [`NodeConfig`] and problems out.
+//!
+//! ```text
+//! datastore ─Sync<ResourceKey, Document>→ Store ─(decoded resources)→ compile ─→ NodeConfig, problems
+//!                                           │                           ├ mesh      who are the peers
+//!                         resource/*: one   │                           ├ peering   what a session is
+//!                         document → one    │                           ├ filter    BGPFilter, pools → Policy
+//!                         type, field by    │                           └ pool, service: kernel rules, origins
+//!                         field             └ selector: labels
+//! ```
+//!
+//! A document is decoded when it arrives, field by field, so that one bad field is named with its line. A resource
+//! that cannot be used keeps its last good form; if it never had one it is left out (a BGPConfiguration or Node: only
+//! the bad fields are). [`compile`] is pure and total: the same store gives the same configuration in whatever order
+//! it was filled.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 pub mod builtin_policy;
+mod compile;
+mod compiler;
+mod environment;
 pub mod filter;
+mod mesh;
+mod peering;
+mod pool;
+mod problem;
 pub mod resource;
+pub mod selector;
+mod service;
+mod store;
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::config::NodeConfig;
 use crate::types::Sync;
+
+pub use compile::compile;
+pub use compiler::Compiler;
+pub use environment::Environment;
+pub use problem::{Problem, Report, Severity};
+pub use store::Store;
 
 /// What names a resource.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -21,6 +53,17 @@ pub struct ResourceKey {
     pub namespace: String,
     /// `metadata.name`.
     pub name: String,
+}
+
+impl fmt::Display for ResourceKey {
+    /// `BGPPeer tor-a`, `Secret kube-system/bgp`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.kind)?;
+        if !self.namespace.is_empty() {
+            write!(f, "{}/", self.namespace)?;
+        }
+        f.write_str(&self.name)
+    }
 }
 
 /// Where a resource (or a problem) was found.
@@ -34,33 +77,17 @@ pub struct Location {
     pub column: u32,
 }
 
-/// How bad a problem is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// Worth knowing: a field that margay does not act on, a value put in canonical form.
-    Info,
-    /// Something was left out or replaced by a default.
-    Warning,
-    /// A resource or a file is refused.
-    Error,
-}
-
-/// What is wrong, where, and what was done instead. Data, not an error.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Problem {
-    /// How bad.
-    pub severity: Severity,
-    /// Which resource, if it is known.
-    pub resource: Option<ResourceKey>,
-    /// Where it stands.
-    pub location: Location,
-    /// Field path, for instance `spec.peerIP`; empty for the whole resource.
-    pub field: String,
-    /// What is wrong, in words.
-    pub what: String,
-    /// What margay does instead, or what to do next.
-    pub instead: String,
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if self.line != 0 {
+            write!(f, ":{}", self.line)?;
+        }
+        if self.column != 0 {
+            write!(f, ":{}", self.column)?;
+        }
+        Ok(())
+    }
 }
 
 /// What the Compiler hears.
@@ -79,13 +106,36 @@ pub struct Document {
     pub object: Arc<serde_json::Value>,
     /// Where it stands.
     pub location: Location,
+    /// Line and column of fields by path (`spec.filters[0]`); empty where the source has no lines.
+    pub fields: Arc<BTreeMap<String, (u32, u32)>>,
+}
+
+impl Document {
+    /// A document of a source without lines.
+    pub fn new(object: serde_json::Value, file: impl Into<String>) -> Self {
+        Self { object: Arc::new(object), location: Location { file: file.into(), line: 0, column: 0 }, fields: Arc::default() }
+    }
+
+    /// Where a field stands: its own place, else that of the nearest thing around it, else the document's.
+    pub fn locate(&self, field: &str) -> Location {
+        let mut path = field;
+        loop {
+            if let Some(&(line, column)) = self.fields.get(path) {
+                return Location { file: self.location.file.clone(), line, column };
+            }
+            match path.rfind(['.', '[']) {
+                Some(end) => path = &path[..end],
+                None => return self.location.clone(),
+            }
+        }
+    }
 }
 
 /// What the Compiler says, once the store is in sync and then after every change.
 #[derive(Clone, Debug)]
 pub enum Output {
     /// What to do now, and all that is wrong. No configuration while our Node has never been seen; the last
-    /// one stays in force when it vanishes.
+    /// one stays in force when it vanishes, as it does with BIRD.
     Compiled {
         /// The configuration, if there is one.
         config: Option<Arc<NodeConfig>>,

@@ -1,6 +1,9 @@
 //! What this node is to do: the compiler's result, plain data that can be compared field by field.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
+pub mod diff;
+pub mod local;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,13 +1,139 @@
-//! Calico v3 resources as serde types, a file each. Keys are Calico's; unknown fields are ignored.
-//! Absent, null and empty mean the same unless a field says otherwise.
+//! Calico's v3 resources as types, a file each, decoded field by field.
+//!
+//! Empty text, 0, absent and null are the same unless a field says otherwise. A field of the wrong type refuses its
+//! resource; a field that margay does not know is named at level info and ignored, as Calico ignores it.
 
+mod annotation;
+mod bgp_configuration;
 mod bgp_filter;
+mod bgp_peer;
+mod block_affinity;
+mod fields;
+mod ip_pool;
+mod node;
+mod secret;
+mod secret_key;
+mod value;
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 
+use super::filter::{CompiledFilter, compile_filter};
+use super::{Document, Report, ResourceKey};
+
+pub use annotation::Annotations;
+pub use bgp_configuration::{BgpConfiguration, BindMode, ProgramClusterRoutes};
 pub use bgp_filter::{
     AddCommunity, BgpFilterRule, BgpFilterSpec, FilterRule, MatchCommunities, Operation, PrefixLength, PrependAsPath, SetPriority,
 };
+pub use bgp_peer::{BgpPeer, Endpoint, NextHop, SourceAddress};
+pub use block_affinity::{AffinityState, BlockAffinity};
+pub use fields::Fields;
+pub use ip_pool::{Encapsulation, IpPool};
+pub use node::{Address, Node};
+pub use secret::Secret;
+pub use secret_key::SecretKey;
+pub use value::{Text, duration};
+
+/// A decoded resource.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Resource {
+    /// `BGPConfiguration`.
+    BgpConfiguration(BgpConfiguration),
+    /// `BGPPeer`.
+    BgpPeer(Box<BgpPeer>),
+    /// `BGPFilter`.
+    BgpFilter(CompiledFilter),
+    /// `Node`.
+    Node(Node),
+    /// `IPPool`.
+    IpPool(IpPool),
+    /// `BlockAffinity`.
+    BlockAffinity(BlockAffinity),
+    /// `Secret`.
+    Secret(Secret),
+    /// A kind that is accepted and not acted on.
+    Unused,
+}
+
+/// What became of a document.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decoded {
+    /// It can be used (perhaps with a field left out, which is reported).
+    Good(Resource),
+    /// It is refused. What can be made of it stands in only where it never had a good form.
+    Refused(Option<Resource>),
+}
+
+/// Kinds of `calicoctl get` that no speaker acts on.
+const UNUSED: [&str; 19] = [
+    "CalicoNodeStatus",
+    "ClusterInformation",
+    "EndpointSlice",
+    "FelixConfiguration",
+    "GlobalNetworkPolicy",
+    "GlobalNetworkSet",
+    "HostEndpoint",
+    "IPAMConfiguration",
+    "IPReservation",
+    "KubeControllersConfiguration",
+    "NetworkPolicy",
+    "NetworkSet",
+    "Profile",
+    "Service",
+    "StagedGlobalNetworkPolicy",
+    "StagedKubernetesNetworkPolicy",
+    "StagedNetworkPolicy",
+    "Tier",
+    "WorkloadEndpoint",
+];
+
+/// Decodes one document by its kind. Total: whatever it holds gives a resource, problems, or both.
+pub fn decode(key: &ResourceKey, document: &Document, report: &mut Report<'_>) -> Decoded {
+    let resource = match key.kind.as_str() {
+        "BGPConfiguration" => Some(Resource::BgpConfiguration(BgpConfiguration::decode(document, report))),
+        "BGPPeer" => BgpPeer::decode(document, report).map(Box::new).map(Resource::BgpPeer),
+        "BGPFilter" => bgp_filter(key, document, report).map(Resource::BgpFilter),
+        "Node" => Some(Resource::Node(Node::decode(document, report))),
+        "IPPool" => IpPool::decode(document, report).map(Resource::IpPool),
+        "BlockAffinity" => BlockAffinity::decode(document, report).map(Resource::BlockAffinity),
+        "Secret" => Some(Resource::Secret(Secret::decode(document, report))),
+        kind if UNUSED.contains(&kind) => {
+            report.info("", format!("margay does not act on {kind}"), "ignored");
+            Some(Resource::Unused)
+        }
+        kind => {
+            report.warning("kind", format!("margay knows no kind `{kind}`"), "ignored");
+            Some(Resource::Unused)
+        }
+    };
+    match resource {
+        Some(resource) if !report.is_refused() => Decoded::Good(resource),
+        Some(resource @ (Resource::BgpConfiguration(_) | Resource::Node(_))) => Decoded::Refused(Some(resource)),
+        _ => Decoded::Refused(None),
+    }
+}
+
+/// A BGPFilter as terms. A rule that cannot be read concerns itself only.
+fn bgp_filter(key: &ResourceKey, document: &Document, report: &mut Report<'_>) -> Option<CompiledFilter> {
+    let mut root = Fields::new(String::new(), Some(&document.object));
+    let spec: BgpFilterSpec = match root.raw("spec") {
+        Some(_) => root.get(report, "spec")?,
+        None => BgpFilterSpec::default(),
+    };
+    let mut problems = Vec::new();
+    let compiled = compile_filter(&key.name, &spec, &mut problems);
+    report.adopt(problems);
+    Some(compiled)
+}
+
+/// The labels of a document; values that YAML read as booleans or numbers become text, as kubectl makes them.
+fn text_map(document: &Document, report: &mut Report<'_>, field: &str) -> BTreeMap<String, String> {
+    let mut metadata = Fields::of(document, "metadata");
+    let map: Option<BTreeMap<String, Option<Text>>> = metadata.get(report, field);
+    map.unwrap_or_default().into_iter().map(|(key, value)| (key, value.map(|text| text.0).unwrap_or_default())).collect()
+}
 
 /// Reads null as the default value.
 pub fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {

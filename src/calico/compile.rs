@@ -1,0 +1,173 @@
+//! `(store, node, environment) → (NodeConfig, problems)`: pure and total.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use sha2::{Digest, Sha256};
+
+use super::mesh;
+use super::peering::Policies;
+use super::resource::{AffinityState, BgpConfiguration, BindMode, Node};
+use super::service::Services;
+use super::{Environment, Problem, Severity, Store, pool};
+use crate::config::{FibConfig, ListenConfig, NodeConfig, OriginConfig, PeerConfig};
+use crate::types::{Asn, RouterId};
+
+/// AS of the cluster where nothing else is said.
+const DEFAULT_ASN: Asn = Asn(64512);
+
+/// BGP's port.
+const DEFAULT_PORT: u16 = 179;
+
+/// The store as one node sees it.
+#[derive(Debug)]
+pub(super) struct Cluster<'a> {
+    pub store: &'a Store,
+    pub environment: &'a Environment,
+    /// Our name.
+    pub name: &'a str,
+    /// Our Node.
+    pub node: &'a Node,
+    /// BGPConfiguration `default`, or an empty one.
+    pub defaults: &'a BgpConfiguration,
+    /// Our AS.
+    pub asn: Asn,
+    /// Our identifier.
+    pub router_id: RouterId,
+}
+
+impl Cluster<'_> {
+    /// The AS of a node: its own, else the cluster's.
+    pub fn asn_of(&self, node: &Node) -> Asn {
+        node.asn.or(self.defaults.asn).unwrap_or(DEFAULT_ASN)
+    }
+
+    /// The port that a node's own BGPConfiguration sets.
+    pub fn own_port_of(&self, name: &str) -> Option<u16> {
+        self.store.configuration(&format!("node.{name}")).and_then(|configuration| configuration.listen_port)
+    }
+
+    /// The port that a node listens on, as far as resources say.
+    pub fn port_of(&self, name: &str) -> Option<u16> {
+        self.own_port_of(name).or(self.defaults.listen_port)
+    }
+}
+
+/// Compiles the store for one node. No configuration without that Node; whatever else is wrong is a problem and
+/// concerns its own resource only.
+pub fn compile(store: &Store, node: &str, environment: &Environment) -> (Option<NodeConfig>, Vec<Problem>) {
+    let mut problems: Vec<Problem> = store.problems().cloned().collect();
+    let config = match store.node(node) {
+        Some(found) => Some(compile_node(store, node, found, environment, &mut problems)),
+        None => {
+            problems.push(missing_node(store, node));
+            None
+        }
+    };
+    problems.sort_by(|a, b| b.severity.cmp(&a.severity).then_with(|| a.cmp(b)));
+    problems.dedup();
+    (config, problems)
+}
+
+fn compile_node(store: &Store, name: &str, node: &Node, environment: &Environment, problems: &mut Vec<Problem>) -> NodeConfig {
+    let none = BgpConfiguration::default();
+    let defaults = store.configuration("default").unwrap_or(&none);
+    let asn = node.asn.or(defaults.asn).unwrap_or(DEFAULT_ASN);
+    let router_id = router_id(name, node, environment, problems);
+    let cluster = Cluster { store, environment, name, node, defaults, asn, router_id };
+    if node.addresses().next().is_none() {
+        let what = format!("Node {name} has no BGP address");
+        problems.push(store.problem("Node", name, Severity::Warning, "spec.bgp", what, "it has no sessions until it gets one"));
+    }
+    let services = Services::compile(&cluster, problems);
+    let peerings = mesh::peerings(&cluster, problems);
+    let mut policies = Policies::new(&cluster, &services);
+    let peers: BTreeMap<String, PeerConfig> =
+        peerings.sessions.iter().map(|p| (p.name.clone(), p.configure(&cluster, &mut policies, problems))).collect();
+    let mut static_routes = peerings.static_routes;
+    static_routes.sort_unstable();
+    static_routes.dedup();
+    let origin = OriginConfig {
+        blocks: blocks(&cluster),
+        services: services.advertised.clone(),
+        static_routes,
+        ignored_interfaces: ignored_interfaces(defaults),
+    };
+    let fib = FibConfig { rules: pool::fib_rules(&cluster, &services, problems), ..FibConfig::default() };
+    NodeConfig { node: name.to_owned(), router_id, asn, listen: listen(&cluster), peers, origin, fib }
+}
+
+fn missing_node(store: &Store, node: &str) -> Problem {
+    let known: Vec<&str> = store.nodes().map(|(name, _)| name).take(10).collect();
+    let known = if known.is_empty() { "there is no Node at all".to_owned() } else { format!("there are {}", known.join(", ")) };
+    let what = format!("there is no Node named `{node}`");
+    Problem::general(Severity::Error, what, format!("nothing is done without it ({known}): create it, or say --node NAME"))
+}
+
+fn listen(cluster: &Cluster<'_>) -> ListenConfig {
+    let addresses = match cluster.defaults.bind_mode {
+        BindMode::NodeIp => cluster.node.addresses().map(|address| address.address).collect(),
+        BindMode::None => cluster.environment.listen.clone(),
+    };
+    ListenConfig { port: cluster.port_of(cluster.name).unwrap_or(DEFAULT_PORT), addresses }
+}
+
+/// Blocks that get a blackhole: those affine to this node, host routes excepted.
+fn blocks(cluster: &Cluster<'_>) -> Vec<ipnet::IpNet> {
+    let mut blocks: Vec<_> = own_blocks(cluster).map(|(cidr, _)| cidr).filter(|cidr| cidr.prefix_len() < cidr.max_prefix_len()).collect();
+    blocks.sort_unstable();
+    blocks.dedup();
+    blocks
+}
+
+/// Blocks of this node, and whether they are confirmed.
+pub(super) fn own_blocks<'a>(cluster: &'a Cluster<'_>) -> impl Iterator<Item = (ipnet::IpNet, bool)> + 'a {
+    let own = cluster.store.affinities().filter(|affinity| affinity.node == cluster.name && !affinity.void);
+    own.filter(|affinity| affinity.state != AffinityState::Pending)
+        .map(|affinity| (affinity.cidr, affinity.state == AffinityState::Confirmed))
+}
+
+fn ignored_interfaces(defaults: &BgpConfiguration) -> Vec<String> {
+    defaults.ignored_interfaces.iter().cloned().chain(["cali*".to_owned(), "kube-ipvs*".to_owned()]).collect()
+}
+
+/// `CALICO_ROUTER_ID`, else the IPv4 address, else (where BIRD would not start) the hash of the name.
+fn router_id(name: &str, node: &Node, environment: &Environment, problems: &mut Vec<Problem>) -> RouterId {
+    match environment.router_id.as_deref() {
+        Some("hash") => return hashed_router_id(name),
+        Some(text) => match text.parse::<Ipv4Addr>() {
+            Ok(id) if !id.is_unspecified() => return RouterId(id),
+            _ => {
+                let what = format!("CALICO_ROUTER_ID is `{text}`, which is neither `hash` nor a dotted quad other than 0.0.0.0");
+                problems.push(Problem::general(Severity::Error, what, "the node's IPv4 address (else a hash of its name) is used"));
+            }
+        },
+        None => {}
+    }
+    match node.ipv4.map(|address| address.address) {
+        Some(IpAddr::V4(address)) => RouterId(address),
+        _ => hashed_router_id(name),
+    }
+}
+
+/// Calico's `hash`: the first four octets of SHA-256 of the name, the first one below 224.
+fn hashed_router_id(name: &str) -> RouterId {
+    let digest = Sha256::digest(name.as_bytes());
+    let [first, second, third, fourth, ..] = digest.0;
+    let first = if first > 223 { first - 32 } else { first };
+    RouterId(Ipv4Addr::new(first, second, third, fourth))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn m4_router_id_from_the_name() {
+        for (name, id) in
+            [("kube-master", "25.79.212.8"), ("node-1", "53.151.27.230"), ("node-18", "213.194.139.227"), ("node-369", "0.55.1.27")]
+        {
+            assert_eq!(hashed_router_id(name).to_string(), id, "{name}");
+        }
+    }
+}

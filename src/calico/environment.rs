@@ -1,0 +1,38 @@
+//! What the compiler takes from the process's environment, by Calico's names.
+
+use std::net::IpAddr;
+
+/// Settings of this node that no resource has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Environment {
+    /// `CALICO_ROUTER_ID`: a dotted quad, or `hash`; none means the node's IPv4 address.
+    pub router_id: Option<String>,
+    /// `NAMESPACE`: where password Secrets are; `kube-system` unless set.
+    pub namespace: String,
+    /// `CALICO_ADVERTISE_CLUSTER_IPS`: one CIDR that replaces `serviceClusterIPs`.
+    pub cluster_ips: Option<String>,
+    /// `CALICO_K8S_NODE_REF`: our Kubernetes node name where it differs from Calico's.
+    pub kubernetes_node: Option<String>,
+    /// `--listen`: addresses to listen on where `bindMode` does not say otherwise; empty means all.
+    pub listen: Vec<IpAddr>,
+}
+
+impl Default for Environment {
+    fn default() -> Self {
+        Self { router_id: None, namespace: "kube-system".to_owned(), cluster_ips: None, kubernetes_node: None, listen: Vec::new() }
+    }
+}
+
+impl Environment {
+    /// The settings as `lookup` (the process's environment, in production) has them; empty values count as unset.
+    pub fn from_variables(lookup: impl Fn(&str) -> Option<String>) -> Self {
+        let set = |name: &str| lookup(name).filter(|value| !value.is_empty());
+        Self {
+            router_id: set("CALICO_ROUTER_ID"),
+            namespace: set("NAMESPACE").unwrap_or_else(|| "kube-system".to_owned()),
+            cluster_ips: set("CALICO_ADVERTISE_CLUSTER_IPS"),
+            kubernetes_node: set("CALICO_K8S_NODE_REF"),
+            listen: Vec::new(),
+        }
+    }
+}

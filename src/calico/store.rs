@@ -1,0 +1,180 @@
+//! The resources now, decoded, and whether they are all there.
+
+use std::collections::BTreeMap;
+
+use super::filter::CompiledFilter;
+use super::resource::{BgpConfiguration, BgpPeer, BlockAffinity, Decoded, IpPool, Node, Resource, Secret, decode};
+use super::{Document, Location, Problem, Report, ResourceKey, Severity};
+use crate::types::Sync;
+
+/// Every resource that the datastore told of.
+#[derive(Clone, Debug, Default)]
+pub struct Store {
+    entries: BTreeMap<ResourceKey, Entry>,
+    /// Inside a `Begin` … `End`.
+    telling: bool,
+    /// An `End` has been heard.
+    told: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    document: Document,
+    /// What is in force: the last good form, or what could be made of a document that never had one.
+    resource: Option<Resource>,
+    /// `resource` was free of errors.
+    good: bool,
+    problems: Vec<Problem>,
+    marked: bool,
+}
+
+impl Store {
+    /// Whether the datastore has told everything and is not just telling it anew.
+    pub fn in_sync(&self) -> bool {
+        self.told && !self.telling
+    }
+
+    /// Takes a word of the datastore; says whether anything changed.
+    pub fn apply(&mut self, word: Sync<ResourceKey, Document>) -> bool {
+        match word {
+            Sync::Begin => {
+                self.telling = true;
+                self.entries.values_mut().for_each(|entry| entry.marked = true);
+                false
+            }
+            Sync::Upsert(key, document) => self.upsert(key, document),
+            Sync::Remove(key) => self.entries.remove(&key).is_some(),
+            Sync::End => {
+                let (before, first) = (self.entries.len(), !self.told);
+                self.entries.retain(|_, entry| !entry.marked);
+                (self.telling, self.told) = (false, true);
+                first || self.entries.len() != before
+            }
+        }
+    }
+
+    fn upsert(&mut self, key: ResourceKey, document: Document) -> bool {
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.marked = false;
+            if entry.document == document {
+                return false;
+            }
+        }
+        let mut report = Report::new(&key, &document);
+        let decoded = decode(&key, &document, &mut report);
+        let mut problems = report.into_problems();
+        let before = self.entries.remove(&key).filter(|entry| entry.good).and_then(|entry| entry.resource);
+        let (resource, good) = match (decoded, before) {
+            (Decoded::Good(resource), _) => (Some(resource), true),
+            (Decoded::Refused(_), Some(before)) => {
+                name_consequence(&mut problems, "the last good one stays in force", true);
+                (Some(before), true)
+            }
+            (Decoded::Refused(partial), None) => {
+                let consequence = if partial.is_some() { "the field is left out" } else { "the resource is left out" };
+                name_consequence(&mut problems, consequence, false);
+                (partial, false)
+            }
+        };
+        self.entries.insert(key, Entry { document, resource, good, problems, marked: false });
+        true
+    }
+
+    /// The problems of the documents themselves.
+    pub fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.entries.values().flat_map(|entry| &entry.problems)
+    }
+
+    /// A problem of a resource in its relation to others.
+    pub fn problem(&self, kind: &str, name: &str, severity: Severity, field: &str, what: String, instead: &str) -> Problem {
+        let key = key(kind, "", name);
+        let location = self.entries.get(&key).map_or_else(Location::default, |entry| entry.document.locate(field));
+        Problem { severity, resource: Some(key), location, field: field.to_owned(), what, instead: instead.to_owned() }
+    }
+
+    /// A Node by name.
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        match self.entries.get(&key("Node", "", name))?.resource.as_ref()? {
+            Resource::Node(node) => Some(node),
+            _ => None,
+        }
+    }
+
+    /// Every Node, by name.
+    pub fn nodes(&self) -> impl Iterator<Item = (&str, &Node)> {
+        self.of_kind("Node").filter_map(|(key, resource)| match resource {
+            Resource::Node(node) => Some((key.name.as_str(), node)),
+            _ => None,
+        })
+    }
+
+    /// A BGPConfiguration by name.
+    pub fn configuration(&self, name: &str) -> Option<&BgpConfiguration> {
+        match self.entries.get(&key("BGPConfiguration", "", name))?.resource.as_ref()? {
+            Resource::BgpConfiguration(configuration) => Some(configuration),
+            _ => None,
+        }
+    }
+
+    /// Every BGPPeer, by name.
+    pub fn peers(&self) -> impl Iterator<Item = (&str, &BgpPeer)> {
+        self.of_kind("BGPPeer").filter_map(|(key, resource)| match resource {
+            Resource::BgpPeer(peer) => Some((key.name.as_str(), &**peer)),
+            _ => None,
+        })
+    }
+
+    /// A BGPFilter by name.
+    pub fn filter(&self, name: &str) -> Option<&CompiledFilter> {
+        match self.entries.get(&key("BGPFilter", "", name))?.resource.as_ref()? {
+            Resource::BgpFilter(filter) => Some(filter),
+            _ => None,
+        }
+    }
+
+    /// Every IPPool, by name.
+    pub fn pools(&self) -> impl Iterator<Item = (&str, &IpPool)> {
+        self.of_kind("IPPool").filter_map(|(key, resource)| match resource {
+            Resource::IpPool(pool) => Some((key.name.as_str(), pool)),
+            _ => None,
+        })
+    }
+
+    /// Every BlockAffinity, by name.
+    pub fn affinities(&self) -> impl Iterator<Item = &BlockAffinity> {
+        self.of_kind("BlockAffinity").filter_map(|(_, resource)| match resource {
+            Resource::BlockAffinity(affinity) => Some(affinity),
+            _ => None,
+        })
+    }
+
+    /// A Secret of the speaker's namespace, or one that was given without a namespace.
+    pub fn secret(&self, namespace: &str, name: &str) -> Option<&Secret> {
+        let found = |namespace: &str| self.entries.get(&key("Secret", namespace, name));
+        match found(namespace).or_else(|| found(""))?.resource.as_ref()? {
+            Resource::Secret(secret) => Some(secret),
+            _ => None,
+        }
+    }
+
+    fn of_kind(&self, kind: &str) -> impl Iterator<Item = (&ResourceKey, &Resource)> {
+        let kind = kind.to_owned();
+        self.entries
+            .range(key(&kind, "", "")..)
+            .take_while(move |(key, _)| key.kind == kind)
+            .filter_map(|(key, entry)| Some((key, entry.resource.as_ref()?)))
+    }
+}
+
+fn key(kind: &str, namespace: &str, name: &str) -> ResourceKey {
+    ResourceKey { kind: kind.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() }
+}
+
+/// Says what becomes of the resource, in the errors that leave it open (or, with `always`, in all of them).
+fn name_consequence(problems: &mut [Problem], consequence: &str, always: bool) {
+    for problem in problems.iter_mut().filter(|problem| problem.severity == Severity::Error) {
+        if always || problem.instead.is_empty() {
+            problem.instead = consequence.to_owned();
+        }
+    }
+}
