@@ -92,8 +92,10 @@ fn compile_node(store: &Store, name: &str, node: &Node, environment: &Environmen
         services: services.advertised.clone(),
         static_routes,
         ignored_interfaces: ignored_interfaces(defaults),
+        protocol: environment.protocol,
     };
-    let fib = FibConfig { rules: pool::fib_rules(&cluster, &services, problems), ..FibConfig::default() };
+    let rules = pool::fib_rules(&cluster, &services, problems);
+    let fib = FibConfig { table: environment.table, protocol: environment.protocol, rules };
     NodeConfig { node: name.to_owned(), router_id, asn, listen: listen(&cluster), peers, origin, fib }
 }
 

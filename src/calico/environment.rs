@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use crate::config::FibConfig;
+
 /// Settings of this node that no resource has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Environment {
@@ -15,11 +17,17 @@ pub struct Environment {
     pub kubernetes_node: Option<String>,
     /// `--listen`: addresses to listen on where `bindMode` does not say otherwise; empty means all.
     pub listen: Vec<IpAddr>,
+    /// Kernel routing table to write to.
+    pub table: u32,
+    /// Kernel protocol number of our routes; BIRD's unless set, since Felix knows it.
+    pub protocol: u8,
 }
 
 impl Default for Environment {
     fn default() -> Self {
-        Self { router_id: None, namespace: "kube-system".to_owned(), cluster_ips: None, kubernetes_node: None, listen: Vec::new() }
+        let FibConfig { table, protocol, .. } = FibConfig::default();
+        let namespace = "kube-system".to_owned();
+        Self { router_id: None, namespace, cluster_ips: None, kubernetes_node: None, listen: Vec::new(), table, protocol }
     }
 }
 
@@ -27,12 +35,13 @@ impl Environment {
     /// The settings as `lookup` (the process's environment, in production) has them; empty values count as unset.
     pub fn from_variables(lookup: impl Fn(&str) -> Option<String>) -> Self {
         let set = |name: &str| lookup(name).filter(|value| !value.is_empty());
+        let defaults = Self::default();
         Self {
             router_id: set("CALICO_ROUTER_ID"),
-            namespace: set("NAMESPACE").unwrap_or_else(|| "kube-system".to_owned()),
+            namespace: set("NAMESPACE").unwrap_or(defaults.namespace),
             cluster_ips: set("CALICO_ADVERTISE_CLUSTER_IPS"),
             kubernetes_node: set("CALICO_K8S_NODE_REF"),
-            listen: Vec::new(),
+            ..Self::default()
         }
     }
 }

@@ -1,4 +1,6 @@
 //! What this node is to do: the compiler's result, plain data that can be compared field by field.
+//!
+//! [`diff`] says what a new configuration changes and which sessions it touches; [`local`] has the daemon's own settings.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 pub mod diff;
@@ -34,7 +36,7 @@ pub struct NodeConfig {
     pub fib: FibConfig,
 }
 
-/// Where we listen (calico-semantics 3.7).
+/// Where we listen (`listenPort`, `bindMode`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ListenConfig {
     /// TCP port.
@@ -57,7 +59,7 @@ pub enum PeerKind {
     Workload,
 }
 
-/// How next hops are written on export (calico-semantics 4.4).
+/// How next hops are written on export (Calico's `nextHopMode`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub enum NextHopMode {
     /// The protocol's rule.
@@ -100,7 +102,7 @@ impl Serialize for Password {
     }
 }
 
-/// TCP-MD5 of a session (calico-semantics 2.9 and section 0: fail closed).
+/// TCP-MD5 of a session (`password`): fails closed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub enum Authentication {
     /// None asked.
@@ -115,7 +117,7 @@ pub enum Authentication {
 /// One session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PeerConfig {
-    /// Session name (calico-semantics 3.7): `Mesh_10_0_0_2`, `Node_10_0_0_1_port_1179`.
+    /// Session name, as Calico's tools parse it: `Mesh_10_0_0_2`, `Node_10_0_0_1_port_1179`.
     pub name: String,
     /// Mesh, global, node or workload.
     pub kind: PeerKind,
@@ -236,7 +238,7 @@ impl Default for OriginConfig {
     }
 }
 
-/// What goes into the kernel, and how (calico-semantics 4.7).
+/// What goes into the kernel, and how (`programClusterRoutes`, IPPools).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FibConfig {
     /// Routing table.
