@@ -5,6 +5,7 @@ pub mod calico;
 pub mod config;
 pub mod datastore;
 pub mod fib;
+pub mod kernel;
 pub mod origin;
 pub mod policy;
 pub mod rib;

@@ -2,6 +2,13 @@
 //! the kernel exchange, spoken by `kernel/` above the wall.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
+mod delta;
+mod failure;
+mod interface;
+mod route;
+mod status;
+mod syncer;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -12,6 +19,8 @@ use smallvec::SmallVec;
 use crate::config::FibConfig;
 use crate::policy::RouteSource;
 use crate::types::{NextHop, QueryId, Sync};
+
+pub use syncer::FibSyncer;
 
 /// The best route of a prefix, as the Loc-RIB hands it down.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -1,0 +1,89 @@
+//! What became of a prefix, for people.
+
+use ipnet::IpNet;
+
+use super::delta::{Delta, Plan, Row};
+use super::failure::{Failures, explain};
+use super::interface::Interfaces;
+use super::route::Verdict;
+use super::{FibState, FibStatus, KernelRoute};
+use crate::config::FibConfig;
+
+/// What is looked at to answer.
+pub(super) struct Known<'a> {
+    pub config: &'a FibConfig,
+    pub delta: &'a Delta,
+    pub failures: &'a Failures,
+    pub interfaces: &'a Interfaces,
+}
+
+impl Known<'_> {
+    /// The state of one prefix.
+    pub(super) fn status(&self, prefix: IpNet, row: &Row) -> FibStatus {
+        let wanted = row.wanted().map(|shape| shape.route(self.config, prefix));
+        let failure = self.failures.get(&prefix);
+        let (state, because) = match (failure, self.delta.plan(self.config, prefix, row)) {
+            (_, Plan::Held) => (FibState::Adopted, self.held(row)),
+            (_, Plan::Blocked(protocol)) => (FibState::Failed, conflict(protocol)),
+            (Some(failure), _) => (FibState::Failed, self.failed(failure.errno, wanted.as_ref())),
+            (None, Plan::Settled) => self.settled(row),
+            (None, Plan::Write(_)) => (FibState::Pending, self.pending(row)),
+        };
+        FibStatus { prefix, state, because, errno: failure.map(|failure| failure.errno), wanted }
+    }
+
+    fn settled(&self, row: &Row) -> (FibState, String) {
+        match row.decision.as_ref().map(|decision| &decision.verdict) {
+            Some(Verdict::NotWanted(reason)) => (FibState::NotWanted, reason.to_string()),
+            _ => (FibState::Installed, "the kernel has it".into()),
+        }
+    }
+
+    fn held(&self, row: &Row) -> String {
+        match row.decision {
+            Some(_) => "kept as found at start until all of its next hops are learned again".into(),
+            None => "found at start; kept until it is learned again or the restart is over".into(),
+        }
+    }
+
+    fn pending(&self, row: &Row) -> String {
+        match (self.delta.is_ready(), row.wanted()) {
+            (false, _) => "the kernel's table is being read".into(),
+            (true, Some(_)) => "about to be written".into(),
+            (true, None) => "about to be removed".into(),
+        }
+    }
+
+    fn failed(&self, errno: i32, wanted: Option<&KernelRoute>) -> String {
+        let words = explain(errno).1;
+        let down = wanted.into_iter().flat_map(|route| &route.hops).find(|hop| !self.interfaces.is_up(hop.interface));
+        match down {
+            Some(hop) => format!("{words}; {} is down or gone", self.interfaces.name(hop.interface)),
+            None => words,
+        }
+    }
+}
+
+/// Who owns the route that is in the way.
+fn conflict(protocol: u8) -> String {
+    let owner = match protocol {
+        1 => "an ICMP redirect",
+        2 => "the kernel",
+        3 => "boot (Felix or an administrator)",
+        4 => "an administrator (static)",
+        9 => "router advertisements",
+        11 => "zebra",
+        12 => "bird",
+        16 => "dhcp",
+        17 => "mrouted",
+        42 => "babel",
+        80 => "Felix",
+        186 => "bgp (FRR)",
+        187 => "isis",
+        188 => "ospf",
+        189 => "rip",
+        192 => "eigrp",
+        _ => return format!("a route of protocol {protocol} has the same prefix and metric; it is not ours to replace"),
+    };
+    format!("a route of {owner} (protocol {protocol}) has the same prefix and metric; it is not ours to replace")
+}

@@ -1,0 +1,311 @@
+//! The FibSyncer: brings the kernel to what the Loc-RIB decided, with as few writes as possible.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+
+use super::delta::{Decision, Delta};
+use super::failure::{EEXIST, ESRCH, Failures};
+use super::interface::Interfaces;
+use super::route::{Shape, judge};
+use super::status::Known;
+use super::{FibChange, FibStatus, Input, KernelEvent, KernelOp, KernelOps, KernelRoute, Output, Query, RouteKey};
+use crate::config::{FibAction, FibConfig};
+use crate::types::{Outbox, QueryId, Sync};
+
+/// Changes asked of the Loc-RIB at a time.
+const CREDIT: usize = 4096;
+/// Writes a batch.
+const BATCH: usize = 4096;
+/// With so many prefixes waiting to be written, no more changes are asked for: the Loc-RIB coalesces them.
+const ENOUGH: usize = 32 * 1024;
+/// Rows judged anew in one step.
+const JUDGE_STEP: usize = 4096;
+/// Rows answered in one step.
+const ANSWER_STEP: usize = 256;
+/// Pause between audits: full comparisons with the kernel's table.
+const AUDIT: Duration = Duration::from_secs(300);
+/// Shortest pause between read-backs that doubts call for.
+const DOUBT_PAUSE: Duration = Duration::from_secs(5);
+
+/// A batch that the kernel has not answered yet.
+#[derive(Debug)]
+struct Flight {
+    batch: u64,
+    ops: Vec<KernelOp>,
+    /// A stranger touched one of its routes meanwhile: which came first is not known.
+    doubtful: bool,
+}
+
+/// The machine; see the [module](super).
+///
+/// Table and protocol are those of construction; a later configuration changes the rules.
+#[derive(Debug)]
+pub struct FibSyncer {
+    config: FibConfig,
+    interfaces: Interfaces,
+    delta: Delta,
+    failures: Failures,
+    flight: Option<Flight>,
+    batches: u64,
+    /// The Loc-RIB has been asked and has not answered.
+    pulled: bool,
+    /// Rows up to this one have been judged by the present rules; none: all.
+    judging: Option<Option<IpNet>>,
+    /// Questions under way, and the last prefix told.
+    queries: VecDeque<(QueryId, Option<IpNet>)>,
+    /// Something contradicts what is known of the kernel.
+    doubt: bool,
+    /// A read-back was asked for and has not begun.
+    asked: bool,
+    /// When doubts may next ask for a read-back, and when the next audit is.
+    read_after: Option<Instant>,
+    audit_at: Option<Instant>,
+    now: Option<Instant>,
+}
+
+impl FibSyncer {
+    /// Knows nothing yet; writes nothing before the kernel's table has been told.
+    pub fn new(config: &FibConfig) -> Self {
+        Self {
+            config: config.clone(),
+            interfaces: Interfaces::default(),
+            delta: Delta::default(),
+            failures: Failures::default(),
+            flight: None,
+            batches: 0,
+            pulled: false,
+            judging: None,
+            queries: VecDeque::new(),
+            doubt: false,
+            asked: false,
+            read_after: None,
+            audit_at: None,
+            now: None,
+        }
+    }
+
+    /// Takes in one input.
+    pub fn handle(&mut self, now: Instant, input: Input, out: &mut Outbox<Output>) {
+        match input {
+            Input::Configure(config) => self.configure(&config),
+            Input::Changes(changes) => self.changes(changes),
+            Input::Kernel(event) => self.kernel(now, event),
+            Input::Sweep => self.delta.sweep(),
+            Input::Query(query, Query::All) => self.queries.push_back((query, None)),
+            Input::Query(query, Query::Prefix(prefix)) => self.answer_one(query, prefix, out),
+        }
+        self.advance(now, out);
+    }
+
+    /// When [`on_deadline`](Self::on_deadline) wants to be called; in the past when there is more work to be done.
+    pub fn deadline(&self) -> Option<Instant> {
+        if self.judging.is_some() || !self.queries.is_empty() {
+            return self.now;
+        }
+        let doubt = if self.doubt && !self.asked { self.read_after } else { None };
+        [self.failures.deadline(), doubt, self.audit_at].into_iter().flatten().min()
+    }
+
+    /// Does what is due: attempts anew, an audit, the next step of a long work.
+    pub fn on_deadline(&mut self, now: Instant, out: &mut Outbox<Output>) {
+        for prefix in self.failures.take_due(now) {
+            self.delta.touch(prefix);
+        }
+        if self.audit_at.is_some_and(|at| at <= now) {
+            self.audit_at = None;
+            self.doubt = true;
+            self.read_after = None;
+        }
+        self.advance(now, out);
+    }
+
+    fn configure(&mut self, config: &Arc<FibConfig>) {
+        if self.config.rules != config.rules {
+            self.config.rules.clone_from(&config.rules);
+            self.judging = Some(None);
+        }
+    }
+
+    fn changes(&mut self, changes: Vec<FibChange>) {
+        self.pulled = false;
+        for FibChange { prefix, route } in changes {
+            let decision = route.map(|best| Decision { verdict: judge(&self.config, &self.interfaces, prefix, &best), best });
+            self.decide(prefix, decision);
+        }
+    }
+
+    fn decide(&mut self, prefix: IpNet, decision: Option<Decision>) {
+        if self.delta.decide(prefix, decision) {
+            self.failures.remove(&prefix);
+        }
+    }
+
+    fn kernel(&mut self, now: Instant, event: KernelEvent) {
+        match event {
+            KernelEvent::Link(word) => {
+                // A new or returning interface may be what a refused route was waiting for.
+                if matches!(word, Sync::Upsert(..) | Sync::End) {
+                    self.retry_all();
+                }
+                let moved = self.interfaces.hear(word);
+                let uses = |rule: &FibAction| matches!(rule, FibAction::Tunnel { device, .. } if moved.contains(device));
+                if self.config.rules.iter().any(|rule| uses(&rule.action)) {
+                    self.judging = Some(None);
+                }
+            }
+            KernelEvent::Address(Sync::Upsert(..) | Sync::End) => self.retry_all(),
+            KernelEvent::Address(_) => {}
+            KernelEvent::Route(Sync::Begin) => {
+                self.asked = false;
+                self.delta.begin();
+            }
+            KernelEvent::Route(Sync::End) => self.end(now),
+            KernelEvent::Route(Sync::Upsert(_, route)) => self.found(route),
+            KernelEvent::Route(Sync::Remove(key)) => self.removed(key),
+            KernelEvent::Flushed { interface } => self.flushed(interface),
+            KernelEvent::Written { batch, failed } => self.written(now, batch, &failed),
+        }
+    }
+
+    fn retry_all(&mut self) {
+        for prefix in self.failures.take_all() {
+            self.delta.touch(prefix);
+        }
+    }
+
+    /// A read-back is complete: whoever was in the way is known now.
+    fn end(&mut self, now: Instant) {
+        self.doubt = false;
+        self.read_after = Some(now + DOUBT_PAUSE);
+        self.audit_at = Some(now + AUDIT);
+        self.failures.remove_errno(EEXIST);
+        self.delta.end();
+    }
+
+    fn is_ours(&self, key: &RouteKey) -> bool {
+        key.table == self.config.table && key.tos == 0
+    }
+
+    fn found(&mut self, route: KernelRoute) {
+        let key = route.key;
+        if !self.is_ours(&key) {
+            return;
+        }
+        self.doubt_flight(|op| op.key == key);
+        if route.protocol == self.config.protocol {
+            self.delta.found(key.prefix, Shape::of(route));
+        } else {
+            self.delta.found_foreign(key.prefix, key.metric, route.protocol);
+        }
+    }
+
+    fn removed(&mut self, key: RouteKey) {
+        if self.is_ours(&key) {
+            self.doubt_flight(|op| op.key == key);
+            self.doubt |= !self.delta.removed(key.prefix, key.metric);
+        }
+    }
+
+    fn flushed(&mut self, interface: u32) {
+        let interfaces = &self.interfaces;
+        self.delta.flush(|index| index == interface || !interfaces.is_up(index));
+        self.doubt_flight(|route| route.hops.iter().any(|hop| hop.interface == interface));
+    }
+
+    /// Events that concern a route under way leave open which came first.
+    fn doubt_flight(&mut self, concerns: impl Fn(&KernelRoute) -> bool) {
+        let Some(flight) = self.flight.as_mut().filter(|flight| !flight.doubtful) else { return };
+        flight.doubtful = flight.ops.iter().any(|op| match op {
+            KernelOp::Create(route) | KernelOp::Replace(route) | KernelOp::Delete(route) => concerns(route),
+        });
+    }
+
+    fn written(&mut self, now: Instant, batch: u64, failed: &[(usize, i32)]) {
+        let Some(flight) = self.flight.take_if(|flight| flight.batch == batch) else { return };
+        self.doubt |= flight.doubtful;
+        let mut failed = failed.iter().copied().peekable();
+        for (index, op) in flight.ops.iter().enumerate() {
+            let (KernelOp::Create(route) | KernelOp::Replace(route) | KernelOp::Delete(route)) = op;
+            let prefix = route.key.prefix;
+            match failed.next_if(|(failed, _)| *failed == index) {
+                Some((_, errno)) if !(errno == ESRCH && matches!(op, KernelOp::Delete(_))) => {
+                    // Somebody has that key, and we have not heard of it.
+                    self.doubt |= errno == EEXIST;
+                    self.failures.add(now, prefix, errno);
+                }
+                _ => {
+                    self.delta.wrote(op);
+                    self.failures.remove(&prefix);
+                }
+            }
+        }
+    }
+
+    /// One bounded step of everything that waits.
+    fn advance(&mut self, now: Instant, out: &mut Outbox<Output>) {
+        self.now = Some(now);
+        self.judge_some();
+        self.answer_some(out);
+        if self.doubt && !self.asked && self.read_after.is_none_or(|at| at <= now) {
+            self.asked = true;
+            out.push(Output::Resync);
+        }
+        self.write(out);
+        if !self.pulled && self.delta.waiting() < ENOUGH {
+            self.pulled = true;
+            out.push(Output::Pull { credit: CREDIT });
+        }
+    }
+
+    fn judge_some(&mut self) {
+        let Some(after) = self.judging else { return };
+        let rows = self.delta.rows_after(after).take(JUDGE_STEP);
+        let decided: Vec<_> = rows.map(|(prefix, row)| (*prefix, row.decision.clone())).collect();
+        self.judging = if decided.len() < JUDGE_STEP { None } else { decided.last().map(|(prefix, _)| Some(*prefix)) };
+        for (prefix, decision) in decided {
+            if let Some(decision) = decision {
+                let verdict = judge(&self.config, &self.interfaces, prefix, &decision.best);
+                if verdict != decision.verdict {
+                    self.decide(prefix, Some(Decision { best: decision.best.clone(), verdict }));
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, out: &mut Outbox<Output>) {
+        if self.flight.is_some() || !self.delta.is_ready() {
+            return;
+        }
+        let failures = &self.failures;
+        let ops = self.delta.take(&self.config, BATCH, |prefix| !failures.is_waiting(prefix));
+        if ops.is_empty() {
+            return;
+        }
+        self.batches += 1;
+        self.flight = Some(Flight { batch: self.batches, ops: ops.clone(), doubtful: false });
+        out.push(Output::Write(KernelOps { batch: self.batches, ops }));
+    }
+
+    fn known(&self) -> Known<'_> {
+        Known { config: &self.config, delta: &self.delta, failures: &self.failures, interfaces: &self.interfaces }
+    }
+
+    fn answer_one(&self, query: QueryId, prefix: IpNet, out: &mut Outbox<Output>) {
+        let rows = self.delta.row(&prefix).map(|row| self.known().status(prefix, row)).into_iter().collect();
+        out.push(Output::Answer { query, rows, done: true });
+    }
+
+    fn answer_some(&mut self, out: &mut Outbox<Output>) {
+        let Some((query, after)) = self.queries.pop_front() else { return };
+        let known = self.known();
+        let rows: Vec<FibStatus> = self.delta.rows_after(after).take(ANSWER_STEP).map(|(prefix, row)| known.status(*prefix, row)).collect();
+        let done = rows.len() < ANSWER_STEP;
+        if let Some(last) = rows.last().filter(|_| !done) {
+            self.queries.push_back((query, Some(last.prefix)));
+        }
+        out.push(Output::Answer { query, rows, done });
+    }
+}
