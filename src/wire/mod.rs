@@ -1,11 +1,35 @@
 //! The wire: bytes to [`Message`] and back. No state beyond what an OPEN exchange settles ([`Context`]).
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
-use std::sync::Arc;
+mod as_path;
+mod attribute;
+mod capability;
+mod error;
+pub mod frame;
+mod nlri;
+mod notification;
+mod open;
+pub mod pack;
+mod refresh;
+mod update;
 
 use bytes::Bytes;
 
-use crate::types::{Afi, Asn, Attributes, Family, NlriList, PerFamily, RouterId, Safi};
+use crate::types::{Asn, PerFamily};
+
+pub use capability::{Capability, GracefulRestart, capability_octets};
+pub use error::{AttributeError, DecodeError, EncodeError, NlriError, Outcome, Problem};
+pub use notification::{Notification, cease, code};
+pub use open::Open;
+pub use refresh::RouteRefresh;
+pub use update::{Fault, FaultAction, Update};
+
+/// Octets of a message header (RFC 4271 4.1).
+pub const HEADER: usize = 19;
+/// Greatest message without RFC 8654, and of OPEN and KEEPALIVE always.
+pub const STANDARD_LIMIT: usize = 4096;
+/// Greatest message with RFC 8654.
+pub const EXTENDED_LIMIT: usize = 65535;
 
 /// One BGP message.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,129 +46,78 @@ pub enum Message {
     RouteRefresh(RouteRefresh),
 }
 
-/// OPEN (RFC 4271 4.2), capabilities of all its parameters gathered in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Open {
-    /// The two-octet AS field as it stands on the wire.
-    pub my_as: u16,
-    /// Proposed hold time in seconds.
-    pub hold_time: u16,
-    /// BGP identifier.
-    pub identifier: RouterId,
-    /// Capabilities in order, unknown ones included.
-    pub capabilities: Vec<Capability>,
+/// Message types; the numbers are the wire's. Others are refused by the header check (H2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// OPEN.
+    Open = 1,
+    /// UPDATE.
+    Update = 2,
+    /// NOTIFICATION.
+    Notification = 3,
+    /// KEEPALIVE.
+    Keepalive = 4,
+    /// ROUTE-REFRESH (RFC 2918).
+    RouteRefresh = 5,
 }
 
-/// A capability (RFC 5492). Malformed known ones decode as [`Capability::Unknown`] (O5, O7).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Capability {
-    /// Code 1.
-    Multiprotocol(Family),
-    /// Code 2.
-    RouteRefresh,
-    /// Code 5: (NLRI AFI, NLRI SAFI, next-hop AFI).
-    ExtendedNextHop(Vec<(Afi, u16, Afi)>),
-    /// Code 6.
-    ExtendedMessage,
-    /// Code 9: 0 provider, 1 RS, 2 RS-client, 3 customer, 4 peer.
-    Role(u8),
-    /// Code 64.
-    GracefulRestart(GracefulRestart),
-    /// Code 65.
-    FourOctetAs(Asn),
-    /// Code 69: (family, mode 1 receive, 2 send, 3 both).
-    AddPath(Vec<(Family, u8)>),
-    /// Code 70.
-    EnhancedRouteRefresh,
-    /// Code 71: (family, F bit, stale time in seconds).
-    LongLivedGracefulRestart(Vec<(Family, bool, u32)>),
-    /// Code 73: host and domain name, raw octets as the peer sent them.
-    Fqdn {
-        /// Host name.
-        host: Bytes,
-        /// Domain name.
-        domain: Bytes,
-    },
-    /// Code 75.
-    SoftwareVersion(Bytes),
-    /// Any other code, or a known one whose value is malformed.
-    Unknown {
-        /// Capability code.
-        code: u8,
-        /// Value.
-        value: Bytes,
-    },
+impl Kind {
+    /// The type of this number, if it is one.
+    pub fn from_octet(octet: u8) -> Option<Self> {
+        Some(match octet {
+            1 => Self::Open,
+            2 => Self::Update,
+            3 => Self::Notification,
+            4 => Self::Keepalive,
+            5 => Self::RouteRefresh,
+            _ => return None,
+        })
+    }
 }
 
-/// Graceful restart capability (RFC 4724, RFC 8538).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GracefulRestart {
-    /// R: the speaker has restarted.
-    pub restarting: bool,
-    /// N: NOTIFICATIONs are covered too (RFC 8538).
-    pub notification: bool,
-    /// Seconds, 0 to 4095.
-    pub restart_time: u16,
-    /// Families with their F bit (forwarding state preserved).
-    pub families: Vec<(Family, bool)>,
+impl Message {
+    /// Reads the body (what follows the header) of a message. Faults of an UPDATE that do not cost the session are in
+    /// [`Update::faults`]; an error ends the session with [`DecodeError::notification`].
+    pub fn decode(kind: Kind, body: &[u8], context: &Context) -> Result<Self, DecodeError> {
+        match kind {
+            Kind::Open => Open::decode(body).map(Self::Open),
+            Kind::Update => Update::decode(body, context).map(Self::Update),
+            Kind::Notification => Notification::decode(body).map(Self::Notification),
+            Kind::Keepalive if body.is_empty() => Ok(Self::Keepalive),
+            Kind::Keepalive => Err(DecodeError::bad_length(kind, body)),
+            Kind::RouteRefresh => RouteRefresh::decode(body, context).map(Self::RouteRefresh),
+        }
+    }
+
+    /// The whole message, header included. Only an UPDATE can fail: it may be more than one message can say.
+    pub fn encode(&self, context: &Context) -> Result<Bytes, EncodeError> {
+        match self {
+            Self::Open(open) => Ok(open.encode()),
+            Self::Update(update) => update.encode(context),
+            Self::Notification(notification) => Ok(notification.encode()),
+            Self::Keepalive => Ok(keepalive()),
+            Self::RouteRefresh(refresh) => Ok(refresh.encode()),
+        }
+    }
+
+    /// The type.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Open(_) => Kind::Open,
+            Self::Update(_) => Kind::Update,
+            Self::Notification(_) => Kind::Notification,
+            Self::Keepalive => Kind::Keepalive,
+            Self::RouteRefresh(_) => Kind::RouteRefresh,
+        }
+    }
 }
 
-/// ROUTE-REFRESH (RFC 2918, 7313).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RouteRefresh {
-    /// Address family.
-    pub afi: Afi,
-    /// 0 request, 1 BoRR, 2 EoRR; others are ignored by the receiver.
-    pub subtype: u8,
-    /// Subsequent address family.
-    pub safi: Safi,
-}
-
-/// NOTIFICATION (RFC 4271 4.5); any code and subcode.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notification {
-    /// Error code.
-    pub code: u8,
-    /// Error subcode.
-    pub subcode: u8,
-    /// Data, uninterpreted.
-    pub data: Bytes,
-}
-
-/// A decoded UPDATE after RFC 7606: what it withdraws (by its own word or by treat-as-withdraw), what it
-/// announces, and what was wrong with it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Update {
-    /// Withdrawn prefixes, to be applied before `announced`.
-    pub withdrawn: Vec<NlriList>,
-    /// Announced prefixes with their attributes: one entry for the classic field, one for MP_REACH_NLRI.
-    pub announced: Vec<(Arc<Attributes>, NlriList)>,
-    /// This UPDATE is the End-of-RIB marker of a family (U12).
-    pub end_of_rib: Option<Family>,
-    /// Faults that did not cost the session, in order of the message.
-    pub faults: Vec<Fault>,
-}
-
-/// One fault in an UPDATE and what was done about it (RFC 7606; section 7 of the protocol bar).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// The attribute's code; none for faults of structure.
-    pub attribute: Option<u8>,
-    /// In words, for logs and `show problems`.
-    pub what: String,
-    /// The action taken.
-    pub action: FaultAction,
-}
-
-/// RFC 7606's actions short of a reset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum FaultAction {
-    /// Something was missing and its default was taken (LOCAL_PREF on iBGP, U5).
-    UseDefault,
-    /// The attribute was dropped, the rest used.
-    DiscardAttribute,
-    /// Every prefix of the message counts as withdrawn.
-    TreatAsWithdraw,
+/// A KEEPALIVE, whole.
+pub fn keepalive() -> Bytes {
+    const KEEPALIVE: [u8; HEADER] =
+        [255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 0, HEADER as u8, Kind::Keepalive as u8];
+    Bytes::from_static(&KEEPALIVE)
 }
 
 /// What an OPEN exchange settles about encoding, and what decoding has to know of the peer.
@@ -186,8 +159,8 @@ impl Default for Context {
             add_path_send: PerFamily::default(),
             extended_next_hop: false,
             enhanced_refresh: false,
-            send_limit: 4096,
-            receive_limit: 4096,
+            send_limit: STANDARD_LIMIT,
+            receive_limit: STANDARD_LIMIT,
             ebgp: false,
             peer_asn: Asn(0),
             check_first_as: false,

@@ -1,0 +1,370 @@
+//! Attributes and prefixes to UPDATE frames, each filled to the session's limit: the hot encoder of update groups.
+//!
+//! IPv4 uses the classic fields, unless its next hop is IPv6 (RFC 8950); IPv6 uses MP attributes (P1). Announcements and
+//! withdrawals never share a frame (P3). Attributes are encoded once and copied in front of each run of prefixes; nothing is
+//! allocated for a prefix.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use bytes::Bytes;
+
+use super::attribute::{self, MP_REACH_NLRI, MP_UNREACH_NLRI, OPTIONAL, Outgoing};
+use super::{Context, EncodeError, HEADER, Kind, Update, frame, nlri};
+use crate::types::{AddressFamily, Attributes, Family, NextHop, Nlri, NlriList};
+
+/// Header and the two length fields.
+const FIXED: usize = HEADER + 4;
+
+/// Appends frames that announce `nlri` with `attributes`, next hop included. Answers the prefixes that fit into no frame
+/// beside these attributes, or that this session has no next hop form for: they are not sent, and the caller withdraws them
+/// where they had been advertised (P2, V19).
+pub fn announce<A: AddressFamily>(
+    attributes: &Attributes,
+    nlri: &[Nlri<A::Prefix>],
+    context: &Context,
+    frames: &mut Vec<Bytes>,
+) -> Vec<Nlri<A::Prefix>> {
+    let Ok(form) = Form::of(attributes.next_hop, A::FAMILY, context) else { return nlri.to_vec() };
+    let mut encoded = Vec::with_capacity(128);
+    attribute::encode(&Outgoing { attributes, context, next_hop: form.classic() }, &mut encoded);
+    let path_ids = context.add_path_send.has(A::FAMILY);
+    let layout = Layout { fixed: FIXED + encoded.len(), mp: form.mp_length(), limit: context.send_limit };
+    let mut rest = Vec::new();
+    for run in runs::<A>(nlri, path_ids, &layout, &mut rest) {
+        let mut out = layout.begin(run.octets);
+        out.extend_from_slice(&[0, 0]);
+        put_u16(layout.total(run.octets) - FIXED - if layout.mp.is_none() { run.octets } else { 0 }, &mut out);
+        if let Form::Mp(next_hop) = form {
+            put_reach(A::FAMILY, next_hop, run.octets, &mut out);
+            run.items.iter().for_each(|item| nlri::put::<A>(item, path_ids, &mut out));
+            out.extend_from_slice(&encoded);
+        } else {
+            out.extend_from_slice(&encoded);
+            run.items.iter().for_each(|item| nlri::put::<A>(item, path_ids, &mut out));
+        }
+        frames.push(Bytes::from(out));
+    }
+    rest
+}
+
+/// Appends frames that withdraw `nlri`.
+pub fn withdraw<A: AddressFamily>(nlri: &[Nlri<A::Prefix>], context: &Context, frames: &mut Vec<Bytes>) {
+    let path_ids = context.add_path_send.has(A::FAMILY);
+    let classic = A::FAMILY == Family::IPV4_UNICAST;
+    let layout = Layout { fixed: FIXED, mp: (!classic).then_some(3), limit: context.send_limit };
+    for run in runs::<A>(nlri, path_ids, &layout, &mut Vec::new()) {
+        let mut out = layout.begin(run.octets);
+        if classic {
+            put_u16(run.octets, &mut out);
+            run.items.iter().for_each(|item| nlri::put::<A>(item, path_ids, &mut out));
+            out.extend_from_slice(&[0, 0]);
+        } else {
+            out.extend_from_slice(&[0, 0]);
+            put_u16(layout.total(run.octets) - FIXED, &mut out);
+            put_unreach(A::FAMILY, run.octets, &mut out);
+            run.items.iter().for_each(|item| nlri::put::<A>(item, path_ids, &mut out));
+        }
+        frames.push(Bytes::from(out));
+    }
+}
+
+/// The End-of-RIB marker of a family: an UPDATE without anything, or with an empty MP_UNREACH_NLRI (U12).
+pub fn end_of_rib(family: Family) -> Bytes {
+    if family == Family::IPV4_UNICAST {
+        return frame::message(Kind::Update, &[0; 4]);
+    }
+    let mut body = vec![0, 0, 0, 6];
+    put_unreach(family, 0, &mut body);
+    frame::message(Kind::Update, &body)
+}
+
+/// Where a next hop goes.
+#[derive(Clone, Copy)]
+enum Form {
+    /// Into NEXT_HOP.
+    Classic(Ipv4Addr),
+    /// Into MP_REACH_NLRI.
+    Mp(NextHop),
+}
+
+impl Form {
+    fn of(next_hop: NextHop, family: Family, context: &Context) -> Result<Self, EncodeError> {
+        match (family, next_hop) {
+            (Family::IPV4_UNICAST, NextHop::Global(IpAddr::V4(address))) => Ok(Self::Classic(address)),
+            (Family::IPV4_UNICAST, _) if !context.extended_next_hop => Err(EncodeError::NextHop(next_hop.address())),
+            _ => Ok(Self::Mp(next_hop)),
+        }
+    }
+
+    fn classic(self) -> Option<Ipv4Addr> {
+        match self {
+            Self::Classic(address) => Some(address),
+            Self::Mp(_) => None,
+        }
+    }
+
+    /// Octets of MP_REACH_NLRI's value in front of the prefixes.
+    fn mp_length(self) -> Option<usize> {
+        match self {
+            Self::Classic(_) => None,
+            Self::Mp(next_hop) => Some(5 + next_hop_length(next_hop)),
+        }
+    }
+}
+
+/// How the octets of a frame add up.
+struct Layout {
+    /// Octets that every frame has, an MP attribute not counted.
+    fixed: usize,
+    /// Octets of the MP attribute's value in front of the prefixes; none where prefixes go into a classic field.
+    mp: Option<usize>,
+    /// The most octets of a frame.
+    limit: usize,
+}
+
+impl Layout {
+    /// Octets of a frame whose prefixes take `prefixes` octets.
+    fn total(&self, prefixes: usize) -> usize {
+        let mp = self.mp.map_or(0, |mp| mp + if mp + prefixes > 255 { 4 } else { 3 });
+        self.fixed + mp + prefixes
+    }
+
+    fn begin(&self, prefixes: usize) -> Vec<u8> {
+        let total = self.total(prefixes);
+        let mut out = Vec::with_capacity(total);
+        frame::begin(&mut out, Kind::Update, total);
+        out
+    }
+}
+
+/// Prefixes that share a frame.
+struct Run<'a, P> {
+    items: &'a [Nlri<P>],
+    octets: usize,
+}
+
+/// Cuts `nlri` into runs as long as fit; what fits alone into no frame goes to `rest`.
+fn runs<'a, A: AddressFamily>(
+    nlri: &'a [Nlri<A::Prefix>],
+    path_ids: bool,
+    layout: &'a Layout,
+    rest: &'a mut Vec<Nlri<A::Prefix>>,
+) -> impl Iterator<Item = Run<'a, A::Prefix>> {
+    let mut left = nlri;
+    std::iter::from_fn(move || {
+        while let Some((first, others)) = left.split_first() {
+            if layout.total(nlri::size::<A>(first, path_ids)) <= layout.limit {
+                break;
+            }
+            rest.push(*first);
+            left = others;
+        }
+        let mut octets = 0;
+        let fits = left.iter().take_while(|item| {
+            let more = octets + nlri::size::<A>(item, path_ids);
+            let fits = layout.total(more) <= layout.limit;
+            if fits {
+                octets = more;
+            }
+            fits
+        });
+        let (items, others) = left.split_at(fits.count());
+        left = others;
+        (!items.is_empty()).then_some(Run { items, octets })
+    })
+}
+
+fn put_u16(number: usize, out: &mut Vec<u8>) {
+    out.extend_from_slice(&u16::try_from(number).unwrap_or(u16::MAX).to_be_bytes());
+}
+
+fn put_family(family: Family, out: &mut Vec<u8>) {
+    out.extend_from_slice(&family.afi.0.to_be_bytes());
+    out.push(family.safi.0);
+}
+
+/// MP_REACH_NLRI up to its prefixes, which take `prefixes` octets.
+fn put_reach(family: Family, next_hop: NextHop, prefixes: usize, out: &mut Vec<u8>) {
+    let length = next_hop_length(next_hop);
+    attribute::put_header(OPTIONAL, MP_REACH_NLRI, 5 + length + prefixes, out);
+    put_family(family, out);
+    out.push(length as u8);
+    match next_hop {
+        NextHop::Global(IpAddr::V4(address)) => out.extend_from_slice(&address.to_ipv6_mapped().octets()),
+        NextHop::Global(IpAddr::V6(address)) | NextHop::LinkLocal { address, .. } => out.extend_from_slice(&address.octets()),
+        NextHop::GlobalAndLinkLocal { global, link_local, .. } => {
+            out.extend_from_slice(&global.octets());
+            out.extend_from_slice(&link_local.octets());
+        }
+    }
+    out.push(0);
+}
+
+/// MP_UNREACH_NLRI up to its prefixes, which take `prefixes` octets.
+fn put_unreach(family: Family, prefixes: usize, out: &mut Vec<u8>) {
+    attribute::put_header(OPTIONAL, MP_UNREACH_NLRI, 3 + prefixes, out);
+    put_family(family, out);
+}
+
+fn next_hop_length(next_hop: NextHop) -> usize {
+    match next_hop {
+        NextHop::GlobalAndLinkLocal { .. } => 32,
+        NextHop::Global(_) | NextHop::LinkLocal { .. } => 16,
+    }
+}
+
+/// A whole UPDATE as one message.
+pub(super) fn update(update: &Update, context: &Context) -> Result<Bytes, EncodeError> {
+    if let Some(family) = update.end_of_rib {
+        return Ok(end_of_rib(family));
+    }
+    let path_ids = |list: &NlriList| context.add_path_send.has(list.family());
+    let mut withdrawn = Vec::new();
+    let mut unreach = Vec::new();
+    for list in &update.withdrawn {
+        let field = if matches!(list, NlriList::Ipv4(_)) { &mut withdrawn } else { &mut unreach };
+        nlri::put_list(list, path_ids(list), field);
+    }
+    let mut classic: Option<(Ipv4Addr, Vec<u8>)> = None;
+    let mut reach: Option<(Family, NextHop, Vec<u8>)> = None;
+    for (attributes, list) in &update.announced {
+        match Form::of(attributes.next_hop, list.family(), context)? {
+            Form::Classic(address) => {
+                let (known, prefixes) = classic.get_or_insert((address, Vec::new()));
+                same(*known == address)?;
+                nlri::put_list(list, path_ids(list), prefixes);
+            }
+            Form::Mp(next_hop) => {
+                let (family, known, prefixes) = reach.get_or_insert((list.family(), next_hop, Vec::new()));
+                same(*known == next_hop && *family == list.family())?;
+                nlri::put_list(list, path_ids(list), prefixes);
+            }
+        }
+    }
+    let mut attributes = Vec::new();
+    if let Some((family, next_hop, prefixes)) = &reach {
+        put_reach(*family, *next_hop, prefixes.len(), &mut attributes);
+        attributes.extend_from_slice(prefixes);
+    }
+    if !unreach.is_empty() {
+        put_unreach(Family::IPV6_UNICAST, unreach.len(), &mut attributes);
+        attributes.append(&mut unreach);
+    }
+    if let Some((first, _)) = update.announced.first() {
+        for (other, _) in &update.announced {
+            same(**first == Attributes { next_hop: first.next_hop, ..Attributes::clone(other) })?;
+        }
+        let next_hop = classic.as_ref().map(|(address, _)| *address);
+        attribute::encode(&Outgoing { attributes: first, context, next_hop }, &mut attributes);
+    }
+    let nlri = classic.map(|(_, prefixes)| prefixes).unwrap_or_default();
+    let octets = FIXED + withdrawn.len() + attributes.len() + nlri.len();
+    if octets > context.send_limit {
+        return Err(EncodeError::TooLong { octets, limit: context.send_limit });
+    }
+    let mut out = Vec::with_capacity(octets);
+    frame::begin(&mut out, Kind::Update, octets);
+    put_u16(withdrawn.len(), &mut out);
+    out.append(&mut withdrawn);
+    put_u16(attributes.len(), &mut out);
+    out.append(&mut attributes);
+    out.extend_from_slice(&nlri);
+    Ok(Bytes::from(out))
+}
+
+fn same(same: bool) -> Result<(), EncodeError> {
+    if same { Ok(()) } else { Err(EncodeError::DifferentAttributes) }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use ipnet::{Ipv4Net, Ipv6Net};
+
+    use super::*;
+    use crate::types::{AsPath, Asn, Ipv4Unicast, Ipv6Unicast, PathId, PerFamily};
+    use crate::wire::Message;
+
+    fn context() -> Context {
+        let families = PerFamily { ipv4: true, ipv6: true };
+        Context { four_octet_as: true, families, ebgp: true, ..Context::default() }
+    }
+
+    fn attributes(next_hop: &str) -> Attributes {
+        let next_hop = NextHop::Global(next_hop.parse().unwrap());
+        Attributes { as_path: AsPath::sequence([Asn(64512), Asn(4_200_000_000)]), med: Some(5), ..Attributes::originated(next_hop) }
+    }
+
+    fn ipv4(count: u32) -> Vec<Nlri<Ipv4Net>> {
+        (0..count).map(|n| Nlri { prefix: Ipv4Net::new_assert((0x0a00_0000 + (n << 8)).into(), 24), path_id: PathId(n) }).collect()
+    }
+
+    fn ipv6(count: u128) -> Vec<Nlri<Ipv6Net>> {
+        (0..count).map(|n| Nlri { prefix: Ipv6Net::new_assert(((0x2001_0db8 << 96) + (n << 64)).into(), 64), path_id: PathId(7) }).collect()
+    }
+
+    fn read(frames: &[Bytes], context: &Context) -> Vec<Update> {
+        let mut buffer = BytesMut::from(&frames.concat()[..]);
+        let mut updates = Vec::new();
+        while let Some(frame) = frame::next(&mut buffer, context).unwrap() {
+            match Message::decode(frame.kind, &frame.body, context).unwrap() {
+                Message::Update(update) => updates.push(update),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(buffer.is_empty());
+        updates
+    }
+
+    #[test]
+    fn p1_full_frames_of_either_family_come_back_as_they_went() {
+        for path_ids in [false, true] {
+            let both = PerFamily { ipv4: path_ids, ipv6: path_ids };
+            let context = Context { add_path_send: both, add_path_receive: both, ..context() };
+            let (v4, v6) = (ipv4(10_000), ipv6(10_000));
+            let (mut frames4, mut frames6) = (Vec::new(), Vec::new());
+            assert!(announce::<Ipv4Unicast>(&attributes("10.0.0.1"), &v4, &context, &mut frames4).is_empty());
+            assert!(announce::<Ipv6Unicast>(&attributes("fd00::1"), &v6, &context, &mut frames6).is_empty());
+            for frames in [&frames4, &frames6] {
+                assert!(frames.iter().all(|frame| frame.len() <= 4096));
+                assert!(frames[..frames.len() - 1].iter().all(|frame| frame.len() >= 4080), "{:?}", frames[0].len());
+            }
+            let heard4: Vec<_> = read(&frames4, &context)
+                .into_iter()
+                .flat_map(|mut update| {
+                    assert_eq!(update.faults, []);
+                    let (heard, list) = update.announced.remove(0);
+                    assert_eq!(*heard, attributes("10.0.0.1"));
+                    match list {
+                        NlriList::Ipv4(items) => items,
+                        NlriList::Ipv6(_) => panic!(),
+                    }
+                })
+                .collect();
+            let sent: Vec<_> = v4.iter().map(|item| Nlri { path_id: PathId(if path_ids { item.path_id.0 } else { 0 }), ..*item }).collect();
+            assert_eq!(heard4, sent);
+            let heard6 = read(&frames6, &context).iter().map(|update| update.announced[0].1.len()).sum::<usize>();
+            assert_eq!(heard6, v6.len());
+        }
+    }
+
+    #[test]
+    fn withdrawals_come_back_as_they_went() {
+        let mut frames = Vec::new();
+        withdraw::<Ipv4Unicast>(&ipv4(3000), &context(), &mut frames);
+        withdraw::<Ipv6Unicast>(&ipv6(3000), &context(), &mut frames);
+        let updates = read(&frames, &context());
+        assert_eq!(updates.iter().flat_map(|update| &update.withdrawn).map(NlriList::len).sum::<usize>(), 6000);
+        assert!(updates.iter().all(|update| update.announced.is_empty() && update.faults.is_empty()));
+    }
+
+    #[test]
+    fn u12_end_of_rib_is_recognised() {
+        for family in Family::ALL {
+            let updates = read(&[end_of_rib(family)], &context());
+            assert_eq!(updates, [Update::end_of_rib(family)]);
+        }
+        assert_eq!(end_of_rib(Family::IPV4_UNICAST).len(), 23);
+        assert_eq!(end_of_rib(Family::IPV6_UNICAST).len(), 29);
+    }
+}
