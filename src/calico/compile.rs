@@ -64,9 +64,27 @@ pub fn compile(store: &Store, node: &str, environment: &Environment) -> (Option<
             None
         }
     };
+    sort(&mut problems);
+    (config, problems)
+}
+
+/// Every problem of the resources, whichever node has it: what `margay check` says. Of very large clusters the
+/// first nodes stand for all.
+pub fn check(store: &Store, environment: &Environment) -> Vec<Problem> {
+    const ENOUGH: usize = 200;
+    let names: Vec<&str> = store.nodes().map(|(name, _)| name).take(ENOUGH).collect();
+    let mut problems: Vec<Problem> = store.problems().cloned().collect();
+    for name in names {
+        problems.extend(compile(store, name, environment).1);
+    }
+    sort(&mut problems);
+    problems
+}
+
+/// The worst first, each once.
+fn sort(problems: &mut Vec<Problem>) {
     problems.sort_by(|a, b| b.severity.cmp(&a.severity).then_with(|| a.cmp(b)));
     problems.dedup();
-    (config, problems)
 }
 
 fn compile_node(store: &Store, name: &str, node: &Node, environment: &Environment, problems: &mut Vec<Problem>) -> NodeConfig {
@@ -79,6 +97,7 @@ fn compile_node(store: &Store, name: &str, node: &Node, environment: &Environmen
         let what = format!("Node {name} has no BGP address");
         problems.push(store.problem("Node", name, Severity::Warning, "spec.bgp", what, "it has no sessions until it gets one"));
     }
+    wireguard(&cluster, problems);
     let services = Services::compile(&cluster, problems);
     let peerings = mesh::peerings(&cluster, problems);
     let mut policies = Policies::new(&cluster, &services);
@@ -97,6 +116,19 @@ fn compile_node(store: &Store, name: &str, node: &Node, environment: &Environmen
     let rules = pool::fib_rules(&cluster, &services, problems);
     let fib = FibConfig { table: environment.table, protocol: environment.protocol, rules };
     NodeConfig { node: name.to_owned(), router_id, asn, listen: listen(&cluster), peers, origin, fib }
+}
+
+/// With WireGuard on both ends Felix routes; margay cannot tell yet which next hops that concerns.
+fn wireguard(cluster: &Cluster<'_>, problems: &mut Vec<Problem>) {
+    let encrypted = |node: &Node| (node.wireguard_ipv4, node.wireguard_ipv6);
+    let (ipv4, ipv6) = encrypted(cluster.node);
+    let both = |node: &Node| (ipv4 && node.wireguard_ipv4) || (ipv6 && node.wireguard_ipv6);
+    let count = cluster.store.nodes().filter(|(name, node)| *name != cluster.name && both(node)).count();
+    if count > 0 {
+        let what = format!("WireGuard is used towards {count} other nodes");
+        let instead = "margay does not leave those routes to Felix yet: it programs them too";
+        problems.push(cluster.store.problem("Node", cluster.name, Severity::Info, "spec.wireguard", what, instead));
+    }
 }
 
 fn missing_node(store: &Store, node: &str) -> Problem {

@@ -1,10 +1,12 @@
 //! The Compiler machine: hears the datastore, says what to do.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Environment, Input, Output, Problem, Store, compile};
 use crate::config::NodeConfig;
+use crate::policy::Policy;
 use crate::types::Outbox;
 
 /// Live changes within this time are compiled together; a table that is told as a whole is compiled at its end.
@@ -67,11 +69,192 @@ impl Compiler {
         self.due = None;
         let (config, mut problems) = compile(&self.store, &self.node, &self.environment);
         problems.splice(0..0, self.source_problems.iter().cloned());
-        if let Some(config) = config
-            && self.last.as_deref() != Some(&config)
-        {
-            self.last = Some(Arc::new(config));
+        if let Some(mut config) = config {
+            if let Some(last) = &self.last {
+                share_policies(&mut config, last);
+            }
+            if self.last.as_deref() != Some(&config) {
+                self.last = Some(Arc::new(config));
+            }
         }
         out.push(Output::Compiled { config: self.last.clone(), problems: problems.into() });
+    }
+}
+
+/// Policies that are as before stay the same in memory, so that comparing them costs nothing and peers that share
+/// one go on sharing it.
+fn share_policies(config: &mut NodeConfig, last: &NodeConfig) {
+    let mut known: BTreeMap<usize, &Arc<Policy>> = BTreeMap::new();
+    for peer in last.peers.values() {
+        for policy in [&peer.import.ipv4, &peer.import.ipv6, &peer.export.ipv4, &peer.export.ipv6] {
+            known.insert(address(policy), policy);
+        }
+    }
+    let mut replaced: BTreeMap<usize, Arc<Policy>> = BTreeMap::new();
+    for peer in config.peers.values_mut() {
+        for policy in [&mut peer.import.ipv4, &mut peer.import.ipv6, &mut peer.export.ipv4, &mut peer.export.ipv6] {
+            let same = replaced.entry(address(policy)).or_insert_with(|| {
+                let before = known.values().find(|before| ***before == *policy);
+                before.map_or_else(|| policy.clone(), |before| Arc::clone(before))
+            });
+            *policy = same.clone();
+        }
+    }
+}
+
+fn address(policy: &Arc<Policy>) -> usize {
+    Arc::as_ptr(policy) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::calico::{Document, ResourceKey};
+    use crate::types::Sync;
+
+    fn key(kind: &str, name: &str) -> ResourceKey {
+        ResourceKey { kind: kind.to_owned(), namespace: String::new(), name: name.to_owned() }
+    }
+
+    fn upsert(kind: &str, name: &str, spec: Value) -> Input {
+        Input::Resource(Sync::Upsert(key(kind, name), Document::new(json!({ "spec": spec }), "store")))
+    }
+
+    fn node(name: &str, address: &str) -> Input {
+        upsert("Node", name, json!({ "bgp": { "ipv4Address": address } }))
+    }
+
+    /// A compiler with a clock, and what it said last.
+    struct World {
+        compiler: Compiler,
+        now: Instant,
+    }
+
+    impl World {
+        fn new() -> Self {
+            #[expect(clippy::disallowed_methods, reason = "tests need some instant to start from")]
+            let now = Instant::now();
+            Self { compiler: Compiler::new("a".to_owned(), Environment::default()), now }
+        }
+
+        /// Hands over inputs; the last configuration and problems said, if any.
+        fn hear(&mut self, inputs: impl IntoIterator<Item = Input>) -> Option<(Option<Arc<NodeConfig>>, Vec<String>)> {
+            let mut out = Outbox::new();
+            for input in inputs {
+                self.compiler.handle(self.now, input, &mut out);
+            }
+            Self::said(&mut out)
+        }
+
+        /// Lets time pass until the next deadline.
+        fn wait(&mut self) -> Option<(Option<Arc<NodeConfig>>, Vec<String>)> {
+            let mut out = Outbox::new();
+            self.now = self.compiler.deadline()?;
+            self.compiler.on_deadline(self.now, &mut out);
+            Self::said(&mut out)
+        }
+
+        fn said(out: &mut Outbox<Output>) -> Option<(Option<Arc<NodeConfig>>, Vec<String>)> {
+            let said = out.drain().last();
+            said.map(|Output::Compiled { config, problems }| (config, problems.iter().map(ToString::to_string).collect()))
+        }
+
+        fn started() -> Self {
+            let mut world = Self::new();
+            let told = [Input::Resource(Sync::Begin), node("a", "10.0.0.1/24"), node("b", "10.0.0.2/24"), Input::Resource(Sync::End)];
+            assert!(world.hear(told).unwrap().0.is_some());
+            world
+        }
+    }
+
+    #[test]
+    fn nothing_is_said_before_the_store_is_in_sync() {
+        let mut world = World::new();
+        assert!(world.hear([Input::Resource(Sync::Begin), node("a", "10.0.0.1/24")]).is_none());
+        assert!(world.hear([Input::SourceProblems(Vec::new())]).is_none());
+        assert_eq!(world.compiler.deadline(), None);
+        let (config, problems) = world.hear([Input::Resource(Sync::End)]).unwrap();
+        assert_eq!((config.unwrap().node.as_str(), problems.len()), ("a", 0));
+    }
+
+    #[test]
+    fn an_empty_store_is_said_too() {
+        let mut world = World::new();
+        let (config, problems) = world.hear([Input::Resource(Sync::Begin), Input::Resource(Sync::End)]).unwrap();
+        assert!(config.is_none() && problems[0].contains("there is no Node named `a`"), "{problems:?}");
+    }
+
+    #[test]
+    fn live_changes_are_compiled_together() {
+        let mut world = World::started();
+        assert!(world.hear([node("c", "10.0.0.3/24"), node("d", "10.0.0.4/24")]).is_none());
+        assert_eq!(world.wait().unwrap().0.unwrap().peers.len(), 3);
+        assert_eq!(world.compiler.deadline(), None);
+        assert!(world.hear([node("c", "10.0.0.3/24")]).is_none());
+        assert_eq!(world.compiler.deadline(), None, "nothing changed");
+    }
+
+    #[test]
+    fn the_last_configuration_stays_when_our_node_vanishes() {
+        let mut world = World::started();
+        world.hear([Input::Resource(Sync::Remove(key("Node", "a")))]);
+        let (config, problems) = world.wait().unwrap();
+        assert_eq!((config.unwrap().peers.len(), problems.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_refused_resource_keeps_its_last_good_form() {
+        let mut world = World::started();
+        world.hear([upsert("BGPPeer", "p", json!({ "peerIP": "192.0.2.1", "asNumber": 65001 }))]);
+        assert!(world.wait().unwrap().0.unwrap().peers.contains_key("Global_192_0_2_1"));
+        world.hear([upsert("BGPPeer", "p", json!({ "peerIP": "nonsense", "asNumber": 65001 }))]);
+        let (config, problems) = world.wait().unwrap();
+        assert!(config.unwrap().peers.contains_key("Global_192_0_2_1"));
+        assert!(problems[0].ends_with("the last good one stays in force"), "{problems:?}");
+        // A relist does not forget it; deleting does.
+        let relist = [
+            Input::Resource(Sync::Begin),
+            node("a", "10.0.0.1/24"),
+            upsert("BGPPeer", "p", json!({ "peerIP": "worse" })),
+            Input::Resource(Sync::End),
+        ];
+        assert!(world.hear(relist).unwrap().0.unwrap().peers.contains_key("Global_192_0_2_1"));
+        world.hear([Input::Resource(Sync::Remove(key("BGPPeer", "p")))]);
+        assert!(world.wait().unwrap().0.unwrap().peers.is_empty());
+    }
+
+    #[test]
+    fn a_bad_cluster_configuration_does_not_bring_the_defaults_back() {
+        let mut world = World::started();
+        world.hear([upsert("BGPConfiguration", "default", json!({ "nodeToNodeMeshEnabled": false, "asNumber": 65000 }))]);
+        assert!(world.wait().unwrap().0.unwrap().peers.is_empty());
+        world.hear([upsert("BGPConfiguration", "default", json!({ "nodeToNodeMeshEnabled": false, "asNumber": "x" }))]);
+        assert_eq!(world.wait().unwrap().0.unwrap().asn.0, 65000);
+    }
+
+    #[test]
+    fn what_stays_the_same_is_the_same_in_memory() {
+        let mut world = World::started();
+        let before = world.compiler.last.clone().unwrap();
+        world.hear([Input::SourceProblems(vec![Problem::general(crate::calico::Severity::Info, "x", "")])]);
+        let (after, problems) = world.wait().unwrap();
+        assert!(Arc::ptr_eq(&before, &after.unwrap()));
+        assert_eq!(problems.len(), 1);
+        world.hear([node("c", "10.0.0.3/24")]);
+        let after = world.wait().unwrap().0.unwrap();
+        assert!(!Arc::ptr_eq(&before, &after));
+        let policy = |config: &NodeConfig, peer: &str| config.peers[peer].export.ipv4.clone();
+        assert!(Arc::ptr_eq(&policy(&before, "Mesh_10_0_0_2"), &policy(&after, "Mesh_10_0_0_3")));
+    }
+
+    #[test]
+    fn a_relist_is_compiled_once_at_its_end() {
+        let mut world = World::started();
+        assert!(world.hear([Input::Resource(Sync::Begin), node("a", "10.0.0.1/24"), node("c", "10.0.0.3/24")]).is_none());
+        assert_eq!(world.compiler.deadline(), None);
+        let config = world.hear([Input::Resource(Sync::End)]).unwrap().0.unwrap();
+        assert_eq!(config.peers.keys().collect::<Vec<_>>(), ["Mesh_10_0_0_3"]);
     }
 }

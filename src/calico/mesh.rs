@@ -5,6 +5,7 @@
 //! side by side; where both want one address and port, the first in order of session names runs.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -37,7 +38,15 @@ pub(super) fn peerings<'a>(cluster: &Cluster<'a>, problems: &mut Vec<Problem>) -
         static_routes.extend(found.reachable_by.map(|gateway| (IpNet::from(address), gateway)));
         sessions.insert(found.peering.name.clone(), found.peering);
     }
-    sessions.extend(mesh(cluster).map(|peering| (peering.name.clone(), peering)));
+    for (node, peering) in mesh(cluster) {
+        match sessions.entry(peering.name.clone()) {
+            Entry::Vacant(place) => drop(place.insert(peering)),
+            Entry::Occupied(_) => same_address(cluster, node, peering.address, problems),
+        }
+    }
+    for (node, address) in twins(cluster) {
+        same_address(cluster, node, address, problems);
+    }
     Peerings { sessions: one_each(cluster, sessions, problems), static_routes }
 }
 
@@ -62,14 +71,28 @@ fn one_each<'a>(cluster: &Cluster<'a>, sessions: BTreeMap<String, Peering<'a>>, 
     kept
 }
 
+/// Other nodes with an address of ours.
+fn twins<'a>(cluster: &Cluster<'a>) -> impl Iterator<Item = (&'a str, IpAddr)> {
+    let others = cluster.store.nodes().filter(|(name, _)| *name != cluster.name);
+    others
+        .flat_map(|(name, node)| node.addresses().map(move |address| (name, address.address)))
+        .filter(|(_, address)| cluster.node.addresses().any(|own| own.address == *address))
+}
+
+fn same_address(cluster: &Cluster<'_>, node: &str, address: IpAddr, problems: &mut Vec<Problem>) {
+    let field = if address.is_ipv4() { "spec.bgp.ipv4Address" } else { "spec.bgp.ipv6Address" };
+    let what = format!("{address} is the address of another Node too");
+    problems.push(cluster.store.problem("Node", node, Severity::Warning, field, what, "no session is made with this one"));
+}
+
 /// Everybody peers with everybody, reflectors aside. The node with the greater address (as text) connects.
-fn mesh<'a>(cluster: &Cluster<'a>) -> impl Iterator<Item = Peering<'a>> {
+fn mesh<'a>(cluster: &Cluster<'a>) -> impl Iterator<Item = (&'a str, Peering<'a>)> {
     let on = cluster.defaults.mesh.unwrap_or(true) && cluster.node.cluster_id.is_none();
     let others = cluster.store.nodes().filter(move |(_, node)| on && node.cluster_id.is_none());
     others.flat_map(move |(name, node)| {
         node.addresses().filter_map(move |address| {
             let own = cluster.node.address(address.address.is_ipv4())?.address;
-            (own != address.address).then(|| mesh_peering(cluster, name, node, address.address, own))
+            (own != address.address).then(|| (name, mesh_peering(cluster, name, node, address.address, own)))
         })
     })
 }

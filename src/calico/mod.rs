@@ -38,7 +38,7 @@ use serde::Serialize;
 use crate::config::NodeConfig;
 use crate::types::Sync;
 
-pub use compile::compile;
+pub use compile::{check, compile};
 pub use compiler::Compiler;
 pub use environment::Environment;
 pub use problem::{Problem, Report, Severity};

@@ -73,6 +73,7 @@ impl<'a> Peering<'a> {
         let annotations = self.annotations.map_or_else(|| defaults.clone(), |own| own.or(defaults));
         let family = family(self.address);
         let (import, export) = policies.of(self, family, problems);
+        let nothing = policies.nothing.clone();
         let link_local = self.interface.is_some();
         PeerConfig {
             name: self.name.clone(),
@@ -98,7 +99,7 @@ impl<'a> Peering<'a> {
             connect_retry: Duration::from_secs(5),
             idle_hold: (Duration::from_secs(5), Duration::from_secs(30)),
             restart_time: self.restart_time(cluster, problems),
-            families: only(family, true),
+            families: PerFamily { ipv4: family == Family::IPV4_UNICAST, ipv6: family == Family::IPV6_UNICAST },
             add_path: annotations.add_path.unwrap_or(true),
             extended_messages: false,
             extended_next_hop: false,
@@ -111,8 +112,8 @@ impl<'a> Peering<'a> {
             },
             allow_local_as: self.allow_local_as,
             max_prefixes: annotations.max_prefixes.unwrap_or_default(),
-            import: only(family, import),
-            export: only(family, export),
+            import: by_family(family, import, &nothing),
+            export: by_family(family, export, &nothing),
         }
     }
 
@@ -171,12 +172,11 @@ pub(super) fn family(address: IpAddr) -> Family {
     if address.is_ipv4() { Family::IPV4_UNICAST } else { Family::IPV6_UNICAST }
 }
 
-fn only<T: Default>(family: Family, value: T) -> PerFamily<T> {
-    let mut both = PerFamily::default();
-    if let Some(place) = both.of_mut(family) {
-        *place = value;
+fn by_family(family: Family, policy: Arc<Policy>, nothing: &Arc<Policy>) -> PerFamily<Arc<Policy>> {
+    match family {
+        Family::IPV4_UNICAST => PerFamily { ipv4: policy, ipv6: nothing.clone() },
+        _ => PerFamily { ipv4: nothing.clone(), ipv6: policy },
     }
-    both
 }
 
 /// Import and export policy.
@@ -188,6 +188,8 @@ pub(super) struct Policies<'a> {
     store: &'a Store,
     inputs: PerFamily<ExportInputs>,
     made: BTreeMap<(Family, &'a [String]), Pair>,
+    /// For the family that a session does not carry.
+    nothing: Arc<Policy>,
 }
 
 impl<'a> Policies<'a> {
@@ -197,7 +199,7 @@ impl<'a> Policies<'a> {
             ipv4: export_inputs(cluster, services, Family::IPV4_UNICAST),
             ipv6: export_inputs(cluster, services, Family::IPV6_UNICAST),
         };
-        Self { store: cluster.store, inputs, made: BTreeMap::new() }
+        Self { store: cluster.store, inputs, made: BTreeMap::new(), nothing: Arc::default() }
     }
 
     /// Import and export policy of a session. A filter that is missing restricts nothing, as with Calico, but is named.

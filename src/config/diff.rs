@@ -131,3 +131,120 @@ fn peer_change(old: &PeerConfig, new: &PeerConfig) -> PeerChange {
         PeerChange::Keep
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{FibConfig, ListenConfig, MaxPrefixes, NextHopMode, OriginConfig, Password, PeerKind, Ttl};
+    use crate::policy::Policy;
+    use crate::types::{Asn, PerFamily, RouterId};
+
+    fn peer(name: &str) -> PeerConfig {
+        PeerConfig {
+            name: name.to_owned(),
+            kind: PeerKind::Global,
+            asked_by: "BGPPeer p".to_owned(),
+            address: "192.0.2.1".parse().unwrap(),
+            interface: None,
+            port: 179,
+            local_asn: Asn(64512),
+            remote_asn: Asn(65001),
+            router_id: RouterId([10, 0, 0, 1].into()),
+            local_address: None,
+            passive: false,
+            authentication: Authentication::None,
+            ttl: Ttl::Multihop,
+            hold_time: 240,
+            keepalive: None,
+            connect_delay: Duration::from_secs(2),
+            connect_retry: Duration::from_secs(5),
+            idle_hold: (Duration::from_secs(5), Duration::from_secs(30)),
+            restart_time: 120,
+            families: PerFamily { ipv4: true, ipv6: false },
+            add_path: true,
+            extended_messages: false,
+            extended_next_hop: false,
+            reflector_client: false,
+            cluster_id: None,
+            next_hop_mode: NextHopMode::Auto,
+            allow_local_as: 0,
+            max_prefixes: MaxPrefixes::default(),
+            import: PerFamily::default(),
+            export: PerFamily::default(),
+        }
+    }
+
+    fn node(peers: &[PeerConfig]) -> NodeConfig {
+        NodeConfig {
+            node: "a".to_owned(),
+            router_id: RouterId([10, 0, 0, 1].into()),
+            asn: Asn(64512),
+            listen: ListenConfig { port: 179, addresses: Vec::new() },
+            peers: peers.iter().map(|peer| (peer.name.clone(), peer.clone())).collect(),
+            origin: OriginConfig::default(),
+            fib: FibConfig::default(),
+        }
+    }
+
+    fn change(f: impl Fn(&mut PeerConfig)) -> Option<PeerChange> {
+        let (old, mut new) = (peer("p"), peer("p"));
+        f(&mut new);
+        diff(Some(&node(&[old])), &node(&[new])).peers.remove("p")
+    }
+
+    fn key(text: &str) -> Authentication {
+        Authentication::Md5(Password(text.as_bytes().into()))
+    }
+
+    #[test]
+    fn only_what_must_resets_a_session() {
+        assert_eq!(change(|_| {}), None);
+        assert_eq!(change(|p| p.asked_by = "BGPPeer q".to_owned()), Some(PeerChange::Keep));
+        assert_eq!(change(|p| p.export.ipv4 = Arc::new(Policy::accept())), Some(PeerChange::Reload(vec!["export"])));
+        assert_eq!(change(|p| p.next_hop_mode = NextHopMode::Keep), Some(PeerChange::Reload(vec!["next_hop_mode"])));
+        assert_eq!(change(|p| p.hold_time = 30), Some(PeerChange::Reload(vec!["hold_time"])));
+        assert_eq!(change(|p| p.max_prefixes.limit = 5), Some(PeerChange::Reload(vec!["max_prefixes"])));
+        assert_eq!(change(|p| p.remote_asn = Asn(65002)), Some(PeerChange::Reinit(vec!["remote_asn"])));
+        assert_eq!(change(|p| p.ttl = Ttl::Gtsm { hops: 1 }), Some(PeerChange::Reinit(vec!["ttl"])));
+        assert_eq!(change(|p| p.authentication = key("x")), Some(PeerChange::Reinit(vec!["authentication"])));
+        let both = change(|p| (p.hold_time, p.port) = (30, 1179));
+        assert_eq!(both, Some(PeerChange::Reinit(vec!["port"])));
+    }
+
+    #[test]
+    fn a_key_is_changed_in_place() {
+        let with = |text: &str| PeerConfig { authentication: key(text), ..peer("p") };
+        let diff = diff(Some(&node(&[with("x")])), &node(&[with("y")]));
+        assert_eq!(diff.peers["p"], PeerChange::Reload(vec!["authentication"]));
+    }
+
+    #[test]
+    fn peers_come_and_go_without_touching_others() {
+        let difference = diff(Some(&node(&[peer("p"), peer("q")])), &node(&[peer("p"), peer("r")]));
+        assert_eq!(difference.peers, BTreeMap::from([("q".to_owned(), PeerChange::Delete), ("r".to_owned(), PeerChange::Add)]));
+        assert_eq!(difference.resets().collect::<Vec<_>>(), ["q"]);
+        assert!(!difference.listen && !difference.origin && !difference.fib && !difference.rib);
+    }
+
+    #[test]
+    fn the_first_configuration_is_all_new() {
+        let difference = diff(None, &node(&[peer("p")]));
+        assert_eq!(difference.peers["p"], PeerChange::Add);
+        assert!(difference.listen && difference.origin && difference.fib && difference.rib);
+        assert!(diff(Some(&node(&[peer("p")])), &node(&[peer("p")])).is_empty());
+    }
+
+    #[test]
+    fn parts_of_the_node() {
+        let mut new = node(&[]);
+        new.listen.port = 1179;
+        new.origin.blocks = vec!["10.0.0.0/26".parse().unwrap()];
+        let difference = diff(Some(&node(&[])), &new);
+        assert!(difference.listen && difference.origin && !difference.fib && !difference.rib);
+        new.asn = Asn(1);
+        assert!(diff(Some(&node(&[])), &new).rib);
+    }
+}

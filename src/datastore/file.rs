@@ -134,13 +134,15 @@ fn folders(path: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// Whether a change there may change what `paths` hold: it is on the way to one of them or inside, or where a link leads.
+/// Whether a change there may change what `paths` hold: it is on the way to one of them or inside; or beside one that
+/// is a link (whose other links on the way may have been swapped), or where the link leads.
 fn concerns(changed: &Path, paths: &[PathBuf]) -> bool {
     let changed = changed.strip_prefix(".").unwrap_or(changed);
     paths.iter().any(|path| {
         let path = path.strip_prefix(".").unwrap_or(path);
         changed.starts_with(path)
             || path.starts_with(changed)
+            || (changed.parent() == path.parent() && path.is_symlink())
             || changed.parent().is_some_and(|folder| std::fs::canonicalize(path).is_ok_and(|target| target.parent() == Some(folder)))
     })
 }

@@ -63,7 +63,8 @@ impl Annotations {
                 None => bad(report, "a number, then `warn` or `idle`"),
             },
             "add-path" => match value {
-                "off" => self.add_path = Some(false),
+                // A bare `off` is a boolean to YAML, and comes as `false`.
+                "off" | "false" => self.add_path = Some(false),
                 "both" => self.add_path = Some(true),
                 "receive" | "send" => report.info(field, format!("`{value}` alone is not supported yet"), "the default stays"),
                 _ => bad(report, "one of off, receive, send, both"),

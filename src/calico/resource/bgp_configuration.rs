@@ -80,6 +80,9 @@ const PER_NODE: [&str; 4] = ["logSeverityScreen", "listenPort", "prefixAdvertise
 /// Felix's own; the client library fills in the last even where nobody wrote it.
 const OTHERS: [&str; 3] = ["localWorkloadPeeringIPV4", "localWorkloadPeeringIPV6", "logSeverityScreen"];
 
+/// Greatest route priority: LOCAL_PREF, which is 2147483647 less the priority, stays positive.
+const MAX_PRIORITY: u32 = 2_147_483_646;
+
 impl BgpConfiguration {
     /// Reads the document. What is wrong is left out and reported.
     pub fn decode(document: &Document, report: &mut Report<'_>) -> Self {
@@ -110,7 +113,7 @@ impl BgpConfiguration {
     }
 
     fn read_cluster_wide(&mut self, spec: &mut Fields<'_>, report: &mut Report<'_>) {
-        self.mesh = spec.get(report, "nodeToNodeMeshEnabled");
+        self.mesh = spec.switch(report, "nodeToNodeMeshEnabled");
         self.asn = usable_asn(spec, report, "asNumber");
         self.cluster_ips = cidrs(spec, report, "serviceClusterIPs");
         self.external_ips = cidrs(spec, report, "serviceExternalIPs");
@@ -123,22 +126,13 @@ impl BgpConfiguration {
         self.ignored_interfaces =
             spec.get::<Vec<Text>>(report, "ignoredInterfaces").unwrap_or_default().into_iter().map(|text| text.0).collect();
         self.program_cluster_routes = program_cluster_routes(spec, report);
-        self.ipv4_priority = priority(spec, report, "ipv4NormalRoutePriority");
-        self.ipv6_priority = priority(spec, report, "ipv6NormalRoutePriority");
+        self.ipv4_priority = spec.number(report, "ipv4NormalRoutePriority", MAX_PRIORITY);
+        self.ipv6_priority = spec.number(report, "ipv6NormalRoutePriority", MAX_PRIORITY);
     }
 }
 
 fn port(spec: &mut Fields<'_>, report: &mut Report<'_>) -> Option<u16> {
-    spec.get::<u16>(report, "listenPort").filter(|port| *port != 0)
-}
-
-fn priority(spec: &mut Fields<'_>, report: &mut Report<'_>, field: &str) -> Option<u32> {
-    let priority: u32 = spec.get(report, field)?;
-    if priority > 2_147_483_646 {
-        report.error(&spec.path(field), format!("{priority} is not between 1 and 2147483646"), "");
-        return None;
-    }
-    Some(priority).filter(|priority| *priority != 0)
+    spec.number(report, "listenPort", u32::from(u16::MAX)).and_then(|port| u16::try_from(port).ok())
 }
 
 fn program_cluster_routes(spec: &mut Fields<'_>, report: &mut Report<'_>) -> ProgramClusterRoutes {

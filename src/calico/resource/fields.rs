@@ -64,9 +64,30 @@ impl<'a> Fields<'a> {
         self.get::<Text>(report, field).map(|text| text.0).filter(|text| !text.is_empty())
     }
 
+    /// A boolean. Quoted `"true"` and `"false"` are understood and named.
+    pub fn switch(&mut self, report: &mut Report<'_>, field: &str) -> Option<bool> {
+        if let Some(Value::String(text)) = self.raw(field)
+            && let Ok(value) = text.parse::<bool>()
+        {
+            report.info(&self.path(field), "is text, not a boolean", format!("read as {value}; take the quotes off"));
+            return Some(value);
+        }
+        self.get(report, field)
+    }
+
     /// A boolean; absent is false.
     pub fn flag(&mut self, report: &mut Report<'_>, field: &str) -> bool {
-        self.get(report, field).unwrap_or(false)
+        self.switch(report, field).unwrap_or(false)
+    }
+
+    /// A whole number between 0 and `most`; 0 counts as absent.
+    pub fn number(&mut self, report: &mut Report<'_>, field: &str, most: u32) -> Option<u32> {
+        let value = self.raw(field)?;
+        let number = value.as_u64().and_then(|number| u32::try_from(number).ok()).filter(|number| *number <= most);
+        if number.is_none() {
+            report.error(&self.path(field), format!("{value} is not a whole number from 0 to {most}"), "");
+        }
+        number.filter(|number| *number != 0)
     }
 
     /// One of a few words; another word is an error of the resource.

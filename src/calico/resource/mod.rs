@@ -91,6 +91,7 @@ const UNUSED: [&str; 19] = [
 
 /// Decodes one document by its kind. Total: whatever it holds gives a resource, problems, or both.
 pub fn decode(key: &ResourceKey, document: &Document, report: &mut Report<'_>) -> Decoded {
+    name_unknown_parts(document, report);
     let resource = match key.kind.as_str() {
         "BGPConfiguration" => Some(Resource::BgpConfiguration(BgpConfiguration::decode(document, report))),
         "BGPPeer" => BgpPeer::decode(document, report).map(Box::new).map(Resource::BgpPeer),
@@ -112,6 +113,16 @@ pub fn decode(key: &ResourceKey, document: &Document, report: &mut Report<'_>) -
         Some(resource) if !report.is_refused() => Decoded::Good(resource),
         Some(resource @ (Resource::BgpConfiguration(_) | Resource::Node(_))) => Decoded::Refused(Some(resource)),
         _ => Decoded::Refused(None),
+    }
+}
+
+/// Names what stands beside `spec` and has no meaning there, such as a misspelt `spec`.
+fn name_unknown_parts(document: &Document, report: &mut Report<'_>) {
+    const KNOWN: [&str; 9] = ["apiVersion", "data", "immutable", "kind", "metadata", "spec", "status", "stringData", "type"];
+    for part in document.object.as_object().into_iter().flat_map(|object| object.keys()) {
+        if !KNOWN.contains(&part.as_str()) && report.key().kind != "EndpointSlice" {
+            report.info(part, "has no meaning here", "ignored, as Calico ignores it");
+        }
     }
 }
 

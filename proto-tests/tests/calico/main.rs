@@ -1,0 +1,8 @@
+//! From resource files to what a node does: golden configurations, topologies, edge cases, laws, watched files.
+
+mod cluster;
+mod edge_cases;
+mod files;
+mod golden;
+mod laws;
+mod topologies;
