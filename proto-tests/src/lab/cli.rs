@@ -1,4 +1,4 @@
-//! The `lab` program: `up`, `down`, `exec`, `status`, `test`, `needs`.
+//! The `lab` program: `up`, `down`, `exec`, `status`, `test`, `quickstart`, `needs`.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -7,14 +7,14 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
-use super::{Lab, Topology, enclosure, image, process};
+use super::{Lab, Topology, enclosure, image, process, suite};
 
 /// Topologies of this repository on this machine, in network namespaces.
 #[derive(Parser)]
@@ -39,6 +39,10 @@ enum Verb {
     },
     /// The nodes of a running lab and whether their programs live
     Status { file: PathBuf },
+    /// Bring labs up, wait until what their expect.yaml says is true, end them (all of topologies/ when no file is given)
+    Test { files: Vec<PathBuf> },
+    /// The tour: three nodes and a top-of-rack router, their peers, their routes, and a ping between workloads
+    Quickstart,
     /// The Debian packages that the labs need (all of topologies/ when no file is given)
     Needs { files: Vec<PathBuf> },
 }
@@ -64,6 +68,8 @@ pub fn main() -> Result<ExitCode> {
         Verb::Down { file } => down(&file),
         Verb::Exec { file, node, command } => exec(&file, &node, &command),
         Verb::Status { file } => status(&file),
+        Verb::Test { files } => test(files),
+        Verb::Quickstart => quickstart(),
         Verb::Needs { files } => needs(files),
     }
 }
@@ -174,6 +180,65 @@ fn status(file: &Path) -> Result<ExitCode> {
         println!("{name:20} {says}");
     }
     Ok(if dead == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Goes into an enclosure with a freshly built margay; `Some` is the exit code, seen from outside.
+fn inside() -> Result<Option<ExitCode>> {
+    if enclosure::current().is_none() {
+        image::build_margay()?;
+    }
+    enclosure::enter()
+}
+
+fn test(files: Vec<PathBuf>) -> Result<ExitCode> {
+    if let Some(outside) = inside()? {
+        return Ok(outside);
+    }
+    let mut code = ExitCode::SUCCESS;
+    for file in if files.is_empty() { all()? } else { files } {
+        let start = Instant::now();
+        let mut lab = match Lab::up(std::path::absolute(&file)?) {
+            Err(error) if error.is::<image::Missing>() => {
+                println!("{}: SKIPPED: {error}", file.display());
+                continue;
+            }
+            other => other?,
+        };
+        match lab.expect() {
+            Ok(()) => println!("{}: ok ({:.1} s)", file.display(), start.elapsed().as_secs_f32()),
+            Err(error) => {
+                lab.keep_logs();
+                println!("{}: FAILED\n{}\n\n{}all of it: {}", file.display(), suite::chain(&error), lab.tail(), lab.logs().display());
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    Ok(code)
+}
+
+fn quickstart() -> Result<ExitCode> {
+    if let Some(outside) = inside()? {
+        return Ok(outside);
+    }
+    let start = Instant::now();
+    let lab = Lab::up("topologies/quickstart.clab.yml")?;
+    println!("up after {:.1} s: {}", start.elapsed().as_secs_f32(), lab.topology().nodes.keys().cloned().collect::<Vec<_>>().join(" "));
+    lab.expect().map_err(|error| error.context(lab.tail()))?;
+    println!("converged after {:.1} s\n", start.elapsed().as_secs_f32());
+    for (node, line) in [
+        ("node1", "margay show peers"),
+        ("tor", "margay show peers"),
+        ("node1", "margay show routes"),
+        ("node1", "ip route"),
+        ("node1", "ip -6 route show proto bird"),
+        ("wl1a", "ping -n -c 3 -i 0.2 10.244.2.255"),
+        ("wl3a", "ping -n -c 3 -i 0.2 2001:db8:203::10"),
+    ] {
+        println!("{node}# {line}\n{}", lab.node(node)?.exec(line)?);
+    }
+    drop(lab);
+    println!("all of it in {:.1} s; to look around: cargo lab up topologies/quickstart.clab.yml", start.elapsed().as_secs_f32());
+    Ok(ExitCode::SUCCESS)
 }
 
 fn needs(files: Vec<PathBuf>) -> Result<ExitCode> {

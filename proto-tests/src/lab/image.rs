@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use super::enclosure;
 use super::topology::Topology;
 
 /// The speaker that an image runs.
@@ -31,21 +32,31 @@ struct Image {
     /// What stands before the `:` of the image.
     name: &'static str,
     speaker: Speaker,
+    /// Whether its programs change to a user of their own, which exists only where root made the enclosure.
+    own_user: bool,
     /// Programs, and the package that has each.
     programs: &'static [(&'static str, &'static str)],
 }
 
-const IMAGES: [Image; 6] = [
-    Image { name: "margay", speaker: Speaker::Margay, programs: &[] },
-    Image { name: "bird", speaker: Speaker::Bird, programs: &[("bird", "bird2"), ("birdc", "bird2")] },
+const IMAGES: [Image; 7] = [
+    Image { name: "margay", speaker: Speaker::Margay, own_user: false, programs: &[] },
+    Image { name: "bird", speaker: Speaker::Bird, own_user: false, programs: &[("bird", "bird2"), ("birdc", "bird2")] },
+    // A node on its way from BIRD to margay.
+    Image { name: "calico", speaker: Speaker::Bird, own_user: false, programs: &[("bird", "bird2"), ("birdc", "bird2")] },
     Image {
         name: "frr",
         speaker: Speaker::Frr,
+        own_user: true,
         programs: &[("/usr/lib/frr/zebra", "frr"), ("/usr/lib/frr/bgpd", "frr"), ("vtysh", "frr")],
     },
-    Image { name: "gobgp", speaker: Speaker::Gobgp, programs: &[("gobgpd", "gobgpd"), ("gobgp", "gobgpd")] },
-    Image { name: "openbgpd", speaker: Speaker::Openbgpd, programs: &[("/usr/sbin/bgpd", "openbgpd"), ("bgpctl", "openbgpd")] },
-    Image { name: "workload", speaker: Speaker::None, programs: &[] },
+    Image { name: "gobgp", speaker: Speaker::Gobgp, own_user: false, programs: &[("gobgpd", "gobgpd"), ("gobgp", "gobgpd")] },
+    Image {
+        name: "openbgpd",
+        speaker: Speaker::Openbgpd,
+        own_user: true,
+        programs: &[("/usr/sbin/bgpd", "openbgpd"), ("bgpctl", "openbgpd")],
+    },
+    Image { name: "workload", speaker: Speaker::None, own_user: false, programs: &[] },
 ];
 
 /// What every node needs, whatever its image.
@@ -93,14 +104,32 @@ pub fn packages(topology: &Topology) -> Result<BTreeSet<&'static str>> {
 
 /// Fails with [`Missing`] if the host lacks a program that the lab needs.
 pub fn check(topology: &Topology) -> Result<()> {
+    for node in topology.nodes.values() {
+        let row = row(&node.image)?;
+        if row.own_user && enclosure::current() == Some(enclosure::Kind::User) {
+            bail!(Missing(format!("{} changes to a user of its own: run this as root", row.name)));
+        }
+    }
     let lacking: Vec<_> = programs(topology)?.into_iter().filter(|(program, _)| find(program).is_none()).collect();
     if lacking.is_empty() {
-        return Ok(());
+        return check_margay(topology);
     }
     let programs: Vec<_> = lacking.iter().map(|(program, _)| *program).collect();
     let packages: BTreeSet<_> = lacking.iter().map(|(_, package)| *package).collect();
     let packages: Vec<_> = packages.into_iter().collect();
     bail!(Missing(format!("{} not found: apt-get install --no-install-recommends {}", programs.join(", "), packages.join(" "))))
+}
+
+/// A margay that does not even tell its version would let a lab wait for nothing.
+fn check_margay(topology: &Topology) -> Result<()> {
+    let wanted = topology.nodes.values().any(|node| node.image.starts_with("margay:") || node.image.starts_with("calico:"));
+    let program = margay_folder()?.join("margay");
+    let answers =
+        || Command::new(&program).arg("--version").output().is_ok_and(|output| output.status.success() && !output.stdout.is_empty());
+    if wanted && !answers() {
+        bail!(Missing(format!("no working margay at {}: cargo build, or set MARGAY", program.display())));
+    }
+    Ok(())
 }
 
 const SYSTEM: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

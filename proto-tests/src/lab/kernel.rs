@@ -71,25 +71,22 @@ impl Node<'_> {
     pub fn kernel_routes_to(&self, prefix: &str) -> Result<Vec<KernelRoute>> {
         Ok(self.kernel_routes()?.into_iter().filter(|route| route.prefix == prefix).collect())
     }
+}
 
-    /// Succeeds if the best kernel route to `prefix` looks like `wanted`: `via GATEWAY…`, `dev INTERFACE`, a type such as
-    /// `blackhole`, or `absent`.
-    pub fn kernel_has(&self, prefix: &str, wanted: &str) -> Result<()> {
-        let mut routes = self.kernel_routes_to(prefix)?;
-        routes.sort_by_key(|route| route.metric);
-        let matches = match (routes.first(), wanted.split_once(' ')) {
-            (None, _) => wanted == "absent",
-            (Some(_), _) if wanted == "absent" => false,
-            (Some(route), Some(("via", gateways))) => {
-                route.gateways == gateways.split_whitespace().map(str::parse).collect::<Result<_, _>>().context(wanted.to_owned())?
+impl KernelRoute {
+    /// Whether it is what `wanted` says: `via GATEWAY…` (all of them), `through INTERFACE…` (whatever the
+    /// gateway), `dev INTERFACE` (without a gateway), or a type such as `blackhole`.
+    pub fn looks_like(&self, wanted: &str) -> Result<bool> {
+        match wanted.split_once(' ') {
+            None => Ok(self.kind == wanted),
+            Some(("through", devices)) => Ok(self.devices.iter().map(String::as_str).eq(devices.split_whitespace())),
+            Some(("dev", device)) => Ok(self.gateways.is_empty() && self.devices.iter().eq([device])),
+            Some(("via", gateways)) => {
+                let gateways: Result<BTreeSet<IpAddr>, _> = gateways.split_whitespace().map(str::parse).collect();
+                Ok(self.gateways == gateways.with_context(|| format!("`{wanted}`"))?)
             }
-            (Some(route), Some(("dev", device))) => route.devices.iter().eq([device]),
-            (Some(route), None) => route.kind == wanted,
-            _ => bail!("`{wanted}`: write via GATEWAY…, dev INTERFACE, a route type, or absent"),
-        };
-        let found: Vec<String> = routes.iter().map(ToString::to_string).collect();
-        anyhow::ensure!(matches, "{}: kernel route {prefix}: wanted `{wanted}`, found {found:?}", self.name());
-        Ok(())
+            Some(_) => bail!("`{wanted}`: write via GATEWAY…, through INTERFACE…, dev INTERFACE, a route type, or absent"),
+        }
     }
 }
 

@@ -1,16 +1,40 @@
-//! The lab: networks of `topologies/*.clab.yml` brought up on the real kernel, in namespaces, with real speakers.
+//! The lab: networks of `topologies/*.clab.yml` on the real kernel, with real speakers, without containers.
+//!
+//! ```text
+//! x.clab.yml ─topology→ Topology ─runner→ Lab { nodes: namespaces + programs } ←story─ tests/topologies.rs, `cargo lab`
+//! x/expect.yaml ─expect→ what must come true ── asks ──→ speaker (sessions, paths), kernel (routes), traffic (pings)
+//! ```
+//!
+//! A lab file is real containerlab's format, the strict subset that [`Topology`] lists, and deploys there unchanged given images of those
+//! names; here an image stands for programs of the host (`image`), and a node for namespaces (`namespace`): its own network, its
+//! own host name, its own `/run`, and layers over `/etc`, `/var/lib` and `/var/log`. As in containerlab, a node's `cmd` starts
+//! before its links exist, and its `exec` lines run when they do.
+//!
+//! Everything happens in an [`enclosure`], whose end is the end of every process in it: no lab outlives its test, however that dies,
+//! several runs cannot collide, and the host's own network is out of reach. Root is not needed where the host lets users make
+//! namespaces, except for speakers that change to a user of their own.
+//!
+//! Workloads are made as Felix makes them: a veth `cali…` with a host route of scope link, and proxy ARP for 169.254.1.1. Proxy ARP
+//! answers only if the node has a route to that address, so every node has a default route, as real ones do; and it answers
+//! after a random delay unless `proxy_delay` is 0, which Felix sets as well.
 
 pub mod cli;
 pub mod enclosure;
 mod expand;
+mod expect;
 pub mod image;
 mod kernel;
 mod namespace;
 pub mod process;
 mod runner;
+mod speaker;
 pub mod suite;
 mod topology;
+mod traffic;
 
+pub use expect::Expectations;
 pub use kernel::KernelRoute;
 pub use runner::{Lab, Node};
+pub use speaker::{Learned, LearnedPath};
 pub use topology::{Bind, End, Healthcheck, Link, Network, Stage, Topology, WaitFor};
+pub use traffic::{Pings, Report};

@@ -1,6 +1,7 @@
 //! The namespaces of one node: network, mounts and host name, held open by an idle process.
 //!
-//! The node sees the host's files; `/run` is its own and empty, and below `/etc` and `/var` it may write without the host noticing.
+//! The node sees the host's files; `/run` is its own and empty, and in `/etc`, `/var/lib` and `/var/log` it may write without the host
+//! noticing. (Layers on layers are limited to two, and the host may be a container: so no layer over `/` or all of `/var`.)
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -12,11 +13,14 @@ use rustix::process::Signal;
 use super::process;
 use super::topology::Bind;
 
-/// What a node looks like from inside: a fresh `/run`, writable layers over `/etc` and `/var`, a name, the loopback up.
+/// What a node looks like from inside: a fresh `/run`, writable layers over three folders, a name, the loopback up.
 const FURNISH: &str = "\
 mount -t tmpfs -o mode=0755 tmpfs /run
-mkdir -p /run/lock /run/.lab/etc/upper /run/.lab/etc/work /run/.lab/var/upper /run/.lab/var/work
-for d in etc var; do mount -t overlay -o lowerdir=/$d,upperdir=/run/.lab/$d/upper,workdir=/run/.lab/$d/work overlay /$d; done
+mkdir -p /run/lock
+for d in /etc /var/lib /var/log; do
+  mkdir -p /run/.lab$d/upper /run/.lab$d/work
+  mount -t overlay -o lowerdir=$d,upperdir=/run/.lab$d/upper,workdir=/run/.lab$d/work overlay $d
+done
 mount -t sysfs sysfs /sys 2>/dev/null || true
 hostname \"$1\"
 ip link set lo up";
@@ -81,7 +85,7 @@ impl Namespace {
         anyhow::ensure!(source.exists(), "bind: there is no {} on the host", source.display());
         let words = [source.display().to_string(), target.display().to_string()];
         self.script(BIND, &[&words[0], &words[1], if *read_only { "ro" } else { "rw" }]).with_context(|| {
-            format!("bind {}: the path in the node must exist on the host or be below /etc, /var or /run", target.display())
+            format!("bind {}: the path in the node must exist on the host or be in /etc, /var/lib or /run", target.display())
         })
     }
 

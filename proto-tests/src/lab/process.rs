@@ -7,7 +7,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process};
 
 /// What a command printed, when it succeeded; when not, the error holds the command, its status and what it said.
 pub fn run(mut command: Command, input: Option<&str>) -> Result<String> {
@@ -64,6 +65,7 @@ pub fn wait_until<T>(within: Duration, what: &str, mut attempt: impl FnMut() -> 
     // Nobody ever sends: receiving is a pause that a message could end, were there anything to tell.
     let (_tell, pause) = mpsc::channel::<()>();
     let deadline = Instant::now() + within;
+    let mut patience = Duration::from_millis(20);
     loop {
         let error = match attempt() {
             Ok(value) => return Ok(value),
@@ -72,6 +74,7 @@ pub fn wait_until<T>(within: Duration, what: &str, mut attempt: impl FnMut() -> 
         if Instant::now() >= deadline {
             return Err(error.context(format!("not true within {within:?}: {what}")));
         }
-        let _ = pause.recv_timeout(Duration::from_millis(50));
+        let _ = pause.recv_timeout(patience);
+        patience = (patience * 2).min(Duration::from_millis(250));
     }
 }

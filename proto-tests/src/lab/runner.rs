@@ -30,6 +30,7 @@ struct Running {
     // Programs go before the namespaces they run in.
     program: Option<Child>,
     namespace: Namespace,
+    speaker: Speaker,
 }
 
 /// One node of a running lab.
@@ -95,8 +96,8 @@ impl Lab {
             let words: Vec<String> = ["sysctl", "-q", "-w"].map(str::to_owned).into_iter().chain(settings).collect();
             process::run(namespace.command(&words), None)?;
         }
-        let command = spec.command.clone();
-        self.nodes.insert(name.to_owned(), Running { program: None, namespace });
+        let (command, speaker) = (spec.command.clone(), image::speaker(&spec.image)?);
+        self.nodes.insert(name.to_owned(), Running { program: None, namespace, speaker });
         if command.is_empty() { Ok(()) } else { self.start(name, &command) }
     }
 
@@ -174,10 +175,22 @@ impl Lab {
         process::wait_until(Duration::from_secs(10), &format!("{node} ends after a signal"), gone)
     }
 
-    /// Starts `line` (no shell) as the program of a node whose program was ended.
-    pub fn run(&mut self, node: &str, line: &str) -> Result<()> {
-        ensure!(self.nodes.get(node).is_some_and(|running| running.program.is_none()), "{node} still runs its program");
+    /// Starts `line` (no shell) as the program of a node whose program was ended; from now on it speaks as `speaker`.
+    pub fn run(&mut self, node: &str, speaker: Speaker, line: &str) -> Result<()> {
+        let running = self.nodes.get_mut(node).context("no such node")?;
+        ensure!(running.program.is_none(), "{node} still runs its program");
+        running.speaker = speaker;
         self.start(node, &expand::words(line)?)
+    }
+
+    /// Starts the program of the lab file again, after it was ended.
+    pub fn restart(&mut self, node: &str) -> Result<()> {
+        let spec = self.topology.nodes.get(node).context("no such node")?;
+        let (command, speaker) = (spec.command.clone(), image::speaker(&spec.image)?);
+        let running = self.nodes.get_mut(node).context("no such node")?;
+        ensure!(running.program.is_none(), "{node} still runs its program");
+        running.speaker = speaker;
+        self.start(node, &command)
     }
 
     fn log(&self, node: &str) -> PathBuf {
@@ -221,9 +234,9 @@ impl<'a> Node<'a> {
         &self.lab.topology.nodes[self.name]
     }
 
-    /// The speaker that its image runs.
+    /// The speaker that runs there.
     pub fn speaker(&self) -> Speaker {
-        image::speaker(&self.spec().image).unwrap_or(Speaker::None)
+        self.lab.nodes.get(self.name).map_or(Speaker::None, |running| running.speaker)
     }
 
     /// A command in the node, not yet running.
@@ -242,6 +255,11 @@ impl<'a> Node<'a> {
     /// Runs `line` (no shell) in the node: what it printed, or an error when it fails.
     pub fn exec(&self, line: &str) -> Result<String> {
         process::run(self.command(&expand::words(line)?)?, None).with_context(|| format!("on {}", self.name))
+    }
+
+    /// Where the lab keeps what its programs say.
+    pub fn logs(&self) -> &'a Path {
+        self.lab.logs()
     }
 
     /// The process id of the node's program.

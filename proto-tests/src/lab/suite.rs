@@ -99,7 +99,7 @@ fn run(story: &Story) -> Outcome {
         Err(error) => {
             return match error.downcast_ref::<image::Missing>() {
                 Some(missing) => Outcome::Skipped(missing.to_string()),
-                None => Outcome::Failed(format!("{error:?}")),
+                None => Outcome::Failed(chain(&error)),
             };
         }
     };
@@ -107,7 +107,12 @@ fn run(story: &Story) -> Outcome {
         Ok(()) => Outcome::Passed,
         Err(error) => {
             lab.keep_logs();
-            Outcome::Failed(format!("{error:?}\n\n{}all of it: {}", lab.tail(), lab.logs().display()))
+            Outcome::Failed(format!("{}\n\n{}all of it: {}", chain(&error), lab.tail(), lab.logs().display()))
         }
     }
+}
+
+/// An error and its causes, a line each.
+pub fn chain(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }

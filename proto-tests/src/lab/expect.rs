@@ -1,0 +1,148 @@
+//! `expect.yaml` beside a lab's other files: what must come true once the lab is up. Read strictly, like the lab itself.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde::Deserialize;
+
+use super::{Lab, Node, Topology, process};
+
+/// What must come true in a lab.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Expectations {
+    /// Seconds until everything must be true at once.
+    pub within: u64,
+    /// Node → the addresses of peers with which it has a session.
+    #[serde(default)]
+    pub established: BTreeMap<String, Vec<String>>,
+    /// Node → prefix → the next hops of the paths that its speaker learned, separated by blanks, or `absent`.
+    #[serde(default)]
+    pub learned: BTreeMap<String, BTreeMap<String, String>>,
+    /// Node → prefix → the route in the kernel: `via GATEWAY…`, `through INTERFACE…`, `dev INTERFACE`, a type such
+    /// as `blackhole`, or `absent`.
+    #[serde(default)]
+    pub kernel: BTreeMap<String, BTreeMap<String, String>>,
+    /// Node → addresses that it can ping, once all of the above is true.
+    #[serde(default)]
+    pub ping: BTreeMap<String, Vec<String>>,
+}
+
+impl Expectations {
+    /// Those of a lab: `<name>/expect.yaml` beside `<name>.clab.yml`.
+    pub fn of(topology: &Topology) -> Result<Self> {
+        let path = Self::path(topology);
+        let named = || path.display().to_string();
+        let text = std::fs::read_to_string(&path).with_context(named)?;
+        let expectations: Self = serde_saphyr::from_str(&text).map_err(|error| anyhow!("{error}")).with_context(named)?;
+        let names = [&expectations.learned, &expectations.kernel].into_iter().flat_map(BTreeMap::keys);
+        let names = names.chain(expectations.established.keys()).chain(expectations.ping.keys());
+        for name in names {
+            topology.nodes.get(name).with_context(|| format!("{}: there is no node `{name}`", path.display()))?;
+        }
+        Ok(expectations)
+    }
+
+    fn path(topology: &Topology) -> PathBuf {
+        topology.file.with_file_name(&topology.name).join("expect.yaml")
+    }
+
+    /// Everything that is not true now, one line each; empty: all is well.
+    pub fn unmet(&self, lab: &Lab) -> Result<Vec<String>> {
+        let mut unmet = Vec::new();
+        for (name, peers) in &self.established {
+            collect(&mut unmet, name, self.sessions(lab.node(name)?, peers));
+        }
+        for (name, prefixes) in &self.learned {
+            collect(&mut unmet, name, learned(lab.node(name)?, prefixes));
+        }
+        for (name, prefixes) in &self.kernel {
+            collect(&mut unmet, name, kernel(lab.node(name)?, prefixes));
+        }
+        if unmet.is_empty() {
+            for (name, addresses) in &self.ping {
+                let node = lab.node(name)?;
+                unmet.extend(addresses.iter().filter_map(|address| node.ping(address).err()).map(|error| format!("{error:#}")));
+            }
+        }
+        Ok(unmet)
+    }
+
+    fn sessions(&self, node: Node<'_>, peers: &[String]) -> Result<Vec<String>> {
+        let sessions = node.sessions()?;
+        let state = |peer: &String| sessions.get(peer).map_or("there is none", String::as_str);
+        let down = peers.iter().filter(|peer| state(peer) != "Established");
+        Ok(down.map(|peer| format!("{}: session to {peer}: {}", node.name(), state(peer))).collect())
+    }
+}
+
+fn collect(unmet: &mut Vec<String>, name: &str, checked: Result<Vec<String>>) {
+    unmet.extend(checked.unwrap_or_else(|error| vec![format!("{name}: {error:#}")]));
+}
+
+fn learned(node: Node<'_>, prefixes: &BTreeMap<String, String>) -> Result<Vec<String>> {
+    let all = node.learned()?;
+    let mut unmet = Vec::new();
+    for (prefix, wanted) in prefixes {
+        let hops = all.get(prefix).into_iter().flatten().map(|path| path.next_hop.to_string());
+        let found = hops.collect::<std::collections::BTreeSet<_>>();
+        let right = if wanted == "absent" { found.is_empty() } else { found == wanted.split_whitespace().map(str::to_owned).collect() };
+        if !right {
+            unmet.push(format!("{}: learned {prefix}: wanted `{wanted}`, found {found:?}", node.name()));
+        }
+    }
+    Ok(unmet)
+}
+
+fn kernel(node: Node<'_>, prefixes: &BTreeMap<String, String>) -> Result<Vec<String>> {
+    let all = node.kernel_routes()?;
+    let mut unmet = Vec::new();
+    for (prefix, wanted) in prefixes {
+        let mut routes: Vec<_> = all.iter().filter(|route| route.prefix == *prefix).collect();
+        routes.sort_by_key(|route| route.metric);
+        let right = match routes.first() {
+            None => wanted == "absent",
+            Some(route) => route.looks_like(wanted)?,
+        };
+        if !right {
+            let found: Vec<String> = routes.iter().map(ToString::to_string).collect();
+            unmet.push(format!("{}: kernel route {prefix}: wanted `{wanted}`, found {found:?}", node.name()));
+        }
+    }
+    Ok(unmet)
+}
+
+impl Lab {
+    /// Waits until all that the lab's `expect.yaml` says is true at once; the error lists what is not.
+    pub fn expect(&self) -> Result<()> {
+        let expectations = Expectations::of(self.topology())?;
+        process::wait_until(Duration::from_secs(expectations.within), "what expect.yaml says", || {
+            let unmet = expectations.unmet(self)?;
+            if unmet.is_empty() { Ok(()) } else { bail!("{}", unmet.join("\n")) }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::{cli, image};
+
+    /// A typing error in a lab file or in its expectations is found without root and without any speaker.
+    #[test]
+    fn every_lab_of_the_repository_reads_and_has_expectations() {
+        let files = cli::all().unwrap();
+        assert!(files.len() >= 9, "{files:?}");
+        for file in files {
+            let topology = Topology::read(&file).unwrap();
+            assert_eq!(file.file_name().unwrap().to_str().unwrap(), format!("{}.clab.yml", topology.name));
+            Expectations::of(&topology).unwrap();
+            image::packages(&topology).unwrap();
+            for bind in topology.nodes.values().flat_map(|node| &node.binds) {
+                assert!(bind.source.exists(), "{}: {}", file.display(), bind.source.display());
+            }
+        }
+    }
+}

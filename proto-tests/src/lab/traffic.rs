@@ -1,0 +1,95 @@
+//! Packets between nodes: one ping, or a stream of them beside an action, with every missing reply known by its number.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+
+use super::{Node, process};
+
+/// A stream of pings that runs until [`Pings::finish`].
+#[derive(Debug)]
+pub struct Pings {
+    child: Child,
+    output: PathBuf,
+    what: String,
+}
+
+/// What a stream of pings saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// How many replies came.
+    pub received: usize,
+    /// The numbers of the requests without a reply; the last request may still have been under way and does not count.
+    pub lost: Vec<u32>,
+}
+
+impl Node<'_> {
+    /// One ping to `address` with a second's patience.
+    pub fn ping(&self, address: &str) -> Result<()> {
+        self.exec(&format!("ping -n -c 1 -W 1 {address}")).map(|_| ())
+    }
+
+    /// Pings `address` a hundred times a second until told to finish.
+    pub fn pings(&self, address: &str) -> Result<Pings> {
+        let output = self.logs().join(format!("ping-{}-{}.log", self.name(), address.replace(':', "_")));
+        let file = File::create(&output)?;
+        // Without this, ping's buffered lines would be seen in blocks only.
+        let mut command = self.background(&["stdbuf", "-oL", "ping", "-n", "-i", "0.01", address])?;
+        let child = command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn().context("cannot run ping")?;
+        let pings = Pings { child, output, what: format!("pings from {} to {address}", self.name()) };
+        pings.wait_for_replies(1)?;
+        Ok(pings)
+    }
+}
+
+impl Pings {
+    /// Waits until `more` further replies have come, so that a story knows that time has passed.
+    pub fn wait_for_replies(&self, more: usize) -> Result<()> {
+        let before = self.replies()?.len();
+        process::wait_until(Duration::from_secs(20), &format!("{more} more replies: {}", self.what), || {
+            let now = self.replies()?.len();
+            ensure!(now >= before + more, "{} came", now - before);
+            Ok(())
+        })
+    }
+
+    fn replies(&self) -> Result<BTreeSet<u32>> {
+        let text = std::fs::read_to_string(&self.output)?;
+        let numbers = text
+            .lines()
+            .filter(|line| line.contains(" time="))
+            .filter_map(|line| line.split_once("icmp_seq=")?.1.split(' ').next()?.parse().ok());
+        Ok(numbers.collect())
+    }
+
+    /// Ends the stream and counts.
+    pub fn finish(mut self) -> Result<Report> {
+        process::signal(self.child.id(), Signal::INT);
+        self.child.wait()?;
+        let replies = self.replies()?;
+        let text = std::fs::read_to_string(&self.output)?;
+        let sent = text.lines().find_map(|line| line.split_once(" packets transmitted")?.0.parse::<u32>().ok());
+        let sent = sent.with_context(|| format!("{} ended badly: {text}", self.what))?;
+        Ok(Report { received: replies.len(), lost: (1..sent).filter(|number| !replies.contains(number)).collect() })
+    }
+
+    /// Ends the stream, which must have lost nothing.
+    pub fn finish_without_loss(self) -> Result<()> {
+        let what = self.what.clone();
+        let Report { received, lost } = self.finish()?;
+        ensure!(lost.is_empty(), "{what}: {} of {} lost: numbers {lost:?}", lost.len(), received + lost.len());
+        Ok(())
+    }
+}
+
+impl Drop for Pings {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,124 @@
+//! The labs of `topologies/`: each is brought up on the real kernel, and what its comment and its `expect.yaml` promise must come true.
+//! Beside that, each story does the one thing that its topology is for.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use proto_tests::lab::image::Speaker;
+use proto_tests::lab::process::{Signal, wait_until};
+use proto_tests::lab::suite::{self, Story};
+use proto_tests::lab::{Lab, Node};
+
+fn main() -> ExitCode {
+    suite::main(&[
+        Story { name: "quickstart", file: "topologies/quickstart.clab.yml", run: quickstart },
+        Story { name: "mesh8", file: "topologies/mesh8.clab.yml", run: |lab| lab.expect() },
+        Story { name: "tor_bird", file: "topologies/tor-bird.clab.yml", run: top_of_rack },
+        Story { name: "tor_frr", file: "topologies/tor-frr.clab.yml", run: top_of_rack },
+        Story { name: "tor_gobgp", file: "topologies/tor-gobgp.clab.yml", run: top_of_rack },
+        Story { name: "tor_openbgpd", file: "topologies/tor-openbgpd.clab.yml", run: top_of_rack },
+        Story { name: "route_reflector", file: "topologies/route-reflector.clab.yml", run: route_reflector },
+        Story { name: "dual_tor_ecmp", file: "topologies/dual-tor-ecmp.clab.yml", run: dual_tor_ecmp },
+        Story { name: "bird_mesh_migration", file: "topologies/bird-mesh-migration.clab.yml", run: bird_mesh_migration },
+    ])
+}
+
+/// How fast a workload's route must be at the other side, and gone from there.
+const PROMPT: Duration = Duration::from_secs(2);
+
+/// The kernel of `node` has one route to `prefix`, and it looks like `wanted` (see `KernelRoute::looks_like`).
+fn kernel(node: Node<'_>, prefix: &str, wanted: &str) -> Result<()> {
+    let routes = node.kernel_routes_to(prefix)?;
+    let right = match &routes[..] {
+        [] => wanted == "absent",
+        [route] => wanted != "absent" && route.looks_like(wanted)?,
+        _ => false,
+    };
+    ensure!(right, "{}: wanted {prefix} {wanted}, found {routes:?}", node.name());
+    Ok(())
+}
+
+/// A workload with an address borrowed from a block of nobody here: its /32 is announced, and is gone as soon as the workload is.
+fn borrowed_address_comes_and_goes(lab: &Lab, at: &str) -> Result<()> {
+    let (node1, node2, other) = (lab.node("node1")?, lab.node("node2")?, lab.node(at)?);
+    for (add, prefix, via) in [
+        ("ip route add 10.244.200.255/32 dev cali1a scope link metric 1024", "10.244.200.255/32", "via 172.20.0.1"),
+        ("ip -6 route add fd00:10:244:200::a/128 dev cali1a metric 1024", "fd00:10:244:200::a/128", "via fd00:172:20::1"),
+    ] {
+        node1.exec(add)?;
+        wait_until(PROMPT, "node2 routes a borrowed address to node1", || kernel(node2, prefix, via))?;
+        wait_until(PROMPT, "the ToR knows a borrowed address", || {
+            other.learned()?.get(prefix).map(|_| ()).with_context(|| format!("{at} has no path to {prefix}"))
+        })?;
+        node1.exec(&add.replace(" add ", " del "))?;
+        wait_until(PROMPT, "node2 forgets the address", || kernel(node2, prefix, "absent"))?;
+        wait_until(PROMPT, "the ToR forgets the address", || {
+            ensure!(!other.learned()?.contains_key(prefix), "{at} still has a path to {prefix}");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn quickstart(lab: &mut Lab) -> Result<()> {
+    lab.expect()?;
+    // Calico's priority: LOCAL_PREF 2147483647 - 1024 from a node comes back as metric 1024; BIRD's protocol number.
+    for route in lab.node("node1")?.kernel_routes_to("10.244.2.0/26")? {
+        ensure!(route.metric == 1024 && route.protocol == "bird", "{route}");
+    }
+    borrowed_address_comes_and_goes(lab, "tor")
+}
+
+fn top_of_rack(lab: &mut Lab) -> Result<()> {
+    lab.expect()?;
+    for (prefix, paths) in lab.node("tor")?.learned()? {
+        ensure!(paths.iter().all(|path| path.as_path == [64512]), "{prefix}: {paths:?}");
+    }
+    borrowed_address_comes_and_goes(lab, "tor")
+}
+
+fn route_reflector(lab: &mut Lab) -> Result<()> {
+    lab.expect()?;
+    // RFC 4456: the client that runs BIRD sees who originated the route and through which cluster it came.
+    let said = lab.node("node3")?.exec("birdc show route 10.244.1.0/26 all")?;
+    for attribute in
+        ["BGP.originator_id: 172.20.0.1", "BGP.cluster_list: 244.0.0.1", "BGP.next_hop: 172.20.0.1", "BGP.local_pref: 2147482623"]
+    {
+        ensure!(said.contains(attribute), "node3 lacks `{attribute}`:\n{said}");
+    }
+    // One reflector dies without a word; the routes are the other one's as well.
+    let (there, back) = (lab.node("wl1a")?.pings("10.244.3.0")?, lab.node("wl3a")?.pings("10.244.2.63")?);
+    lab.kill("rr1", Signal::KILL)?;
+    there.wait_for_replies(100)?;
+    there.finish_without_loss()?;
+    back.finish_without_loss()
+}
+
+fn dual_tor_ecmp(lab: &mut Lab) -> Result<()> {
+    lab.expect()?;
+    let client = "203.0.113.10/32";
+    lab.kill("tor1", Signal::TERM)?;
+    wait_until(Duration::from_secs(10), "node1 uses tor2 alone", || kernel(lab.node("node1")?, client, "via 172.20.2.254"))?;
+    lab.restart("tor1")?;
+    lab.expect()
+}
+
+/// BIRD dies as its pod does, without a NOTIFICATION; margay starts in its place. Nobody may notice.
+fn bird_mesh_migration(lab: &mut Lab) -> Result<()> {
+    lab.expect()?;
+    for node in ["node1", "node2", "node3"] {
+        let mut pings = Vec::new();
+        for (from, to) in [("wl1a", "10.244.2.255"), ("wl2a", "10.244.3.0"), ("wl3a", "10.244.1.0"), ("wl1a", "fd00:10:244:3::a")] {
+            pings.push(lab.node(from)?.pings(to)?);
+        }
+        lab.kill(node, Signal::KILL)?;
+        pings[0].wait_for_replies(50)?;
+        lab.run(node, Speaker::Margay, &format!("margay run --node {node}"))?;
+        lab.expect().with_context(|| format!("after margay took over on {node}"))?;
+        // The sweep of the past life's routes must not hit what is still wanted.
+        pings[0].wait_for_replies(300)?;
+        pings.into_iter().try_for_each(|stream| stream.finish_without_loss()).with_context(|| format!("while {node} changed over"))?;
+    }
+    lab.expect()
+}
