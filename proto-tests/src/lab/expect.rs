@@ -127,6 +127,10 @@ impl Lab {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use margay::calico;
+
     use super::*;
     use crate::lab::{cli, image};
 
@@ -140,9 +144,26 @@ mod tests {
             assert_eq!(file.file_name().unwrap().to_str().unwrap(), format!("{}.clab.yml", topology.name));
             Expectations::of(&topology).unwrap();
             image::packages(&topology).unwrap();
-            for bind in topology.nodes.values().flat_map(|node| &node.binds) {
+            for (name, bind) in topology.nodes.iter().flat_map(|(name, node)| node.binds.iter().map(move |bind| (name, bind))) {
                 assert!(bind.source.exists(), "{}: {}", file.display(), bind.source.display());
+                if bind.target.ends_with("margay/resources") {
+                    compiles(name, &bind.source);
+                }
             }
         }
+    }
+
+    /// The resources hold a configuration for the node, and nothing is wrong with them.
+    fn compiles(node: &str, folder: &Path) {
+        let mut store = calico::Store::default();
+        for input in margay::datastore::load(&[folder.to_owned()]) {
+            match input {
+                calico::Input::Resource(word) => drop(store.apply(word)),
+                calico::Input::SourceProblems(problems) => assert_eq!(problems, [], "{}", folder.display()),
+            }
+        }
+        let (config, problems) = calico::compile(&store, node, &calico::Environment::default());
+        assert_eq!(problems, [], "{}: {node}", folder.display());
+        assert!(config.is_some_and(|config| !config.peers.is_empty()), "{}: {node}", folder.display());
     }
 }
