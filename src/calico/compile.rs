@@ -1,6 +1,6 @@
 //! `(store, node, environment) → (NodeConfig, problems)`: pure and total.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use sha2::{Digest, Sha256};
@@ -97,7 +97,6 @@ fn compile_node(store: &Store, name: &str, node: &Node, environment: &Environmen
         let what = format!("Node {name} has no BGP address");
         problems.push(store.problem("Node", name, Severity::Warning, "spec.bgp", what, "it has no sessions until it gets one"));
     }
-    wireguard(&cluster, problems);
     let services = Services::compile(&cluster, problems);
     let peerings = mesh::peerings(&cluster, problems);
     let mut policies = Policies::new(&cluster, &services);
@@ -114,21 +113,18 @@ fn compile_node(store: &Store, name: &str, node: &Node, environment: &Environmen
         protocol: environment.protocol,
     };
     let rules = pool::fib_rules(&cluster, &services, problems);
-    let fib = FibConfig { table: environment.table, protocol: environment.protocol, rules };
+    let fib = FibConfig { table: environment.table, protocol: environment.protocol, rules, wireguard: wireguard(&cluster) };
     NodeConfig { node: name.to_owned(), router_id, asn, listen: listen(&cluster), peers, origin, fib }
 }
 
-/// With WireGuard on both ends Felix routes; margay cannot tell yet which next hops that concerns.
-fn wireguard(cluster: &Cluster<'_>, problems: &mut Vec<Problem>) {
-    let encrypted = |node: &Node| (node.wireguard_ipv4, node.wireguard_ipv6);
-    let (ipv4, ipv6) = encrypted(cluster.node);
-    let both = |node: &Node| (ipv4 && node.wireguard_ipv4) || (ipv6 && node.wireguard_ipv6);
-    let count = cluster.store.nodes().filter(|(name, node)| *name != cluster.name && both(node)).count();
-    if count > 0 {
-        let what = format!("WireGuard is used towards {count} other nodes");
-        let instead = "margay does not leave those routes to Felix yet: it programs them too";
-        problems.push(cluster.store.problem("Node", cluster.name, Severity::Info, "spec.wireguard", what, instead));
-    }
+/// Addresses of the nodes that WireGuard reaches: those that have a WireGuard address of a family that ours has too.
+fn wireguard(cluster: &Cluster<'_>) -> BTreeSet<IpAddr> {
+    let of = |ipv4: bool| {
+        let encrypted = move |node: &Node| if ipv4 { node.wireguard_ipv4 } else { node.wireguard_ipv6 };
+        let others = cluster.store.nodes().filter(move |(name, node)| *name != cluster.name && encrypted(cluster.node) && encrypted(node));
+        others.filter_map(move |(_, node)| node.address(ipv4)).map(|address| address.address)
+    };
+    of(true).chain(of(false)).collect()
 }
 
 fn missing_node(store: &Store, node: &str) -> Problem {

@@ -6,7 +6,7 @@
 pub mod diff;
 pub mod local;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -247,11 +247,13 @@ pub struct FibConfig {
     pub protocol: u8,
     /// Rules tried in order on a prefix; the first that covers it decides; none means: program it plainly.
     pub rules: Vec<FibRule>,
+    /// BGP next hops whose routes are not programmed: nodes that WireGuard reaches, so that Felix routes to them.
+    pub wireguard: BTreeSet<IpAddr>,
 }
 
 impl Default for FibConfig {
     fn default() -> Self {
-        Self { table: 254, protocol: 12, rules: Vec::new() }
+        Self { table: 254, protocol: 12, rules: Vec::new(), wireguard: BTreeSet::new() }
     }
 }
 

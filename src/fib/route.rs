@@ -68,6 +68,8 @@ pub(super) enum Reason {
     OwnSource(RouteSource),
     /// A rule says so; its name.
     Rule(Arc<str>),
+    /// Its next hop is a node that WireGuard reaches.
+    WireGuard(IpAddr),
     /// The best route names no hop that can be used.
     NoHop,
 }
@@ -78,6 +80,7 @@ impl fmt::Display for Reason {
             Self::OwnSource(RouteSource::Device) => f.write_str("the kernel has it already, as the subnet of an interface"),
             Self::OwnSource(_) => f.write_str("it was learned from the kernel"),
             Self::Rule(name) => write!(f, "kept out by {name}"),
+            Self::WireGuard(node) => write!(f, "{node} is reached by WireGuard, Felix routes to it"),
             Self::NoHop => f.write_str("no next hop can be used"),
         }
     }
@@ -87,6 +90,9 @@ impl fmt::Display for Reason {
 pub(super) fn judge(config: &FibConfig, interfaces: &Interfaces, prefix: IpNet, best: &BestRoute) -> Verdict {
     if matches!(best.source, RouteSource::Device | RouteSource::Kernel) {
         return Verdict::NotWanted(Reason::OwnSource(best.source));
+    }
+    if let Some(node) = encrypted(config, best) {
+        return Verdict::NotWanted(Reason::WireGuard(node));
     }
     let rule = config.rules.iter().find(|rule| rule.cidr.contains(&prefix) && (best.source.is_bgp() || !rule.learned_only));
     let tunnel = match rule.map(|rule| (&rule.action, &rule.name)) {
@@ -111,6 +117,16 @@ pub(super) fn judge(config: &FibConfig, interfaces: &Interfaces, prefix: IpNet, 
             let scope = if on_link && matches!(prefix, IpNet::V4(_)) { SCOPE_LINK } else { 0 };
             shape(RouteType::Unicast, scope, hops)
         }
+    }
+}
+
+/// The node behind a BGP-learned route, if WireGuard reaches it.
+fn encrypted(config: &FibConfig, best: &BestRoute) -> Option<IpAddr> {
+    match &best.target {
+        Target::Via(hops) if best.source.is_bgp() => {
+            hops.iter().map(|hop| hop.next_hop.address()).find(|node| config.wireguard.contains(node))
+        }
+        _ => None,
     }
 }
 
@@ -186,7 +202,7 @@ mod tests {
             rule("10.0.0.0/8", false, tunnel("missing0", None)),
             rule("fd00::/8", false, tunnel("tunl0", None)),
         ];
-        FibConfig { rules, ..FibConfig::default() }
+        FibConfig { rules, wireguard: ["10.7.7.7".parse().unwrap()].into(), ..FibConfig::default() }
     }
 
     fn interfaces() -> Interfaces {
@@ -216,6 +232,7 @@ mod tests {
         use RouteSource::*;
         let near = || via(&[hop("10.0.0.2", "10.0.0.2", 2)]);
         let far = || via(&[hop("10.9.9.9", "10.0.0.254", 2)]);
+        let encrypted = || via(&[hop("10.7.7.7", "10.0.0.254", 2)]);
         let both = || via(&[hop("10.9.9.9", "10.0.0.254", 2), hop("10.0.0.2", "10.0.0.2", 2)]);
         let normal = Some(METRIC_BASE - 1024);
         let rows: &[(&str, BestRoute, &str)] = &[
@@ -234,6 +251,9 @@ mod tests {
             ("10.96.0.0/12", best(Service, None, Target::Blackhole), "blackhole scope 0 metric 0"),
             ("10.246.1.0/26", best(Block, None, Target::Blackhole), "no: kept out by rule 10.246.0.0/16"),
             ("10.246.1.0/26", best(Ibgp, normal, far()), "no: kept out by rule 10.246.0.0/16"),
+            // Nodes that WireGuard reaches.
+            ("10.244.7.0/26", best(Ibgp, normal, encrypted()), "no: 10.7.7.7 is reached by WireGuard, Felix routes to it"),
+            ("10.7.7.8/32", best(Static, None, encrypted()), "unicast scope 0 metric 0, via 10.0.0.254 dev 2"),
             // Plain.
             ("10.244.2.0/26", best(Ibgp, normal, far()), "unicast scope 0 metric 1024, via 10.0.0.254 dev 2"),
             ("10.244.1.0/26", best(Block, None, Target::Blackhole), "blackhole scope 0 metric 0"),

@@ -123,8 +123,9 @@ impl FibSyncer {
     }
 
     fn configure(&mut self, config: &Arc<FibConfig>) {
-        if self.config.rules != config.rules {
+        if self.config.rules != config.rules || self.config.wireguard != config.wireguard {
             self.config.rules.clone_from(&config.rules);
+            self.config.wireguard.clone_from(&config.wireguard);
             self.judging = Some(None);
         }
     }

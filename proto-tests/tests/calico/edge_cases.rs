@@ -433,6 +433,19 @@ fn kernel_rules_by_owner() {
 }
 
 #[test]
+fn routes_of_nodes_behind_wireguard_are_felixs() {
+    let node = |name: &str, address: &str, wireguard: &str| {
+        format!("---\nkind: Node\nmetadata: {{name: {name}}}\nspec: {{bgp: {{ipv4Address: {address}/24}}, wireguard: {{{wireguard}}}}}\n")
+    };
+    let of = |own: &str| {
+        let others = [node("b", "10.0.0.2", "interfaceIPv4Address: 10.9.0.2"), node("c", "10.0.0.3", "interfaceIPv6Address: \"fd00::3\"")];
+        Cluster::new(&(node("a", "10.0.0.1", own) + &others.concat())).config("a").fib.wireguard.into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(of("interfaceIPv4Address: 10.9.0.1"), ["10.0.0.2".parse::<std::net::IpAddr>().unwrap()]);
+    assert!(of("").is_empty());
+}
+
+#[test]
 fn of_overlapping_pools_the_longest_decides() {
     let cluster = with(
         &[

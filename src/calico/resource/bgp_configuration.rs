@@ -77,8 +77,8 @@ pub struct BgpConfiguration {
 /// Fields that a `node.` object may set; the others are read from `default` alone.
 const PER_NODE: [&str; 4] = ["logSeverityScreen", "listenPort", "prefixAdvertisements", "communities"];
 
-/// Felix's own; the client library fills in the last even where nobody wrote it.
-const OTHERS: [&str; 3] = ["localWorkloadPeeringIPV4", "localWorkloadPeeringIPV6", "logSeverityScreen"];
+/// Felix's own.
+const OTHERS: [&str; 2] = ["localWorkloadPeeringIPV4", "localWorkloadPeeringIPV6"];
 
 /// Greatest route priority: LOCAL_PREF, which is 2147483647 less the priority, stays positive.
 const MAX_PRIORITY: u32 = 2_147_483_646;
@@ -93,6 +93,7 @@ impl BgpConfiguration {
             report.warning("metadata.name", "only `default` and `node.<name>` have a meaning", "ignored");
             return Self::default();
         }
+        log_level(&mut spec, report);
         let mut configuration = Self {
             listen_port: port(&mut spec, report),
             prefix_advertisements: advertisements(&mut spec, report),
@@ -128,6 +129,13 @@ impl BgpConfiguration {
         self.program_cluster_routes = program_cluster_routes(spec, report);
         self.ipv4_priority = spec.number(report, "ipv4NormalRoutePriority", MAX_PRIORITY);
         self.ipv6_priority = spec.number(report, "ipv6NormalRoutePriority", MAX_PRIORITY);
+    }
+}
+
+/// Only a level other than the default is worth a word: Calico writes `Info` into every object.
+fn log_level(spec: &mut Fields<'_>, report: &mut Report<'_>) {
+    if spec.text(report, "logSeverityScreen").is_some_and(|level| !level.eq_ignore_ascii_case("info")) {
+        report.info("spec.logSeverityScreen", "margay does not act on it yet", "--log-level and `margay log` set the level");
     }
 }
 
