@@ -56,7 +56,7 @@ impl Cluster<'_> {
 /// Compiles the store for one node. No configuration without that Node; whatever else is wrong is a problem and
 /// concerns its own resource only.
 pub fn compile(store: &Store, node: &str, environment: &Environment) -> (Option<NodeConfig>, Vec<Problem>) {
-    let mut problems: Vec<Problem> = store.problems().cloned().collect();
+    let mut problems = of_documents(store);
     let config = match store.node(node) {
         Some(found) => Some(compile_node(store, node, found, environment, &mut problems)),
         None => {
@@ -73,12 +73,21 @@ pub fn compile(store: &Store, node: &str, environment: &Environment) -> (Option<
 pub fn check(store: &Store, environment: &Environment) -> Vec<Problem> {
     const ENOUGH: usize = 200;
     let names: Vec<&str> = store.nodes().map(|(name, _)| name).take(ENOUGH).collect();
-    let mut problems: Vec<Problem> = store.problems().cloned().collect();
+    let mut problems = of_documents(store);
     for name in names {
         problems.extend(compile(store, name, environment).1);
     }
     sort(&mut problems);
     problems
+}
+
+/// What the documents say by themselves.
+fn of_documents(store: &Store) -> Vec<Problem> {
+    let unused = store
+        .unused()
+        .into_iter()
+        .map(|(kind, count)| Problem::general(Severity::Info, format!("margay does not act on {kind} ({count} given)"), "ignored"));
+    store.problems().cloned().chain(unused).collect()
 }
 
 /// The worst first, each once.

@@ -100,7 +100,7 @@ pub enum Input {
 }
 
 /// A resource as a datastore hands it over.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Document {
     /// The whole object.
     pub object: Arc<serde_json::Value>,
@@ -108,6 +108,17 @@ pub struct Document {
     pub location: Location,
     /// Line and column of fields by path (`spec.filters[0]`); empty where the source has no lines.
     pub fields: Arc<BTreeMap<String, (u32, u32)>>,
+}
+
+impl fmt::Debug for Document {
+    /// A Secret's content is not shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Document");
+        if self.object.get("data").is_none() && self.object.get("stringData").is_none() {
+            shown.field("object", &self.object);
+        }
+        shown.field("location", &self.location).finish_non_exhaustive()
+    }
 }
 
 impl Document {

@@ -85,6 +85,17 @@ impl Store {
         self.entries.values().flat_map(|entry| &entry.problems)
     }
 
+    /// Kinds that no speaker acts on, and how many there are of each.
+    pub fn unused(&self) -> BTreeMap<&str, usize> {
+        let mut kinds = BTreeMap::new();
+        for (key, entry) in &self.entries {
+            if entry.problems.is_empty() && matches!(entry.resource, Some(Resource::Unused)) {
+                *kinds.entry(key.kind.as_str()).or_default() += 1;
+            }
+        }
+        kinds
+    }
+
     /// A problem of a resource in its relation to others.
     pub fn problem(&self, kind: &str, name: &str, severity: Severity, field: &str, what: String, instead: &str) -> Problem {
         let key = key(kind, "", name);

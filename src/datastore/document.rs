@@ -42,6 +42,7 @@ fn add(file: &str, value: Value, mut places: Places, contents: &mut Contents) {
                 add(file, item.clone(), places, contents);
             }
         }
+        None | Some(Value::Null) if kind.ends_with("List") => {}
         _ => match key(&value) {
             Ok(key) => contents.resources.push((key, document(file, value, places))),
             Err(what) => {

@@ -26,8 +26,11 @@ const QUIET: Duration = Duration::from_millis(50);
 /// … or at the latest this long after the first change.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Read anew at least this often, should the watch miss something.
+/// Read anew at least this often, should the watch miss something, …
 const AUDIT: Duration = Duration::from_secs(30);
+
+/// … and this often where the system lets us watch no more.
+const POLL: Duration = Duration::from_secs(2);
 
 /// Everything that the paths hold now, as [`FileDatastore`] would tell it at its start.
 pub fn load(paths: &[PathBuf]) -> Vec<Input> {
@@ -49,9 +52,9 @@ impl FileDatastore {
     async fn watch(mut self, out: mpsc::Sender<Input>) -> anyhow::Result<()> {
         // One pending note is enough: it means "look again".
         let (note, mut notes) = mpsc::channel(1);
-        let mut watch = Watch::new(self.files.paths().to_vec(), note)?;
+        let mut watch = Watch::new(self.files.paths().to_vec(), note);
         loop {
-            watch.renew();
+            let pause = if watch.renew() { AUDIT } else { POLL };
             let (files, inputs) = tokio::task::spawn_blocking(move || {
                 let inputs = self.files.read();
                 (self.files, inputs)
@@ -66,7 +69,7 @@ impl FileDatastore {
             }
             tokio::select! {
                 () = out.closed() => return Ok(()),
-                _ = timeout(AUDIT, notes.recv()) => {}
+                _ = timeout(pause, notes.recv()) => {}
             }
             let quiet = async { while timeout(QUIET, notes.recv()).await.is_ok_and(|note| note.is_some()) {} };
             drop(timeout(PATIENCE, quiet).await);
@@ -82,13 +85,14 @@ impl Datastore for FileDatastore {
 
 /// The inotify watch on everything that can change what the paths hold.
 struct Watch {
-    watcher: notify::RecommendedWatcher,
+    /// None where no inotify instance is left.
+    watcher: Option<notify::RecommendedWatcher>,
     paths: Vec<PathBuf>,
     watched: Vec<PathBuf>,
 }
 
 impl Watch {
-    fn new(paths: Vec<PathBuf>, note: mpsc::Sender<()>) -> anyhow::Result<Self> {
+    fn new(paths: Vec<PathBuf>, note: mpsc::Sender<()>) -> Self {
         let concerned = paths.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             let ours = match &event {
@@ -99,23 +103,29 @@ impl Watch {
                 let _full = note.try_send(());
             }
         })
-        .context("cannot watch files: no inotify instance is left (raise fs.inotify.max_user_instances)")?;
-        Ok(Self { watcher, paths, watched: Vec::new() })
+        .inspect_err(|error| {
+            tracing::warn!(%error, "cannot watch resource files, so they are polled (raise fs.inotify.max_user_instances)");
+        });
+        Self { watcher: watcher.ok(), paths, watched: Vec::new() }
     }
 
-    /// Watches what there is now. Watching twice is once; folders that went and came back are taken up again. What
-    /// cannot be watched is found by the audit.
-    fn renew(&mut self) {
+    /// Watches what there is now. Watching twice is once; folders that went and came back are taken up again.
+    /// Says whether all of it can be watched.
+    fn renew(&mut self) -> bool {
+        let Some(watcher) = &mut self.watcher else { return false };
         let wanted: Vec<PathBuf> = self.paths.iter().flat_map(|path| folders(path)).collect();
         for gone in self.watched.iter().filter(|folder| !wanted.contains(folder)) {
-            drop(self.watcher.unwatch(gone));
+            drop(watcher.unwatch(gone));
         }
+        let mut all = true;
         for folder in &wanted {
-            if let Err(error) = self.watcher.watch(folder, notify::RecursiveMode::NonRecursive) {
+            if let Err(error) = watcher.watch(folder, notify::RecursiveMode::NonRecursive) {
                 tracing::debug!(folder = %folder.display(), %error, "cannot watch");
+                all = false;
             }
         }
         self.watched = wanted;
+        all
     }
 }
 

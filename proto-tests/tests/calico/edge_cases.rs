@@ -1,4 +1,5 @@
-//! The unusual and the wrong, a test for each; what is wrong concerns its own resource only.
+//! The unusual and the wrong, a test for each; what is wrong concerns its own resource only. Long because it is a
+//! list: one short story a case.
 
 use margay::config::{Authentication, NextHopMode};
 
@@ -407,6 +408,36 @@ fn missing_filters_are_named() {
         "a",
         "warning: BGPPeer p: spec.filters[0]: there is no BGPFilter `gone`; nothing is filtered in its place",
     );
+}
+
+#[test]
+fn filters_that_cannot_be_read_let_nothing_through() {
+    let filter = "---\nkind: BGPFilter\nmetadata: {name: f}\nspec: {exportV4: nonsense}\n";
+    let cluster = with(&(peer("p", "peerIP: 192.0.2.1, asNumber: 65001, filters: [f]") + filter));
+    assert_one_problem(&cluster, "a", "every route of its peers is rejected until it is mended");
+    let peer = cluster.peer("a", "Global_192_0_2_1");
+    for policy in [&peer.import.ipv4, &peer.export.ipv4] {
+        let decisive = policy.terms.iter().find(|term| term.verdict.is_some()).unwrap();
+        assert!(decisive.matches.is_empty() && decisive.verdict == Some(margay::policy::Verdict::Reject));
+    }
+}
+
+#[test]
+fn a_mesh_password_that_cannot_be_read_fails_closed() {
+    for password in ["nonsense", "{}", "{secretKeyRef: {name: 5}}", "{secretKeyRef: []}"] {
+        let cluster = with(&defaults(&format!("nodeMeshPassword: {password}")));
+        assert!(matches!(cluster.peer("a", "Mesh_10_0_0_2").authentication, Authentication::Missing(_)), "{password}");
+    }
+}
+
+#[test]
+fn kinds_that_no_speaker_acts_on_are_named_once() {
+    let endpoint = |name: &str| format!("---\nkind: WorkloadEndpoint\nmetadata: {{name: {name}}}\n");
+    let cluster = with(&[endpoint("x"), endpoint("y"), "---\nkind: BgpPeer\nmetadata: {name: p}\n".to_owned()].concat());
+    let problems = cluster.problems("a");
+    assert_eq!(problems.len(), 2, "{problems:#?}");
+    assert!(problems[0].contains("warning: BgpPeer p: kind: margay knows no kind `BgpPeer`"), "{problems:#?}");
+    assert_eq!(problems[1], "info: margay does not act on WorkloadEndpoint (2 given); ignored");
 }
 
 #[test]

@@ -21,6 +21,8 @@ use serde::{Deserialize, Deserializer};
 
 use super::filter::{CompiledFilter, compile_filter};
 use super::{Document, Report, ResourceKey};
+use crate::policy::{Term, Verdict};
+use crate::types::PerFamily;
 
 pub use annotation::Annotations;
 pub use bgp_configuration::{BgpConfiguration, BindMode, ProgramClusterRoutes};
@@ -95,15 +97,12 @@ pub fn decode(key: &ResourceKey, document: &Document, report: &mut Report<'_>) -
     let resource = match key.kind.as_str() {
         "BGPConfiguration" => Some(Resource::BgpConfiguration(BgpConfiguration::decode(document, report))),
         "BGPPeer" => BgpPeer::decode(document, report).map(Box::new).map(Resource::BgpPeer),
-        "BGPFilter" => bgp_filter(key, document, report).map(Resource::BgpFilter),
+        "BGPFilter" => Some(Resource::BgpFilter(bgp_filter(key, document, report))),
         "Node" => Some(Resource::Node(Node::decode(document, report))),
         "IPPool" => IpPool::decode(document, report).map(Resource::IpPool),
         "BlockAffinity" => BlockAffinity::decode(document, report).map(Resource::BlockAffinity),
         "Secret" => Some(Resource::Secret(Secret::decode(document, report))),
-        kind if UNUSED.contains(&kind) => {
-            report.info("", format!("margay does not act on {kind}"), "ignored");
-            Some(Resource::Unused)
-        }
+        kind if UNUSED.contains(&kind) => Some(Resource::Unused),
         kind => {
             report.warning("kind", format!("margay knows no kind `{kind}`"), "ignored");
             Some(Resource::Unused)
@@ -111,7 +110,7 @@ pub fn decode(key: &ResourceKey, document: &Document, report: &mut Report<'_>) -
     };
     match resource {
         Some(resource) if !report.is_refused() => Decoded::Good(resource),
-        Some(resource @ (Resource::BgpConfiguration(_) | Resource::Node(_))) => Decoded::Refused(Some(resource)),
+        Some(resource @ (Resource::BgpConfiguration(_) | Resource::BgpFilter(_) | Resource::Node(_))) => Decoded::Refused(Some(resource)),
         _ => Decoded::Refused(None),
     }
 }
@@ -126,17 +125,25 @@ fn name_unknown_parts(document: &Document, report: &mut Report<'_>) {
     }
 }
 
-/// A BGPFilter as terms. A rule that cannot be read concerns itself only.
-fn bgp_filter(key: &ResourceKey, document: &Document, report: &mut Report<'_>) -> Option<CompiledFilter> {
-    let mut root = Fields::new(String::new(), Some(&document.object));
-    let spec: BgpFilterSpec = match root.raw("spec") {
-        Some(_) => root.get(report, "spec")?,
-        None => BgpFilterSpec::default(),
-    };
-    let mut problems = Vec::new();
-    let compiled = compile_filter(&key.name, &spec, &mut problems);
-    report.adopt(problems);
-    Some(compiled)
+/// A BGPFilter as terms. A rule that cannot be read concerns itself only; a filter that cannot be read at all lets
+/// nothing through, so that no peer hears by mistake what it was there to keep back.
+fn bgp_filter(key: &ResourceKey, document: &Document, report: &mut Report<'_>) -> CompiledFilter {
+    let spec = document.object.get("spec").filter(|spec| !spec.is_null());
+    match spec.map_or_else(|| Ok(BgpFilterSpec::default()), BgpFilterSpec::deserialize) {
+        Ok(spec) => {
+            let mut problems = Vec::new();
+            let compiled = compile_filter(&key.name, &spec, &mut problems);
+            report.adopt(problems);
+            compiled
+        }
+        Err(error) => {
+            report.error("spec", error.to_string(), "every route of its peers is rejected until it is mended");
+            let name = format!("BGPFilter {}, which cannot be read", key.name).into();
+            let reject = vec![Term { name, matches: Vec::new(), actions: Vec::new(), verdict: Some(Verdict::Reject) }];
+            let both = PerFamily { ipv4: reject.clone(), ipv6: reject };
+            CompiledFilter { import: both.clone(), export: both }
+        }
+    }
 }
 
 /// The labels of a document; values that YAML read as booleans or numbers become text, as kubectl makes them.
