@@ -11,6 +11,8 @@ mod notification;
 mod open;
 pub mod pack;
 mod refresh;
+#[cfg(test)]
+mod tests;
 mod update;
 
 use bytes::Bytes;
