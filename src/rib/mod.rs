@@ -1,8 +1,37 @@
 //! Shard machine: Adj-RIB-In, decision, Loc-RIB, export, Adj-RIB-Out of a slice of the prefixes.
+//!
+//! ```text
+//! RouteBatch ─→ adj_rib_in ─import (rules, policy)─→ ┐                ┌→ groups ─export (rules, policy)─→ update_group ─Pull→ frames
+//! Sync of local routes ────────────────────────────→ ├ table: dirty ─→ decision
+//! kernel's words ─→ next_hop ─(dependants)─────────→ ┘                └→ loc_rib: pending ─PullFib→ changes
+//! ```
+//!
+//! Inputs only change tables and mark what is dirty; [`Shard::finish_round`] decides it once, however often it changed.
+//! What may touch a whole table (sweeps, reloads, fills of groups, queries) is a task of `walk`, done in steps between
+//! rounds: [`Shard::deadline`] is *now* as long as there is one.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
+mod adj_rib_in;
+mod attributes;
+mod decision;
 mod encode;
+mod explain;
+mod export;
+mod groups;
+mod import;
+mod loc_rib;
+mod next_hop;
+mod path;
+mod seeded;
+mod shard;
+mod stale;
+mod table;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 pub mod update_group;
+mod walk;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,6 +39,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ipnet::IpNet;
 use serde::Serialize;
+
+pub use shard::Shard;
 
 use crate::config::PeerConfig;
 use crate::fib::{FibChange, KernelEvent};

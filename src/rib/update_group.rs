@@ -108,6 +108,14 @@ impl UpdateGroup {
         self.members.remove(&peer);
     }
 
+    /// Moves members into a group of their own, which holds the same routes and knows what they have been told: their
+    /// export rules have changed while the session stays, and the new group is about to be offered other routes.
+    #[must_use]
+    pub fn split(&mut self, peers: &[PeerId]) -> Self {
+        let members = peers.iter().filter_map(|peer| self.members.remove_entry(peer)).collect();
+        Self { context: self.context.clone(), routes: self.routes.clone(), members, complete: self.complete, oversized: Vec::new() }
+    }
+
     /// The peer asked for the family again (R1): one walk, at the end of which the family is reported as ended once more.
     /// A request during a walk marks one follow-up walk, however often it comes (R4).
     pub fn refresh(&mut self, peer: PeerId, family: Family) {

@@ -1,0 +1,199 @@
+//! Adj-RIB-In: what each peer said, entered into the tables and taken out of them again.
+//!
+//! There is no table for each peer: a destination holds the paths of all of them, each with what was
+//! received and with what import made of it, refused ones included.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::RibConfig;
+use super::import::{Import, Judgement, next_hop_key};
+use super::loc_rib::{LocRib, NewPath, Shared};
+use super::next_hop::{Key, NextHopId, NextHops};
+use super::path::SourceId;
+use super::shard::PeerState;
+use super::stale::Epoch;
+use crate::origin::{LocalKey, LocalTarget};
+use crate::types::{AddressFamily, Attributes, NextHop, Nlri, PathId, PeerId};
+
+/// Paths that a peer may announce for one prefix with ADD-PATH; newer ones are ignored (X3).
+const PATHS_PER_PREFIX: usize = 64;
+
+/// Enters what a peer announces.
+pub(super) fn announce<A: AddressFamily>(
+    rib: &mut LocRib<A>,
+    shared: &mut Shared,
+    config: &RibConfig,
+    state: &mut PeerState,
+    attributes: &Arc<Attributes>,
+    items: &[Nlri<A::Prefix>],
+) {
+    let PeerState { facts, renewal, counts, .. } = state;
+    let (Some(renewal), Some(counts)) = (renewal.of_mut(A::FAMILY), counts.of_mut(A::FAMILY)) else { return };
+    let told = renewal.tell();
+    let received = shared.interner.intern(Arc::clone(attributes));
+    let next_hop = shared.facts.next_hops.track(next_hop_key(&facts.config, &received));
+    let interface = interface(&shared.facts.next_hops, next_hop);
+    let mut import = Import::new(config, facts, A::FAMILY, received, interface, &mut shared.interner);
+    let mut source: Option<(PathId, SourceId)> = None;
+    for item in items {
+        let id = match source {
+            Some((path_id, id)) if path_id == item.path_id => id,
+            _ => shared.facts.sources.of_peer(facts, item.path_id),
+        };
+        source = Some((item.path_id, id));
+        if item.path_id != PathId(0) && is_full(rib, shared, facts.peer, item, id) {
+            continue;
+        }
+        let judgement = import.judge(item.prefix.into(), &shared.facts.next_hops, &mut shared.interner);
+        rib.store(shared, item.prefix, id, NewPath { judgement, next_hop: Some(next_hop), told }, Some(counts));
+    }
+    shared.facts.next_hops.drop_unused(next_hop);
+}
+
+/// X3: the peer has as many paths for the prefix as it may.
+fn is_full<A: AddressFamily>(rib: &LocRib<A>, shared: &Shared, peer: PeerId, item: &Nlri<A::Prefix>, source: SourceId) -> bool {
+    let Some(destination) = rib.table.find(&item.prefix).and_then(|index| rib.table.get(index)) else { return false };
+    destination.paths.len() >= PATHS_PER_PREFIX
+        && destination.position(source).is_none()
+        && destination.paths.iter().filter(|path| shared.facts.sources.get(path.source).peer == Some(peer)).count() >= PATHS_PER_PREFIX
+}
+
+fn interface(next_hops: &NextHops, id: NextHopId) -> Option<Arc<str>> {
+    let gateway = next_hops.resolution(id).gateways().first()?;
+    next_hops.interface_name(gateway.interface).map(Arc::clone)
+}
+
+/// Removes what a peer withdraws; answers how many items there were.
+pub(super) fn withdraw<A: AddressFamily>(
+    rib: &mut LocRib<A>,
+    shared: &mut Shared,
+    state: Option<&mut PeerState>,
+    items: &[Nlri<A::Prefix>],
+) -> usize {
+    let Some(state) = state else { return 0 };
+    let PeerState { facts, counts, .. } = state;
+    let Some(counts) = counts.of_mut(A::FAMILY) else { return 0 };
+    for item in items {
+        let Some(source) = shared.facts.sources.find_peer(facts, item.path_id) else { continue };
+        let Some(index) = rib.table.find(&item.prefix) else { continue };
+        rib.remove(shared, index, source, Some(counts));
+    }
+    items.len()
+}
+
+/// Takes over what the node itself says of a prefix now.
+pub(super) fn local<A: AddressFamily>(rib: &mut LocRib<A>, shared: &mut Shared, key: LocalKey, prefix: A::Prefix) {
+    let source = shared.facts.sources.of_local(key.source);
+    let Some(route) = shared.facts.local.get(&key) else {
+        if let Some(index) = rib.table.find(&prefix) {
+            rib.remove(shared, index, source, None);
+        }
+        return;
+    };
+    let unspecified = match key.prefix {
+        IpNet::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpNet::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let (address, tracked) = match &route.target {
+        LocalTarget::Gateway(gateway) => (*gateway, Some(Key::new(NextHop::Global(*gateway), true))),
+        LocalTarget::Via(hops) => (hops.first().and_then(|hop| hop.gateway).unwrap_or(unspecified), None),
+        LocalTarget::Blackhole => (unspecified, None),
+    };
+    let attributes = shared.interner.intern(Arc::new(Attributes::originated(NextHop::Global(address))));
+    let judgement = Judgement { attributes, received: None, fault: None, preference: key.source.preference() };
+    let next_hop = tracked.map(|key| shared.facts.next_hops.track(key));
+    rib.store(shared, prefix, source, NewPath { judgement, next_hop, told: Epoch::default() }, None);
+    // Interfaces and metrics are not in the path: it may look the same and be another.
+    if let Some(index) = rib.table.find(&prefix) {
+        rib.touch(index);
+    }
+}
+
+/// Removes the paths of a peer that were last told before `older`.
+pub(super) fn sweep<A: AddressFamily>(
+    rib: &mut LocRib<A>,
+    shared: &mut Shared,
+    state: Option<&mut PeerState>,
+    peer: PeerId,
+    older: Epoch,
+    range: Range<u32>,
+) {
+    let Some(counts) = state.and_then(|state| state.counts.of_mut(A::FAMILY)) else { return };
+    for index in range {
+        while let Some(path) = rib.table.get(index).and_then(|destination| {
+            destination.paths.iter().find(|path| path.told < older && shared.facts.sources.get(path.source).peer == Some(peer))
+        }) {
+            let source = path.source;
+            rib.remove(shared, index, source, Some(counts));
+        }
+    }
+}
+
+/// Runs import again on the paths of a peer.
+pub(super) fn rejudge<A: AddressFamily>(
+    rib: &mut LocRib<A>,
+    shared: &mut Shared,
+    config: &RibConfig,
+    peers: &mut BTreeMap<PeerId, PeerState>,
+    peer: PeerId,
+    range: Range<u32>,
+) {
+    for index in range {
+        rejudge_one(rib, shared, config, peers, index, |of, _| of == peer);
+    }
+}
+
+/// Runs import again on those paths of a destination that `which` picks by peer and next hop.
+pub(super) fn rejudge_one<A: AddressFamily>(
+    rib: &mut LocRib<A>,
+    shared: &mut Shared,
+    config: &RibConfig,
+    peers: &mut BTreeMap<PeerId, PeerState>,
+    index: u32,
+    which: impl Fn(PeerId, Option<NextHopId>) -> bool,
+) {
+    let Some(destination) = rib.table.get(index) else { return };
+    let prefix = destination.prefix;
+    let picked: Vec<_> = destination
+        .paths
+        .iter()
+        .filter_map(|path| {
+            let peer = shared.facts.sources.get(path.source).peer.filter(|peer| which(*peer, path.next_hop))?;
+            Some((peer, path.source, Arc::clone(path.received()), path.told))
+        })
+        .collect();
+    for (peer, source, received, told) in picked {
+        let Some(PeerState { facts, counts, .. }) = peers.get_mut(&peer) else { continue };
+        let next_hop = shared.facts.next_hops.track(next_hop_key(&facts.config, &received));
+        let interface = interface(&shared.facts.next_hops, next_hop);
+        let mut import = Import::new(config, facts, A::FAMILY, received, interface, &mut shared.interner);
+        let judgement = import.judge(prefix.into(), &shared.facts.next_hops, &mut shared.interner);
+        rib.store(shared, prefix, source, NewPath { judgement, next_hop: Some(next_hop), told }, counts.of_mut(A::FAMILY));
+    }
+}
+
+/// Decides again the destinations that do depend on a next hop whose resolution has changed.
+pub(super) fn depend<A: AddressFamily>(
+    rib: &mut LocRib<A>,
+    shared: &mut Shared,
+    config: &RibConfig,
+    peers: &mut BTreeMap<PeerId, PeerState>,
+    id: NextHopId,
+    dependants: &[u32],
+) {
+    for &index in dependants {
+        let depends =
+            |index| rib.table.get(index).is_some_and(|destination| destination.paths.iter().any(|path| path.next_hop == Some(id)));
+        if depends(index) {
+            shared.facts.next_hops.keep(id, A::FAMILY, index);
+            // The name of the outgoing interface may be a condition of the import policy.
+            rejudge_one(rib, shared, config, peers, index, |_, next_hop| next_hop == Some(id));
+            rib.touch(index);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Attribute sets, each kept once: equal sets share one `Arc`, so equality below is equality of pointers.
+
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+
+use super::seeded::Seeded;
+use crate::types::Attributes;
+
+/// The attribute sets of a shard, by content. A set is hashed once, when it comes in.
+#[derive(Debug)]
+pub(super) struct Interner {
+    seeded: Seeded,
+    table: HashTable<u32>,
+    slots: Vec<Option<Slot>>,
+    free: Vec<u32>,
+    /// Where the sweep under way goes on.
+    cursor: usize,
+}
+
+#[derive(Debug)]
+struct Slot {
+    hash: u64,
+    attributes: Arc<Attributes>,
+}
+
+impl Interner {
+    /// Nothing yet.
+    pub(super) fn new(seed: u64) -> Self {
+        Self { seeded: Seeded::new(seed), table: HashTable::new(), slots: Vec::new(), free: Vec::new(), cursor: 0 }
+    }
+
+    /// The one `Arc` that stands for this content.
+    pub(super) fn intern(&mut self, attributes: Arc<Attributes>) -> Arc<Attributes> {
+        let hash = self.seeded.hash(&*attributes);
+        let slots = &self.slots;
+        let known = self.table.find(hash, |&index| {
+            slots.get(index as usize).and_then(Option::as_ref).is_some_and(|s| s.hash == hash && *s.attributes == *attributes)
+        });
+        if let Some(slot) = known.and_then(|&index| slots.get(index as usize)).and_then(Option::as_ref) {
+            return Arc::clone(&slot.attributes);
+        }
+        let slot = Some(Slot { hash, attributes: Arc::clone(&attributes) });
+        let index = match self.free.pop() {
+            Some(index) => {
+                if let Some(place) = self.slots.get_mut(index as usize) {
+                    *place = slot;
+                }
+                index
+            }
+            None => {
+                self.slots.push(slot);
+                self.slots.len() as u32 - 1
+            }
+        };
+        let slots = &self.slots;
+        self.table.insert_unique(hash, index, |&i| slots.get(i as usize).and_then(Option::as_ref).map_or(0, |s| s.hash));
+        attributes
+    }
+
+    /// Frees sets that nobody uses, looking at no more than `budget` of them; true when a whole turn is done.
+    pub(super) fn sweep(&mut self, budget: usize) -> bool {
+        let end = self.slots.len().min(self.cursor.saturating_add(budget));
+        for index in self.cursor..end {
+            let Some(place) = self.slots.get_mut(index) else { break };
+            let Some(slot) = place.take_if(|slot| Arc::strong_count(&slot.attributes) == 1) else { continue };
+            if let Ok(entry) = self.table.find_entry(slot.hash, |&i| i as usize == index) {
+                entry.remove();
+            }
+            self.free.push(index as u32);
+        }
+        self.cursor = end;
+        let done = end >= self.slots.len();
+        if done {
+            self.cursor = 0;
+            self.shrink();
+        }
+        done
+    }
+
+    /// How many sets there are.
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    fn shrink(&mut self) {
+        if self.table.is_empty() {
+            *self = Self { seeded: self.seeded.clone(), table: HashTable::new(), slots: Vec::new(), free: Vec::new(), cursor: 0 };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(med: u32) -> Arc<Attributes> {
+        Arc::new(Attributes { med: Some(med), ..Attributes::default() })
+    }
+
+    #[test]
+    fn equal_content_is_one_pointer() {
+        let mut interner = Interner::new(7);
+        let (a, b, c) = (interner.intern(set(1)), interner.intern(set(1)), interner.intern(set(2)));
+        assert!(Arc::ptr_eq(&a, &b));
+        assert!(!Arc::ptr_eq(&a, &c));
+        assert_eq!(interner.len(), 2);
+    }
+
+    #[test]
+    fn unused_sets_are_freed_in_steps_and_their_places_used_again() {
+        let mut interner = Interner::new(7);
+        let kept = interner.intern(set(0));
+        for med in 1..100 {
+            interner.intern(set(med));
+        }
+        let mut steps = 1;
+        while !interner.sweep(10) {
+            steps += 1;
+        }
+        assert_eq!((steps, interner.len()), (10, 1));
+        for med in 1..50 {
+            interner.intern(set(med));
+        }
+        assert_eq!((interner.len(), interner.slots.len()), (50, 100));
+        assert!(Arc::ptr_eq(&kept, &interner.intern(set(0))));
+        drop(kept);
+        assert!(interner.sweep(1000));
+        assert_eq!((interner.len(), interner.slots.capacity()), (0, 0));
+    }
+}

@@ -1,0 +1,399 @@
+//! Export: whether and how a path is advertised to the members of a group.
+//!
+//! ```text
+//! path → rules of the protocol (who may hear it; next hop, AS_PATH, reflection) → export policy → what only
+//!        the wire drops (LOCAL_PREF and reflection attributes towards another AS) → as sent
+//! ```
+//!
+//! As in BIRD, the protocol's changes come before the policy: a condition on the AS path sees our AS in front,
+//! and a prepended list stands in front of it. What differs between the members of a group (split horizon, a
+//! peer's own address as next hop) is applied inside the group.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::attributes::Interner;
+use super::next_hop::NextHops;
+use super::path::Source;
+use crate::config::NextHopMode;
+use crate::origin::{LocalRoute, LocalTarget};
+use crate::policy::{DEFAULT_LOCAL_PREF, Policy, RouteSource, Ruling, Subject, Verdict};
+use crate::session::SessionFacts;
+use crate::types::{
+    AsPath, Asn, Attributes, ClusterId, Community, ExtendedCommunity, Family, NextHop, PeerId, PerFamily, RouterId, SegmentKind, family_of,
+};
+use crate::wire;
+
+/// What a peer is to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// In another AS.
+    External,
+    /// In our AS, no client of our cluster.
+    Internal,
+    /// In our AS and a client of our cluster.
+    Client,
+}
+
+/// All that decides what a peer hears: peers with equal keys form one group.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct GroupKey {
+    /// What encoding depends on; what concerns receiving is made equal.
+    pub(super) context: wire::Context,
+    /// What the peers are to us.
+    pub(super) role: Role,
+    local_asn: Asn,
+    local: IpAddr,
+    local_link: Option<(std::net::Ipv6Addr, u32)>,
+    mode: NextHopMode,
+    cluster: ClusterId,
+    policies: PerFamily<Arc<Policy>>,
+}
+
+impl GroupKey {
+    /// The key of a session. `router_id` stands in for a cluster id that is not configured (E4).
+    pub(super) fn new(facts: &SessionFacts, router_id: RouterId) -> Self {
+        let config = &facts.config;
+        let role = match (config.is_ibgp(), config.reflector_client) {
+            (false, _) => Role::External,
+            (true, false) => Role::Internal,
+            (true, true) => Role::Client,
+        };
+        let context = wire::Context {
+            add_path_receive: PerFamily::default(),
+            enhanced_refresh: false,
+            receive_limit: 0,
+            peer_asn: Asn(0),
+            check_first_as: false,
+            allow_as_set: false,
+            ebgp: role == Role::External,
+            ..facts.context.clone()
+        };
+        Self {
+            context,
+            role,
+            local_asn: config.local_asn,
+            local: facts.local,
+            local_link: facts.local_link,
+            mode: config.next_hop_mode,
+            cluster: config.cluster_id.unwrap_or(ClusterId(router_id.0)),
+            policies: config.export.clone(),
+        }
+    }
+
+    /// The next hop that stands for us (N6, N8); none where we have no address that could.
+    fn own_next_hop(&self, family: Family, next_hops: &NextHops) -> Option<NextHop> {
+        let sibling = |v4| next_hops.sibling_address(self.local, v4).map(NextHop::Global);
+        match (family, self.local) {
+            (Family::IPV4_UNICAST, IpAddr::V4(_)) => Some(NextHop::Global(self.local)),
+            (Family::IPV4_UNICAST, IpAddr::V6(_)) if self.context.extended_next_hop => Some(self.own_v6(next_hops)),
+            (Family::IPV4_UNICAST, IpAddr::V6(_)) => sibling(true),
+            (Family::IPV6_UNICAST, IpAddr::V6(_)) => Some(self.own_v6(next_hops)),
+            (Family::IPV6_UNICAST, IpAddr::V4(_)) => sibling(false),
+            _ => None,
+        }
+    }
+
+    fn own_v6(&self, next_hops: &NextHops) -> NextHop {
+        match (self.local, self.local_link) {
+            (IpAddr::V6(local), Some((link_local, interface))) if local.is_unicast_link_local() => match next_hops.global_on(interface) {
+                Some(global) => NextHop::GlobalAndLinkLocal { global, link_local, interface },
+                None => NextHop::LinkLocal { address: link_local, interface },
+            },
+            _ => NextHop::Global(self.local),
+        }
+    }
+
+    /// Whether a message of this group can carry the next hop.
+    fn carries(&self, family: Family, next_hop: NextHop) -> bool {
+        match (family, next_hop.address()) {
+            (Family::IPV4_UNICAST, IpAddr::V6(_)) => self.context.extended_next_hop,
+            (Family::IPV6_UNICAST, IpAddr::V4(_)) => false,
+            _ => true,
+        }
+    }
+}
+
+/// A path as export sees it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate<'a> {
+    /// The prefix.
+    pub(super) prefix: IpNet,
+    /// After import policy; interned.
+    pub(super) attributes: &'a Arc<Attributes>,
+    /// Its source.
+    pub(super) source: &'a Source,
+    /// The local route, for those.
+    pub(super) local: Option<&'a LocalRoute>,
+    /// Name of the outgoing interface.
+    pub(super) interface: Option<&'a str>,
+    /// Preference between protocols.
+    pub(super) preference: u8,
+}
+
+/// Why a path is not advertised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Our restart is not over: routes of peers are held back (section 11 of the bar).
+    Recovery,
+    /// iBGP to iBGP, and neither is a client (E1, E4).
+    NotReflected,
+    /// NO_ADVERTISE (E5).
+    NoAdvertise,
+    /// NO_EXPORT or NO_EXPORT_SUBCONFED towards another AS (E5).
+    NoExport,
+    /// The next hop cannot be sent, and we have no address to stand in for it (N8).
+    NextHop,
+    /// The export policy.
+    Policy(Ruling),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Recovery => "held back until our own restart is over",
+            Self::NotReflected => "learned over iBGP, and neither side is a route reflector client",
+            Self::NoAdvertise => "carries NO_ADVERTISE",
+            Self::NoExport => "carries NO_EXPORT",
+            Self::NextHop => "no next hop that the peer could use: no address of the family on the session's interface",
+            Self::Policy(_) => "refused by export policy",
+        })
+    }
+}
+
+/// Export of one group.
+#[derive(Debug)]
+pub(super) struct Exporter {
+    key: GroupKey,
+    own: PerFamily<Option<NextHop>>,
+    memo: [Option<Memo>; Self::MEMO],
+    changed: Option<Arc<Attributes>>,
+}
+
+/// What the protocol makes of an attribute set of a source: the same for all its prefixes.
+#[derive(Debug)]
+struct Memo {
+    attributes: Arc<Attributes>,
+    source: (RouteSource, Option<PeerId>),
+    next_hop: NextHop,
+    before_policy: Arc<Attributes>,
+    as_sent: Arc<Attributes>,
+}
+
+impl Exporter {
+    const MEMO: usize = 8;
+
+    /// Export by this key.
+    pub(super) fn new(key: GroupKey, next_hops: &NextHops) -> Self {
+        let own = PerFamily::<()>::default().map(|family, ()| key.own_next_hop(family, next_hops));
+        Self { key, own, memo: Default::default(), changed: None }
+    }
+
+    /// The key.
+    pub(super) fn key(&self) -> &GroupKey {
+        &self.key
+    }
+
+    /// Looks again at our own addresses; true if another next hop stands for us now.
+    pub(super) fn renew(&mut self, next_hops: &NextHops) -> bool {
+        let own = PerFamily::<()>::default().map(|family, ()| self.key.own_next_hop(family, next_hops));
+        let changed = own != self.own;
+        if changed {
+            self.own = own;
+            self.forget();
+        }
+        changed
+    }
+
+    /// Drops what is remembered between the paths of a round, so that it keeps no attributes alive.
+    pub(super) fn forget(&mut self) {
+        self.memo = Default::default();
+        self.changed = None;
+    }
+
+    /// The attributes as sent to the group, interned, or why it is not told.
+    pub(super) fn export(&mut self, path: &Candidate<'_>, interner: &mut Interner) -> Result<Arc<Attributes>, Refusal> {
+        self.admit(path)?;
+        let memo = self.prepare(path, interner)?;
+        let prepared = self.memo.get(memo).and_then(Option::as_ref).ok_or(Refusal::NextHop)?;
+        let mut subject = self.subject(path, &prepared.before_policy);
+        let ruling = self.policy(path).apply(&mut subject);
+        if ruling.verdict == Verdict::Reject {
+            return Err(Refusal::Policy(ruling));
+        }
+        match subject.attributes {
+            Cow::Borrowed(_) => Ok(Arc::clone(&prepared.as_sent)),
+            Cow::Owned(changed) => {
+                self.well_known(&changed)?;
+                let sent = self.strip(changed);
+                Ok(match &self.changed {
+                    Some(last) if **last == sent => Arc::clone(last),
+                    _ => Arc::clone(self.changed.insert(interner.intern(Arc::new(sent)))),
+                })
+            }
+        }
+    }
+
+    /// The same, and why, in words.
+    pub(super) fn explain(&mut self, path: &Candidate<'_>, interner: &mut Interner) -> (Result<Arc<Attributes>, Refusal>, String) {
+        let result = self.export(path, interner);
+        let because = match &result {
+            Err(Refusal::Policy(ruling)) => self.policy(path).reason(ruling, &path.prefix),
+            Err(refusal) => refusal.to_string(),
+            Ok(_) => self.accepting_term(path, interner).unwrap_or_default(),
+        };
+        (result, because)
+    }
+
+    fn accepting_term(&mut self, path: &Candidate<'_>, interner: &mut Interner) -> Option<String> {
+        let memo = self.prepare(path, interner).ok()?;
+        let prepared = self.memo.get(memo)?.as_ref()?;
+        let ruling = self.policy(path).apply(&mut self.subject(path, &prepared.before_policy));
+        Some(self.policy(path).reason(&ruling, &path.prefix))
+    }
+
+    fn policy(&self, path: &Candidate<'_>) -> &Policy {
+        match path.prefix {
+            IpNet::V4(_) => &self.key.policies.ipv4,
+            IpNet::V6(_) => &self.key.policies.ipv6,
+        }
+    }
+
+    fn subject<'a>(&self, path: &Candidate<'a>, attributes: &'a Attributes) -> Subject<'a> {
+        Subject {
+            prefix: path.prefix,
+            source: path.source.kind,
+            interface: path.interface,
+            session_is_ebgp: self.key.role == Role::External,
+            metric: path.local.and_then(|local| local.metric),
+            preference: path.preference,
+            attributes: Cow::Borrowed(attributes),
+        }
+    }
+
+    fn admit(&self, path: &Candidate<'_>) -> Result<(), Refusal> {
+        if path.source.is_plain_ibgp() && self.key.role == Role::Internal {
+            return Err(Refusal::NotReflected);
+        }
+        self.well_known(path.attributes)
+    }
+
+    fn well_known(&self, attributes: &Attributes) -> Result<(), Refusal> {
+        let external = self.key.role == Role::External;
+        for community in &attributes.communities {
+            match *community {
+                Community::NO_ADVERTISE => return Err(Refusal::NoAdvertise),
+                Community::NO_EXPORT | Community::NO_EXPORT_SUBCONFED if external => return Err(Refusal::NoExport),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds or makes the memo of a path's attributes; its place.
+    fn prepare(&mut self, path: &Candidate<'_>, interner: &mut Interner) -> Result<usize, Refusal> {
+        let next_hop = self.next_hop(path)?;
+        let source = (path.source.kind, path.source.peer);
+        let place = (Arc::as_ptr(path.attributes).addr() >> 6) % Self::MEMO;
+        let known = |m: &Memo| Arc::ptr_eq(&m.attributes, path.attributes) && (m.source, m.next_hop) == (source, next_hop);
+        if self.memo.get(place).and_then(Option::as_ref).is_some_and(known) {
+            return Ok(place);
+        }
+        let before_policy = self.before_policy(path, next_hop, interner);
+        let as_sent = match self.strip(Attributes::clone(&before_policy)) {
+            same if same == *before_policy => Arc::clone(&before_policy),
+            other => interner.intern(Arc::new(other)),
+        };
+        if let Some(slot) = self.memo.get_mut(place) {
+            *slot = Some(Memo { attributes: Arc::clone(path.attributes), source, next_hop, before_policy, as_sent });
+        }
+        Ok(place)
+    }
+
+    fn before_policy(&self, path: &Candidate<'_>, next_hop: NextHop, interner: &mut Interner) -> Arc<Attributes> {
+        let mut out = Attributes { next_hop, ..Attributes::clone(path.attributes) };
+        match self.key.role {
+            Role::External => self.leave_as(path, &mut out),
+            Role::Internal | Role::Client if path.source.kind == RouteSource::Ibgp => {
+                out.originator_id.get_or_insert(path.source.identifier);
+                out.cluster_list = std::iter::once(self.key.cluster).chain(out.cluster_list).collect();
+            }
+            Role::Internal | Role::Client => {}
+        }
+        if out == **path.attributes { Arc::clone(path.attributes) } else { interner.intern(Arc::new(out)) }
+    }
+
+    /// E2: our AS in front; nothing that belongs inside an AS. A MED learned from one AS is not shown to another.
+    fn leave_as(&self, path: &Candidate<'_>, out: &mut Attributes) {
+        if path.source.kind.is_bgp() {
+            out.med = None;
+        }
+        let confederation = |kind| matches!(kind, SegmentKind::ConfedSequence | SegmentKind::ConfedSet);
+        if out.as_path.segments.iter().any(|segment| confederation(segment.kind)) {
+            let segments = out.as_path.segments.iter().filter(|segment| !confederation(segment.kind)).cloned();
+            out.as_path = AsPath { segments: segments.collect() };
+        }
+        out.as_path = out.as_path.prepend(&[self.key.local_asn]);
+        if !out.extended_communities.iter().all(|community| community.is_transitive()) {
+            out.extended_communities = out.extended_communities.iter().copied().filter(|c: &ExtendedCommunity| c.is_transitive()).collect();
+        }
+        if !out.ipv6_extended_communities.iter().all(|community| community.is_transitive()) {
+            out.ipv6_extended_communities = out.ipv6_extended_communities.iter().copied().filter(|c| c.is_transitive()).collect();
+        }
+    }
+
+    /// Calico's rule of next hops. Routes of our own: ourselves, unless they have one gateway and the session
+    /// is iBGP or keeps next hops. Learned routes: kept on iBGP and where next hops are kept, else ourselves.
+    fn next_hop(&self, path: &Candidate<'_>) -> Result<NextHop, Refusal> {
+        let family = family_of(&path.prefix);
+        let own = self.own.of(family).copied().flatten();
+        let keeps = match self.key.mode {
+            NextHopMode::SelfAddress => false,
+            NextHopMode::Keep => true,
+            NextHopMode::Auto => self.key.role != Role::External,
+        };
+        let theirs = match path.local {
+            Some(local) => gateway(local).map(NextHop::Global),
+            None => passed_on(path.attributes.next_hop),
+        };
+        let kept = theirs.filter(|next_hop| keeps && self.key.carries(family, *next_hop));
+        kept.or(own).ok_or(Refusal::NextHop)
+    }
+
+    /// What the wire to this group does not carry, or must.
+    fn strip(&self, mut attributes: Attributes) -> Attributes {
+        if self.key.role == Role::External {
+            attributes.local_pref = None;
+            attributes.originator_id = None;
+            attributes.cluster_list = Box::default();
+        } else {
+            attributes.local_pref.get_or_insert(DEFAULT_LOCAL_PREF);
+        }
+        attributes
+    }
+}
+
+/// The only gateway of a local route.
+fn gateway(local: &LocalRoute) -> Option<IpAddr> {
+    match &local.target {
+        LocalTarget::Via(hops) => match hops.as_slice() {
+            [hop] => hop.gateway,
+            _ => None,
+        },
+        LocalTarget::Gateway(gateway) => Some(*gateway),
+        LocalTarget::Blackhole => None,
+    }
+}
+
+/// A link-local address means nothing on another link (N3).
+fn passed_on(next_hop: NextHop) -> Option<NextHop> {
+    match next_hop {
+        NextHop::Global(_) => Some(next_hop),
+        NextHop::GlobalAndLinkLocal { global, .. } => Some(NextHop::Global(global.into())),
+        NextHop::LinkLocal { .. } => None,
+    }
+}

@@ -1,0 +1,563 @@
+//! Shard: the machine. Inputs change Adj-RIB-In and the facts it is judged by; a round then decides what
+//! became dirty, tells the groups, and answers who asked.
+//!
+//! One round, [`Shard::finish_round`]: next hops and groups that have changed → a bounded step of walks →
+//! decision of the dirty destinations → flush of the groups → open pulls → counters.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+
+use super::adj_rib_in;
+use super::attributes::Interner;
+use super::explain::{self, Filter, View};
+use super::export::GroupKey;
+use super::groups::{GroupId, Groups};
+use super::loc_rib::{Facts, LocRib, Shared};
+use super::next_hop::NextHops;
+use super::path::Sources;
+use super::stale::{Renewal, Told};
+use super::update_group::Receiver;
+use super::walk::{ROUND, STEP, Task, Work};
+use super::{Answer, Input, Output, Query, RibConfig};
+use crate::config::PeerConfig;
+use crate::fib::KernelEvent;
+use crate::origin::{LocalKey, LocalRoute};
+use crate::session::{PrefixCounts, RouteBatch, RouteChange, SessionFacts};
+use crate::types::{Attributes, Family, Ipv4Unicast, Ipv6Unicast, NlriList, Outbox, PeerId, PerFamily, QueryId, ShardId, Sync};
+
+/// A slice of the prefixes: everything between a decoded UPDATE and an encoded one.
+#[derive(Debug)]
+pub struct Shard {
+    id: ShardId,
+    config: Arc<RibConfig>,
+    now: Option<Instant>,
+    shared: Shared,
+    peers: BTreeMap<PeerId, PeerState>,
+    ipv4: LocRib<Ipv4Unicast>,
+    ipv6: LocRib<Ipv6Unicast>,
+    work: Work,
+    pulls: BTreeMap<PeerId, usize>,
+    fib_credit: Option<usize>,
+    counted: BTreeSet<PeerId>,
+    regroup: BTreeSet<GroupId>,
+    releases: usize,
+    sweep_due: Option<Instant>,
+}
+
+/// A peer that is up, or that has left paths behind.
+#[derive(Debug)]
+pub(super) struct PeerState {
+    /// Of its last session, with the configuration of now.
+    pub(super) facts: Arc<SessionFacts>,
+    /// How far it has told its tables.
+    pub(super) renewal: PerFamily<Renewal>,
+    /// Who it hears with; none while the session is down.
+    pub(super) group: Option<GroupId>,
+    /// What it has told, and what of that was let in.
+    pub(super) counts: PerFamily<PrefixCounts>,
+    reported: PerFamily<PrefixCounts>,
+}
+
+impl PeerState {
+    /// Whether it has left paths behind.
+    fn has_paths(&self) -> bool {
+        self.counts.iter().any(|(_, counts)| counts.received > 0)
+    }
+}
+
+impl Shard {
+    /// An empty shard. `seed` keys its hash tables. It holds back routes learned from peers until
+    /// [`Input::RecoveryDone`].
+    pub fn new(id: ShardId, seed: u64, config: Arc<RibConfig>) -> Self {
+        let facts = Facts {
+            sources: Sources::default(),
+            next_hops: NextHops::new(config.protocol),
+            local: Told::new(),
+            max_paths: config.max_paths.max(1),
+        };
+        Self {
+            id,
+            config,
+            now: None,
+            shared: Shared { interner: Interner::new(seed), facts, groups: Groups::default() },
+            peers: BTreeMap::new(),
+            ipv4: LocRib::new(seed),
+            ipv6: LocRib::new(seed),
+            work: Work::default(),
+            pulls: BTreeMap::new(),
+            fib_credit: None,
+            counted: BTreeSet::new(),
+            regroup: BTreeSet::new(),
+            releases: 0,
+            sweep_due: None,
+        }
+    }
+
+    /// Which shard this is.
+    pub fn id(&self) -> ShardId {
+        self.id
+    }
+
+    /// Takes one input. What it leads to is said by the [`Shard::finish_round`] that must follow, after
+    /// this input or after several.
+    pub fn handle(&mut self, now: Instant, input: Input, _out: &mut Outbox<Output>) {
+        self.now = Some(now);
+        match input {
+            Input::Configure(config) => self.configure(config),
+            Input::PeerUp(facts) => self.peer_up(facts),
+            Input::PeerDown { peer, keep } => self.peer_down(peer, keep),
+            Input::PeerReload { peer, config } => self.peer_reload(peer, config),
+            Input::Routes(batch) => self.routes(batch),
+            Input::SweepStale { peer, family } => self.settle(peer, family),
+            Input::RefreshRequested { peer, family } => {
+                let group = self.peers.get(&peer).and_then(|state| state.group);
+                if let Some(group) = group.and_then(|id| self.shared.groups.get_mut(id)) {
+                    group.out.refresh(peer, family);
+                }
+            }
+            Input::Local(word) => self.local(word),
+            Input::Kernel(event) => self.kernel(event),
+            Input::RecoveryDone => self.recovery_done(),
+            Input::Pull { peer, credit } => {
+                self.pulls.insert(peer, credit);
+            }
+            Input::PullFib { credit } => self.fib_credit = Some(credit),
+            Input::Query(id, query) => self.work.add(Task::Answer { id, query, family: Family::IPV4_UNICAST }),
+        }
+    }
+
+    /// When [`Shard::on_deadline`] wants to be called: at once while there is work left, else when unused memory is due.
+    pub fn deadline(&self) -> Option<Instant> {
+        if self.work.is_empty() { self.sweep_due } else { self.now }
+    }
+
+    /// Goes on with bounded work: a round without input.
+    pub fn on_deadline(&mut self, now: Instant, out: &mut Outbox<Output>) {
+        self.finish_round(now, out);
+    }
+
+    /// Ends a round: decides what has changed since the last one and says what follows from it.
+    pub fn finish_round(&mut self, now: Instant, out: &mut Outbox<Output>) {
+        self.now = Some(now);
+        self.follow_kernel();
+        self.follow_reloads();
+        self.schedule_memory(now);
+        self.walk(out);
+        self.ipv4.decide(&mut self.shared);
+        self.ipv6.decide(&mut self.shared);
+        let whole = self.shared.groups.is_recovered() && self.shared.facts.local.is_synced();
+        self.shared.groups.flush(whole);
+        self.answer_pulls(out);
+        self.answer_fib(out);
+        self.report_counts(out);
+        self.shared.facts.sources.finish_round();
+    }
+
+    fn configure(&mut self, config: Arc<RibConfig>) {
+        let old = std::mem::replace(&mut self.config, config);
+        self.shared.facts.next_hops.set_protocol(self.config.protocol);
+        self.shared.facts.max_paths = self.config.max_paths.max(1);
+        if *old == *self.config {
+            return;
+        }
+        for table in [(0..self.ipv4.table.end(), true), (0..self.ipv6.table.end(), false)] {
+            // Rare, and the whole result may differ: decided in one round.
+            let (indexes, v4) = table;
+            for index in indexes {
+                if v4 { self.ipv4.touch(index) } else { self.ipv6.touch(index) }
+            }
+        }
+        let peers: Vec<PeerId> = self.peers.keys().copied().collect();
+        for peer in peers {
+            self.rejudge(peer);
+            self.rekey(peer);
+        }
+    }
+
+    fn peer_up(&mut self, facts: Arc<SessionFacts>) {
+        let peer = facts.peer;
+        self.leave_group(peer);
+        let renewed = self.shared.facts.sources.renew(&facts);
+        let old = self.peers.remove(&peer);
+        let judged_anew = renewed || old.as_ref().is_some_and(|old| is_judged_by_another(&old.facts.config, &facts.config));
+        let (renewal, counts, reported) = old.map(|old| (old.renewal, old.counts, old.reported)).unwrap_or_default();
+        let receiver = Receiver { peer, address: facts.remote, identifier: facts.identifier };
+        let key = GroupKey::new(&facts, self.config.router_id);
+        let families = facts.context.families;
+        let (group, new) = self.shared.groups.join(key, receiver, &self.shared.facts.next_hops);
+        self.peers.insert(peer, PeerState { facts, renewal, group: Some(group), counts, reported });
+        for family in Family::ALL {
+            if new {
+                self.work.add(Task::Export { group, family });
+            }
+            if !families.has(family) {
+                self.settle(peer, family);
+            }
+        }
+        if judged_anew {
+            self.rejudge(peer);
+        }
+        self.counted.insert(peer);
+    }
+
+    fn peer_down(&mut self, peer: PeerId, keep: PerFamily<bool>) {
+        self.leave_group(peer);
+        self.pulls.remove(&peer);
+        let Some(state) = self.peers.get_mut(&peer) else { return };
+        for family in Family::ALL {
+            let Some(renewal) = state.renewal.of_mut(family) else { continue };
+            let older = if keep.has(family) { renewal.lose() } else { Some(renewal.forget()) };
+            if let Some(older) = older {
+                self.work.add(Task::Sweep { peer, family, older });
+            }
+        }
+        self.counted.insert(peer);
+    }
+
+    fn peer_reload(&mut self, peer: PeerId, config: Arc<PeerConfig>) {
+        let Some(state) = self.peers.get_mut(&peer) else { return };
+        let judged_anew = is_judged_by_another(&state.facts.config, &config);
+        state.facts = Arc::new(SessionFacts { config, ..SessionFacts::clone(&state.facts) });
+        self.shared.facts.sources.renew(&state.facts);
+        if judged_anew {
+            self.rejudge(peer);
+        }
+        self.rekey(peer);
+    }
+
+    fn rejudge(&mut self, peer: PeerId) {
+        for family in Family::ALL {
+            self.work.add(Task::Rejudge { peer, family });
+        }
+    }
+
+    fn rekey(&mut self, peer: PeerId) {
+        self.regroup.extend(self.peers.get(&peer).and_then(|state| state.group));
+    }
+
+    fn leave_group(&mut self, peer: PeerId) {
+        if let Some(group) = self.peers.get_mut(&peer).and_then(|state| state.group.take()) {
+            self.shared.groups.leave(group, peer);
+        }
+    }
+
+    /// Nobody waits for stale paths any longer.
+    fn settle(&mut self, peer: PeerId, family: Family) {
+        let renewal = self.peers.get_mut(&peer).and_then(|state| state.renewal.of_mut(family));
+        if let Some(older) = renewal.and_then(Renewal::settle) {
+            self.work.add(Task::Sweep { peer, family, older });
+        }
+    }
+
+    fn routes(&mut self, batch: RouteBatch) {
+        let peer = batch.peer;
+        if self.peers.get(&peer).is_none_or(|state| state.group.is_none()) {
+            return;
+        }
+        self.counted.insert(peer);
+        for change in batch.changes {
+            match change {
+                RouteChange::Announce(attributes, list) => self.announce(peer, &attributes, &list),
+                RouteChange::Withdraw(NlriList::Ipv4(items)) => {
+                    self.releases += adj_rib_in::withdraw(&mut self.ipv4, &mut self.shared, self.peers.get_mut(&peer), &items);
+                }
+                RouteChange::Withdraw(NlriList::Ipv6(items)) => {
+                    self.releases += adj_rib_in::withdraw(&mut self.ipv6, &mut self.shared, self.peers.get_mut(&peer), &items);
+                }
+                RouteChange::EndOfRib(family) => self.settle(peer, family),
+                RouteChange::RefreshBegin(family) => {
+                    if let Some(renewal) = self.peers.get_mut(&peer).and_then(|state| state.renewal.of_mut(family)) {
+                        renewal.begin();
+                    }
+                }
+                RouteChange::RefreshEnd(family) => {
+                    let renewal = self.peers.get_mut(&peer).and_then(|state| state.renewal.of_mut(family));
+                    if let Some(older) = renewal.and_then(Renewal::end) {
+                        self.work.add(Task::Sweep { peer, family, older });
+                    }
+                }
+            }
+        }
+    }
+
+    fn announce(&mut self, peer: PeerId, attributes: &Arc<Attributes>, list: &NlriList) {
+        let Some(state) = self.peers.get_mut(&peer).filter(|_| !list.is_empty()) else { return };
+        self.releases += list.len();
+        match list {
+            NlriList::Ipv4(items) => adj_rib_in::announce(&mut self.ipv4, &mut self.shared, &self.config, state, attributes, items),
+            NlriList::Ipv6(items) => adj_rib_in::announce(&mut self.ipv6, &mut self.shared, &self.config, state, attributes, items),
+        }
+    }
+
+    fn local(&mut self, word: Sync<LocalKey, LocalRoute>) {
+        let mut changed = Vec::new();
+        self.shared.facts.local.apply(word, |key, _| changed.push(*key));
+        for key in changed {
+            match key.prefix {
+                IpNet::V4(prefix) => adj_rib_in::local(&mut self.ipv4, &mut self.shared, key, prefix),
+                IpNet::V6(prefix) => adj_rib_in::local(&mut self.ipv6, &mut self.shared, key, prefix),
+            }
+        }
+    }
+
+    fn kernel(&mut self, event: KernelEvent) {
+        self.shared.facts.next_hops.hear(event);
+    }
+
+    fn recovery_done(&mut self) {
+        if !self.shared.groups.is_recovered() {
+            self.shared.groups.set_recovered();
+            self.refill(self.shared.groups.ids());
+        }
+    }
+
+    fn refill(&mut self, groups: impl IntoIterator<Item = GroupId>) {
+        for group in groups {
+            for family in Family::ALL {
+                self.work.add(Task::Export { group, family });
+            }
+        }
+    }
+
+    /// What the kernel's words of this round mean for next hops, own prefixes and our own address.
+    fn follow_kernel(&mut self) {
+        let next_hops = &mut self.shared.facts.next_hops;
+        for id in next_hops.reexamine() {
+            let PerFamily { ipv4, ipv6 } = next_hops.take_dependants(id);
+            for (family, dependants) in [(Family::IPV4_UNICAST, ipv4), (Family::IPV6_UNICAST, ipv6)] {
+                if !dependants.is_empty() {
+                    self.work.add_first(Task::NextHop { id, family, dependants });
+                }
+            }
+        }
+        let own = next_hops.take_own_changes();
+        if own.is_empty() {
+            return;
+        }
+        for prefix in own {
+            match prefix {
+                IpNet::V4(prefix) => {
+                    if let Some(index) = self.ipv4.table.find(&prefix) {
+                        adj_rib_in::rejudge_one(&mut self.ipv4, &mut self.shared, &self.config, &mut self.peers, index, |_, _| true);
+                    }
+                }
+                IpNet::V6(prefix) => {
+                    if let Some(index) = self.ipv6.table.find(&prefix) {
+                        adj_rib_in::rejudge_one(&mut self.ipv6, &mut self.shared, &self.config, &mut self.peers, index, |_, _| true);
+                    }
+                }
+            }
+        }
+        let groups = self.shared.groups.renew_own_next_hops(&self.shared.facts.next_hops);
+        self.refill(groups);
+    }
+
+    /// Peers whose configuration changed in place may belong elsewhere now.
+    fn follow_reloads(&mut self) {
+        for group in std::mem::take(&mut self.regroup) {
+            let members = self.peers.iter().filter(|(_, state)| state.group == Some(group));
+            let keys = members.map(|(peer, state)| (*peer, GroupKey::new(&state.facts, self.config.router_id))).collect();
+            let again = self.shared.groups.regroup(group, &keys, &self.shared.facts.next_hops);
+            for (group, peers) in &again {
+                for peer in peers {
+                    if let Some(state) = self.peers.get_mut(peer) {
+                        state.group = Some(*group);
+                    }
+                }
+            }
+            self.refill(again.into_iter().map(|(group, _)| group));
+        }
+    }
+
+    /// Attribute sets are freed in walks: soon after much has changed, else now and then.
+    fn schedule_memory(&mut self, now: Instant) {
+        if self.sweep_due.is_some_and(|due| due <= now) {
+            self.sweep_due = None;
+            self.releases = 0;
+            self.work.add(Task::Attributes);
+        }
+        if self.releases > 0 {
+            let soon = self.releases > self.shared.interner.len() / 4;
+            let due = now + Duration::from_secs(if soon { 1 } else { 30 });
+            self.sweep_due = Some(self.sweep_due.map_or(due, |other| other.min(due)));
+        }
+    }
+
+    fn walk(&mut self, out: &mut Outbox<Output>) {
+        let mut left = ROUND;
+        while left > 0 {
+            let Some((task, cursor)) = self.work.next() else { return };
+            left = left.saturating_sub(STEP);
+            if let Some((task, cursor)) = self.step(task, cursor, out) {
+                self.work.put_back(task, cursor);
+            }
+        }
+    }
+
+    /// One step of a task from `cursor` on; the task and where it goes on, if it is not done.
+    fn step(&mut self, task: Task, cursor: u32, out: &mut Outbox<Output>) -> Option<(Task, u32)> {
+        let end = cursor + STEP;
+        let Self { shared, config, peers, ipv4, ipv6, .. } = self;
+        let range = cursor..end;
+        match task {
+            Task::Sweep { peer, family: Family::IPV4_UNICAST, older } => {
+                adj_rib_in::sweep(ipv4, shared, peers.get_mut(&peer), peer, older, range)
+            }
+            Task::Sweep { peer, older, .. } => adj_rib_in::sweep(ipv6, shared, peers.get_mut(&peer), peer, older, range),
+            Task::Rejudge { peer, family: Family::IPV4_UNICAST } => adj_rib_in::rejudge(ipv4, shared, config, peers, peer, range),
+            Task::Rejudge { peer, .. } => adj_rib_in::rejudge(ipv6, shared, config, peers, peer, range),
+            Task::Export { group, family: Family::IPV4_UNICAST } => (range).for_each(|index| ipv4.offer_to(shared, index, group)),
+            Task::Export { group, .. } => (range).for_each(|index| ipv6.offer_to(shared, index, group)),
+            Task::NextHop { id, family: Family::IPV4_UNICAST, ref dependants } => {
+                adj_rib_in::depend(ipv4, shared, config, peers, id, slice(dependants, cursor, end));
+            }
+            Task::NextHop { id, ref dependants, .. } => adj_rib_in::depend(ipv6, shared, config, peers, id, slice(dependants, cursor, end)),
+            Task::Attributes => return (!shared.interner.sweep(STEP as usize)).then_some((task, 0)),
+            Task::Answer { id, query, family } => return self.answer(id, query, family, cursor, end, out),
+        }
+        self.after_step(task, end)
+    }
+
+    fn after_step(&mut self, task: Task, end: u32) -> Option<(Task, u32)> {
+        let table_end = |family| if family == Family::IPV4_UNICAST { self.ipv4.table.end() } else { self.ipv6.table.end() };
+        let done = match &task {
+            Task::Sweep { family, .. } | Task::Rejudge { family, .. } | Task::Export { family, .. } => end >= table_end(*family),
+            Task::NextHop { dependants, .. } => end as usize >= dependants.len(),
+            Task::Attributes | Task::Answer { .. } => true,
+        };
+        match &task {
+            Task::Sweep { peer, .. } | Task::Rejudge { peer, .. } => {
+                self.counted.insert(*peer);
+                self.releases += STEP as usize;
+            }
+            Task::Export { group, family } if done => self.shared.groups.fill_done(*group, *family),
+            _ => {}
+        }
+        (!done).then_some((task, end))
+    }
+
+    /// One step of the answer to a question.
+    fn answer(
+        &mut self,
+        id: QueryId,
+        query: Query,
+        family: Family,
+        cursor: u32,
+        end: u32,
+        out: &mut Outbox<Output>,
+    ) -> Option<(Task, u32)> {
+        let filter = match &query {
+            Query::Explain(prefix) => {
+                let rows = self.explain(*prefix);
+                out.push(Output::Answer { query: id, rows, done: true });
+                return None;
+            }
+            Query::Routes { prefix, longer, family, received, advertised } => {
+                Filter { prefix: *prefix, longer: *longer, family: *family, received: *received, advertised: *advertised }
+            }
+        };
+        let mut rows = Vec::new();
+        let more = match family {
+            Family::IPV4_UNICAST => self.view().rows(&self.ipv4, &filter, cursor, end, &mut rows),
+            _ => self.view().rows(&self.ipv6, &filter, cursor, end, &mut rows),
+        };
+        let next = match family {
+            _ if more => Some((family, end)),
+            Family::IPV4_UNICAST => Some((Family::IPV6_UNICAST, 0)),
+            _ => None,
+        };
+        if next.is_none() || !rows.is_empty() {
+            out.push(Output::Answer { query: id, rows: Answer::Routes(rows), done: next.is_none() });
+        }
+        next.map(|(family, cursor)| (Task::Answer { id, query, family }, cursor))
+    }
+
+    fn explain(&mut self, prefix: IpNet) -> Answer {
+        let found = match prefix {
+            IpNet::V4(prefix) => self.ipv4.table.find(&prefix),
+            IpNet::V6(prefix) => self.ipv6.table.find(&prefix),
+        };
+        let Some(index) = found else { return Answer::Explain(Vec::new(), Vec::new()) };
+        let candidates = match prefix {
+            IpNet::V4(_) => self.ipv4.table.get(index).map(|destination| self.view().candidates::<Ipv4Unicast>(destination)),
+            IpNet::V6(_) => self.ipv6.table.get(index).map(|destination| self.view().candidates::<Ipv6Unicast>(destination)),
+        };
+        let told = match prefix {
+            IpNet::V4(_) => explain::advertisements(&self.ipv4, &mut self.shared, &self.peers, index),
+            IpNet::V6(_) => explain::advertisements(&self.ipv6, &mut self.shared, &self.peers, index),
+        };
+        Answer::Explain(candidates.unwrap_or_default(), told)
+    }
+
+    fn view(&self) -> View<'_> {
+        View { config: &self.config, facts: &self.shared.facts, groups: &self.shared.groups, peers: &self.peers }
+    }
+
+    fn answer_pulls(&mut self, out: &mut Outbox<Output>) {
+        let Self { peers, shared, pulls, counted, .. } = self;
+        pulls.retain(|peer, credit| {
+            let Some(state) = peers.get(peer) else { return false };
+            let Some(group) = state.group.and_then(|id| shared.groups.get_mut(id)) else { return false };
+            if !group.out.has_output(*peer) {
+                return true;
+            }
+            let (mut frames, mut ended) = (Vec::new(), Vec::new());
+            group.out.pull(*peer, *credit, &mut frames, &mut ended);
+            let nothing = frames.is_empty() && ended.is_empty();
+            if !nothing {
+                counted.insert(*peer);
+                out.push(Output::Frames { peer: *peer, connection: state.facts.connection, frames, ended });
+            }
+            nothing
+        });
+    }
+
+    fn answer_fib(&mut self, out: &mut Outbox<Output>) {
+        let Some(credit) = self.fib_credit.filter(|_| self.ipv4.has_fib_changes() || self.ipv6.has_fib_changes()) else { return };
+        let mut changes = Vec::new();
+        self.ipv4.pull_fib(&self.shared.facts, credit, &mut changes);
+        self.ipv6.pull_fib(&self.shared.facts, credit, &mut changes);
+        if !changes.is_empty() {
+            self.fib_credit = None;
+            out.push(Output::FibChanges(changes));
+        }
+    }
+
+    fn report_counts(&mut self, out: &mut Outbox<Output>) {
+        for peer in std::mem::take(&mut self.counted) {
+            let Some(state) = self.peers.get_mut(&peer) else { continue };
+            let group = state.group.and_then(|id| self.shared.groups.get(id));
+            let advertised = |family| group.map_or(0, |group| group.out.advertised_count(peer, family) as u64);
+            let counts = state.counts.map(|family, counts| PrefixCounts { advertised: advertised(family), ..counts });
+            if counts != std::mem::replace(&mut state.reported, counts) {
+                out.push(Output::Counts { peer, counts });
+            }
+            // A peer that is down and whose last path is gone is forgotten, with what was still to be swept.
+            if state.group.is_none() && !state.has_paths() {
+                self.peers.remove(&peer);
+                self.work.retain(|task| !matches!(task, Task::Sweep { peer: p, .. } | Task::Rejudge { peer: p, .. } if *p == peer));
+            }
+        }
+    }
+}
+
+/// Whether paths of a peer have to be judged again.
+fn is_judged_by_another(old: &PeerConfig, new: &PeerConfig) -> bool {
+    let judge = |config: &PeerConfig| (config.allow_local_as, config.ttl, config.cluster_id, config.is_ibgp());
+    judge(old) != judge(new) || old.import != new.import
+}
+
+fn slice(list: &[u32], cursor: u32, end: u32) -> &[u32] {
+    list.get(cursor as usize..list.len().min(end as usize)).unwrap_or_default()
+}
+
+#[cfg(test)]
+impl Shard {
+    /// The peers that are up.
+    pub(super) fn up(&self) -> Vec<PeerId> {
+        self.peers.iter().filter(|(_, state)| state.group.is_some()).map(|(peer, _)| *peer).collect()
+    }
+}

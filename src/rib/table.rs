@@ -1,0 +1,173 @@
+//! Table: the destinations of one family. An exact map from prefix to index, and walks by index.
+
+use hashbrown::HashTable;
+use smallvec::SmallVec;
+
+use super::path::{Path, SourceId};
+use super::seeded::Seeded;
+use crate::types::AddressFamily;
+
+/// A prefix and its candidates.
+#[derive(Debug)]
+pub(super) struct Destination<P> {
+    /// The prefix.
+    pub(super) prefix: P,
+    /// At most one of each source; the best is the first, once decided.
+    pub(super) paths: SmallVec<[Path; 1]>,
+    /// The first path is the best.
+    pub(super) has_best: bool,
+    /// See [`Mark`].
+    marks: u8,
+}
+
+/// What is to be done about a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Mark {
+    /// It is in the list of those to decide.
+    Dirty = 1,
+    /// A path that was chosen has changed, so the result is another even if the same path wins.
+    Touched = 2,
+    /// It is in the list of those that the FibSyncer is to hear of.
+    FibDue = 4,
+    /// The FibSyncer holds a route for it.
+    FibTold = 8,
+}
+
+impl<P> Destination<P> {
+    /// Whether the mark is set.
+    pub(super) fn has(&self, mark: Mark) -> bool {
+        self.marks & mark as u8 != 0
+    }
+
+    /// Sets or clears the mark; answers whether it was set.
+    pub(super) fn set(&mut self, mark: Mark, on: bool) -> bool {
+        let was = self.has(mark);
+        self.marks = if on { self.marks | mark as u8 } else { self.marks & !(mark as u8) };
+        was
+    }
+
+    /// The best path.
+    pub(super) fn best(&self) -> Option<&Path> {
+        self.paths.first().filter(|_| self.has_best)
+    }
+
+    /// Index of the path of a source.
+    pub(super) fn position(&self, source: SourceId) -> Option<usize> {
+        self.paths.iter().position(|path| path.source == source)
+    }
+
+    /// Nobody needs the entry any more.
+    fn is_vacant(&self) -> bool {
+        self.paths.is_empty() && self.marks & (Mark::Dirty as u8 | Mark::FibDue as u8 | Mark::FibTold as u8) == 0
+    }
+}
+
+/// The destinations of one family. An index stays with its prefix until [`Table::release`] finds it unused.
+#[derive(Debug)]
+pub(super) struct Table<A: AddressFamily> {
+    seeded: Seeded,
+    map: HashTable<u32>,
+    slots: Vec<Option<Destination<A::Prefix>>>,
+    free: Vec<u32>,
+}
+
+impl<A: AddressFamily> Table<A> {
+    /// An empty table.
+    pub(super) fn new(seed: u64) -> Self {
+        Self { seeded: Seeded::new(seed), map: HashTable::new(), slots: Vec::new(), free: Vec::new() }
+    }
+
+    /// One more than the greatest index in use.
+    pub(super) fn end(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
+    /// The index of a prefix.
+    pub(super) fn find(&self, prefix: &A::Prefix) -> Option<u32> {
+        self.map.find(self.seeded.hash(prefix), |&i| self.get(i).is_some_and(|d| d.prefix == *prefix)).copied()
+    }
+
+    /// The index of a prefix, which is entered if it is new.
+    pub(super) fn enter(&mut self, prefix: A::Prefix) -> u32 {
+        let hash = self.seeded.hash(&prefix);
+        let slots = &self.slots;
+        let known = self.map.find(hash, |&i| slots.get(i as usize).and_then(Option::as_ref).is_some_and(|d| d.prefix == prefix));
+        if let Some(index) = known {
+            return *index;
+        }
+        let destination = Some(Destination { prefix, paths: SmallVec::new(), has_best: false, marks: 0 });
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.slots[index as usize] = destination;
+                index
+            }
+            None => {
+                self.slots.push(destination);
+                self.slots.len() as u32 - 1
+            }
+        };
+        let (slots, seeded) = (&self.slots, &self.seeded);
+        let rehash = |i: &u32| slots.get(*i as usize).and_then(Option::as_ref).map_or(0, |d| seeded.hash(&d.prefix));
+        self.map.insert_unique(hash, index, rehash);
+        index
+    }
+
+    /// The destination of an index.
+    pub(super) fn get(&self, index: u32) -> Option<&Destination<A::Prefix>> {
+        self.slots.get(index as usize)?.as_ref()
+    }
+
+    /// The destination of an index, to change.
+    pub(super) fn get_mut(&mut self, index: u32) -> Option<&mut Destination<A::Prefix>> {
+        self.slots.get_mut(index as usize)?.as_mut()
+    }
+
+    /// Frees the index if the destination has no path and no mark.
+    pub(super) fn release(&mut self, index: u32) {
+        let Some(slot) = self.slots.get_mut(index as usize) else { return };
+        let Some(destination) = slot.take_if(|d| d.is_vacant()) else { return };
+        if let Ok(entry) = self.map.find_entry(self.seeded.hash(&destination.prefix), |&i| i == index) {
+            entry.remove();
+        }
+        self.free.push(index);
+        if self.map.is_empty() {
+            // Memory goes back after a storm; walks under way just find nothing.
+            (self.map, self.slots, self.free) = (HashTable::new(), Vec::new(), Vec::new());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ipnet::Ipv4Net;
+
+    use super::*;
+    use crate::types::Ipv4Unicast;
+
+    fn net(n: u32) -> Ipv4Net {
+        Ipv4Net::new(n.to_be_bytes().into(), 32).unwrap()
+    }
+
+    #[test]
+    fn a_destination_is_small() {
+        assert_eq!(size_of::<Option<Destination<Ipv4Net>>>(), 48);
+    }
+
+    #[test]
+    fn an_index_stays_until_it_is_released() {
+        let mut table = Table::<Ipv4Unicast>::new(3);
+        let indexes: Vec<u32> = (0..1000).map(|n| table.enter(net(n))).collect();
+        assert!((0..1000).all(|n| table.find(&net(n)) == Some(indexes[n as usize]) && table.enter(net(n)) == indexes[n as usize]));
+        table.get_mut(indexes[5]).unwrap().set(Mark::FibTold, true);
+        for index in &indexes {
+            table.release(*index);
+        }
+        assert_eq!((table.map.len(), table.find(&net(5)), table.find(&net(6))), (1, Some(indexes[5]), None));
+        assert_ne!(table.enter(net(2000)), indexes[5]);
+        table.get_mut(indexes[5]).unwrap().set(Mark::FibTold, false);
+        table.release(indexes[5]);
+        table.release(table.find(&net(2000)).unwrap());
+        assert_eq!((table.map.len(), table.end()), (0, 0));
+    }
+}
