@@ -1,6 +1,22 @@
 //! Peer machine: one configured peer, its up to two connections, and what the shards learn of it.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
+mod codec;
+mod collision;
+mod connection;
+mod counts;
+mod established;
+mod flow;
+mod ingest;
+mod negotiate;
+mod peer;
+mod refusal;
+mod restart;
+#[cfg(test)]
+mod sample;
+mod status;
+mod timer;
+
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -11,13 +27,17 @@ use crate::config::PeerConfig;
 use crate::types::{Attributes, ConnectionId, Family, NlriList, PeerId, PerFamily, RouterId, ShardId};
 use crate::wire;
 
+pub use ingest::shard_of;
+pub use peer::{Peer, Settings};
+pub use status::{AddPathStatus, Capabilities, CapabilitySet, GracefulRestartStatus, LastError, PeerStatus};
+
 /// What a session settled, for everybody who must know; made when it reaches Established.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SessionFacts {
     /// The peer.
     pub peer: PeerId,
     /// The connection that the session lives on: the name of this session among all of the peer's. Whoever answers
-    /// the session (`Frames`, `Counts`) gives it back, so that words for an earlier session are not taken for this one's.
+    /// the session with `Frames` gives it back, so that words for an earlier session are not taken for this one's.
     pub connection: ConnectionId,
     /// Its configuration when the session came up.
     pub config: Arc<PeerConfig>,
@@ -234,8 +254,13 @@ pub enum Event {
     },
     /// The session ended, or an attempt failed, and why.
     Down(DownReason),
-    /// A fault in an UPDATE (U25).
-    Fault(String),
+    /// An UPDATE had faults that did not cost the session (U25).
+    Fault {
+        /// Each fault with what was done about it.
+        text: String,
+        /// The whole message in hexadecimal, at most 4096 octets of it.
+        message: String,
+    },
     /// The peer's paths passed three quarters of the limit, or the limit (Q3).
     PrefixLimit {
         /// In which family.
