@@ -65,7 +65,6 @@ impl GroupKey {
         };
         let context = wire::Context {
             add_path_receive: PerFamily::default(),
-            enhanced_refresh: false,
             receive_limit: 0,
             peer_asn: Asn(0),
             check_first_as: false,

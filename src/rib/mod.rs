@@ -1,14 +1,4 @@
 //! Shard machine: Adj-RIB-In, decision, Loc-RIB, export, Adj-RIB-Out of a slice of the prefixes.
-//!
-//! ```text
-//! RouteBatch ─→ adj_rib_in ─import (rules, policy)─→ ┐                ┌→ groups ─export (rules, policy)─→ update_group ─Pull→ frames
-//! Sync of local routes ────────────────────────────→ ├ table: dirty ─→ decision
-//! kernel's words ─→ next_hop ─(dependants)─────────→ ┘                └→ loc_rib: pending ─PullFib→ changes
-//! ```
-//!
-//! Inputs only change tables and mark what is dirty; [`Shard::finish_round`] decides it once, however often it changed.
-//! What may touch a whole table (sweeps, reloads, fills of groups, queries) is a task of `walk`, done in steps between
-//! rounds: [`Shard::deadline`] is *now* as long as there is one.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 mod adj_rib_in;

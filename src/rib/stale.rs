@@ -152,8 +152,8 @@ mod tests {
         assert!(renewal.is_stale(old));
         renewal.begin();
         assert!(renewal.is_stale(old));
-        let new = renewal.tell();
-        assert!(!renewal.is_stale(new));
+        let told = renewal.tell();
+        assert!(!renewal.is_stale(told));
     }
 
     #[test]
