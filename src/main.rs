@@ -1,3 +1,5 @@
-//! `margay`: subcommands to the command line or to the daemon.
+//! `margay`: see the library's documentation for the map of the house.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    margay::cli::main()
+}

@@ -11,8 +11,6 @@ mod notification;
 mod open;
 pub mod pack;
 mod refresh;
-#[cfg(test)]
-mod tests;
 mod update;
 
 use bytes::Bytes;

@@ -169,8 +169,7 @@ impl Reader<'_> {
         let context = self.context;
         if context.ebgp {
             let first = self.draft.attributes.as_path.first();
-            let readable = self.has(attribute::AS_PATH) && !self.faults.iter().any(|fault| fault.attribute() == Some(attribute::AS_PATH));
-            if context.check_first_as && first != Some(context.peer_asn) && readable {
+            if context.check_first_as && self.has(attribute::AS_PATH) && first != Some(context.peer_asn) {
                 self.fault(attribute::AS_PATH, Problem::Value("does not begin with the peer's AS"));
             }
         } else if !self.has(attribute::LOCAL_PREF) {
@@ -254,7 +253,6 @@ fn settle(errors: Vec<DecodeError>, withdrawable: bool) -> Result<Vec<Fault>, De
     for error in errors {
         match error.outcome() {
             Outcome::Reset(_) if reset.is_none() => reset = Some(error),
-            // The first of several is the one that the peer is told; the others are only named.
             Outcome::Reset(_) => {
                 faults.push(Fault { attribute: error.attribute(), what: error.to_string(), action: FaultAction::TreatAsWithdraw })
             }

@@ -1,0 +1,132 @@
+//! `cargo prove`: installs what the tests need (asking first unless `CI` is set), runs them all, and sums up.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+/// Debian packages and a program of each by which its presence is told.
+const PACKAGES: [(&str, &str); 9] = [
+    ("bird2", "/usr/sbin/bird"),
+    ("frr", "/usr/lib/frr/bgpd"),
+    ("gobgpd", "/usr/bin/gobgpd"),
+    ("openbgpd", "/usr/sbin/bgpctl"),
+    ("iproute2", "/usr/sbin/ip"),
+    ("iputils-ping", "/usr/bin/ping"),
+    ("procps", "/usr/bin/ps"),
+    ("tcpdump", "/usr/bin/tcpdump"),
+    ("util-linux", "/usr/bin/unshare"),
+];
+
+fn main() -> ExitCode {
+    match prove() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("prove: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn prove() -> Result<bool> {
+    install()?;
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    run(Command::new(&cargo).args(["build", "--workspace", "--bins"]))?;
+    let mut tests = Command::new(&cargo);
+    tests.args(["test", "--workspace", "--no-fail-fast"]);
+    let totals = test(&mut tests)?;
+    println!("\n{} passed, {} failed, {} skipped", totals.passed, totals.failed, totals.skipped);
+    Ok(totals.failed == 0 && totals.whole)
+}
+
+fn install() -> Result<()> {
+    let missing: Vec<&str> =
+        PACKAGES.iter().filter(|(_, program)| !std::path::Path::new(program).exists()).map(|(package, _)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let ask = std::env::var_os("CI").is_none();
+    let root = rootly();
+    println!("The tests need these Debian packages: {}", missing.join(" "));
+    if ask && !agreed(&format!("Install them with `{}apt-get install`?", if root { "" } else { "sudo " }))? {
+        bail!("not installed; tests that need them would be skipped, so nothing was run");
+    }
+    // Packages must not start daemons of their own on this machine: only tests start them, in namespaces.
+    let script = format!(
+        "apt-get update -q && printf '#!/bin/sh\\nexit 101\\n' > /tmp/margay-policy-rc.d && chmod +x /tmp/margay-policy-rc.d && \
+         {{ [ -e /usr/sbin/policy-rc.d ] || {{ cp /tmp/margay-policy-rc.d /usr/sbin/policy-rc.d; added=1; }}; }} && \
+         DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends {}; result=$?; [ -z \"$added\" ] || rm -f /usr/sbin/policy-rc.d; exit $result",
+        missing.join(" ")
+    );
+    let mut command = if root { Command::new("sh") } else { Command::new("sudo") };
+    if !root {
+        command.arg("sh");
+    }
+    run(command.args(["-c", &script]))
+}
+
+fn rootly() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0)
+}
+
+fn agreed(question: &str) -> Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        bail!("packages are missing and there is no terminal to ask on: install them, or set CI=1");
+    }
+    print!("{question} [y/N] ");
+    std::io::stdout().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot run {command:?}"))?;
+    if !status.success() {
+        bail!("{command:?} ended with {status}");
+    }
+    Ok(())
+}
+
+/// Totals of all test binaries.
+#[derive(Default)]
+struct Totals {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+    /// The runner itself ended well.
+    whole: bool,
+}
+
+/// Runs the tests, shows their output as it comes, and adds up the runners' summaries and the lines `SKIPPED: reason`.
+fn test(command: &mut Command) -> Result<Totals> {
+    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run {command:?}"))?;
+    let output = child.stdout.take().context("no output")?;
+    let mut totals = Totals::default();
+    for line in std::io::BufReader::new(output).lines() {
+        let line = line?;
+        println!("{line}");
+        totals.add(&line);
+    }
+    totals.whole = child.wait()?.success();
+    Ok(totals)
+}
+
+impl Totals {
+    fn add(&mut self, line: &str) {
+        if let Some(summary) = line.strip_prefix("test result: ") {
+            self.passed += number_before(summary, " passed");
+            self.failed += number_before(summary, " failed");
+            self.skipped += number_before(summary, " ignored");
+        } else if line.contains("SKIPPED: ") {
+            self.skipped += 1;
+            self.passed = self.passed.saturating_sub(1);
+        }
+    }
+}
+
+fn number_before(text: &str, word: &str) -> u64 {
+    let before = text.split(word).next().unwrap_or_default();
+    before.rsplit([' ', ';']).next().and_then(|number| number.parse().ok()).unwrap_or(0)
+}

@@ -1,0 +1,118 @@
+//! The command line's side of the control API: HTTP/1.1 over the unix socket.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use crate::cli::Failure;
+
+/// Where the daemon is, and how its answer is printed.
+#[derive(Clone, Debug, Args)]
+pub struct Target {
+    /// Control socket of the daemon.
+    #[arg(long, env = "MARGAY_SOCKET", value_name = "PATH", default_value = "/run/margay/margay.sock", global = true)]
+    socket: PathBuf,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// The daemon's answer to a question.
+#[derive(Debug)]
+pub enum Reply<T> {
+    /// Here it is.
+    Found(T),
+    /// There is no such thing; in words.
+    Missing(String),
+}
+
+impl Target {
+    /// Asks for one document.
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Reply<T>, Failure> {
+        self.ask(Method::GET, path)
+    }
+
+    /// Asks for an action.
+    pub fn post<T: DeserializeOwned>(&self, path: &str) -> Result<Reply<T>, Failure> {
+        self.ask(Method::POST, path)
+    }
+
+    fn ask<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<Reply<T>, Failure> {
+        in_runtime(async {
+            let response = self.request(method, path).await?;
+            let missing = response.status() == StatusCode::NOT_FOUND;
+            let body = response.into_body().collect().await.context("the daemon broke off its answer")?.to_bytes();
+            if missing {
+                return Ok(Reply::Missing(String::from_utf8_lossy(&body).into_owned()));
+            }
+            Ok(Reply::Found(
+                serde_json::from_slice(&body).context("the daemon's answer is no JSON that this margay knows: are both of one version?")?,
+            ))
+        })
+    }
+
+    /// Asks for lines of JSON and hands each to `each` as it comes.
+    pub fn lines(&self, path: &str, mut each: impl FnMut(&str) -> anyhow::Result<()>) -> Result<Reply<()>, Failure> {
+        in_runtime(async {
+            let mut response = self.request(Method::GET, path).await?;
+            let missing = response.status() == StatusCode::NOT_FOUND;
+            let mut pending = Vec::new();
+            while let Some(frame) = response.frame().await {
+                let frame = frame.context("the daemon broke off its answer")?;
+                pending.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+                if !missing {
+                    take_lines(&mut pending, &mut each)?;
+                }
+            }
+            Ok(if missing { Reply::Missing(String::from_utf8_lossy(&pending).into_owned()) } else { Reply::Found(()) })
+        })
+    }
+
+    async fn request(&self, method: Method, path: &str) -> Result<Response<Incoming>, Failure> {
+        let stream = UnixStream::connect(&self.socket).await.map_err(|error| unreachable(&self.socket, &error))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.context("the daemon speaks no HTTP")?;
+        // Ends with the answer; an error shows in the answer too.
+        tokio::spawn(connection);
+        let request =
+            Request::builder().method(method).uri(path).header("host", "margay").body(Empty::<Bytes>::new()).context("cannot ask that")?;
+        let response = sender.send_request(request).await.context("the daemon did not answer")?;
+        if response.status().is_success() || response.status() == StatusCode::NOT_FOUND {
+            return Ok(response);
+        }
+        let status = response.status();
+        let body = response.into_body().collect().await.context("the daemon broke off its answer")?.to_bytes();
+        Err(Failure::Other(anyhow!("{} ({status})", String::from_utf8_lossy(&body).trim())))
+    }
+}
+
+fn take_lines(pending: &mut Vec<u8>, each: &mut impl FnMut(&str) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let Some(last) = pending.iter().rposition(|octet| *octet == b'\n') else { return Ok(()) };
+    let rest = pending.split_off(last + 1);
+    let whole = std::mem::replace(pending, rest);
+    let text = std::str::from_utf8(&whole).context("the daemon's answer is no UTF-8")?;
+    text.lines().try_for_each(each)
+}
+
+fn in_runtime<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(work)
+}
+
+fn unreachable(socket: &Path, error: &std::io::Error) -> Failure {
+    let next = match error.kind() {
+        std::io::ErrorKind::NotFound => "no such socket: is `margay run` running, and with this --socket?",
+        std::io::ErrorKind::ConnectionRefused => "nobody listens there: the daemon has ended",
+        std::io::ErrorKind::PermissionDenied => "permission denied: use root, or the group that owns the socket",
+        _ => "",
+    };
+    let detail = if next.is_empty() { error.to_string() } else { next.to_owned() };
+    Failure::Unreachable(format!("cannot reach the daemon at {}: {detail}", socket.display()))
+}

@@ -1,0 +1,98 @@
+//! `margay explain …`: why a route is where it is; why a peer is up, down or absent.
+
+use clap::{Args, Subcommand};
+use ipnet::IpNet;
+use serde_json::Value;
+
+use crate::cli::client::{Reply, Target};
+use crate::cli::show::{cell, pretty, print};
+use crate::cli::{Ended, Failure};
+
+/// What to explain.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Explain {
+    #[command(flatten)]
+    target: Target,
+    /// A prefix, for instance 10.244.1.0/26 (an address means the host route).
+    #[arg(required = true, value_name = "PREFIX")]
+    prefix: Option<String>,
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Which resource asked for a peer (or why none did), and how its session is.
+    Peer {
+        /// Session name or address.
+        name: String,
+    },
+}
+
+impl Explain {
+    /// Asks the daemon and prints.
+    pub fn carry_out(self) -> Result<Ended, Failure> {
+        match (self.what, self.prefix) {
+            (Some(What::Peer { name }), _) => ask(&self.target, &format!("/v1/explain/peer/{name}"), peer),
+            (None, Some(text)) => {
+                let prefix = prefix(&text)?;
+                ask(&self.target, &format!("/v1/explain?prefix={prefix}"), route)
+            }
+            (None, None) => Err(Failure::Other(anyhow::anyhow!("explain what? Give a prefix, or `peer NAME`"))),
+        }
+    }
+}
+
+fn prefix(text: &str) -> anyhow::Result<IpNet> {
+    let parsed = text.parse().or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from));
+    parsed.map_err(|_| anyhow::anyhow!("`{text}` is no prefix (such as 10.244.1.0/26) and no address"))
+}
+
+fn ask(target: &Target, path: &str, text: fn(&Value) -> String) -> Result<Ended, Failure> {
+    match target.get::<Value>(path)? {
+        Reply::Found(value) => {
+            print(&if target.json { pretty(&value) } else { text(&value) })?;
+            Ok(Ended::Done)
+        }
+        Reply::Missing(why) => {
+            eprintln!("margay: {}", why.trim());
+            Ok(Ended::No)
+        }
+    }
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn route(value: &Value) -> String {
+    let mut text = format!("{}\n", cell(&value["prefix"]));
+    let candidates = list(&value["candidates"]);
+    if candidates.is_empty() {
+        text.push_str("  no candidate: no peer and no local source has told of it\n");
+    }
+    for candidate in candidates {
+        let from = match &candidate["peer"] {
+            Value::Null => cell(&candidate["source"]),
+            peer => cell(peer),
+        };
+        let via = match &candidate["next_hop"] {
+            Value::Null => String::new(),
+            next_hop => format!(" via {}", cell(next_hop)),
+        };
+        text.push_str(&format!("  {:<9} from {from}{via}: {}\n", cell(&candidate["verdict"]), cell(&candidate["because"])));
+    }
+    text.push_str("advertised to\n");
+    for peer in list(&value["advertised_to"]) {
+        let word = if peer["yes"].as_bool().unwrap_or(false) { "yes" } else { "no" };
+        text.push_str(&format!("  {word:<3} {}: {}\n", cell(&peer["peer"]), cell(&peer["because"])));
+    }
+    let kernel = &value["kernel"];
+    text.push_str(&format!("kernel\n  {}: {}\n", cell(&kernel["state"]), cell(&kernel["because"])));
+    text
+}
+
+fn peer(value: &Value) -> String {
+    list(&value["because"]).iter().map(|line| format!("{}\n", cell(line))).collect()
+}

@@ -1,0 +1,43 @@
+//! `margay reset PEER`: a new session, or with `--soft` the routes again.
+
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+
+use crate::cli::client::{Reply, Target};
+use crate::cli::{Ended, Failure};
+
+/// Which session, and how.
+#[derive(Debug, Args)]
+pub struct Reset {
+    #[command(flatten)]
+    target: Target,
+    /// Session name or address.
+    peer: String,
+    /// Keep the session: ask for the peer's routes again (in), or send ours again (out).
+    #[arg(long, value_enum)]
+    soft: Option<Direction>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Direction {
+    In,
+    Out,
+}
+
+impl Reset {
+    /// Tells the daemon.
+    pub fn carry_out(self) -> Result<Ended, Failure> {
+        let query = match self.soft {
+            None => "",
+            Some(Direction::In) => "?soft=in",
+            Some(Direction::Out) => "?soft=out",
+        };
+        match self.target.post::<Value>(&format!("/v1/peers/{}/reset{query}", self.peer))? {
+            Reply::Found(_) => Ok(Ended::Done),
+            Reply::Missing(why) => {
+                eprintln!("margay: {}", why.trim());
+                Ok(Ended::No)
+            }
+        }
+    }
+}

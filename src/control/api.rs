@@ -1,0 +1,248 @@
+//! The handlers: one a path.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use futures::stream::{self, StreamExt};
+use ipnet::IpNet;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+
+use crate::control::view::{self, ExplainView, PeerView, RouteView};
+use crate::control::{ask, explain_peer};
+use crate::fib::FibStatus;
+use crate::rib::{self, Answer};
+use crate::runtime::directory::{Directory, PeerEntry};
+use crate::runtime::message::PeerMessage;
+use crate::session::{Input, State as SessionState, StopReason};
+use crate::types::{Family, PeerId};
+
+type Shared = State<watch::Receiver<Arc<Directory>>>;
+
+/// All paths.
+pub fn router(directory: watch::Receiver<Arc<Directory>>) -> Router {
+    Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/v1/peers", get(peers))
+        .route("/v1/peers/{name}", get(peer))
+        .route("/v1/peers/{name}/reset", post(reset))
+        .route("/v1/routes", get(routes))
+        .route("/v1/explain", get(explain))
+        .route("/v1/explain/peer/{name}", get(explain_the_peer))
+        .route("/v1/kernel", get(kernel))
+        .route("/v1/problems", get(problems))
+        .route("/v1/config", get(config))
+        .with_state(directory)
+}
+
+fn now(State(directory): &Shared) -> Arc<Directory> {
+    Arc::clone(&directory.borrow())
+}
+
+/// A refusal in words, with the status that says of which sort.
+struct Refusal(StatusCode, String);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.0, self.1).into_response()
+    }
+}
+
+fn missing(what: String) -> Refusal {
+    Refusal(StatusCode::NOT_FOUND, what)
+}
+
+fn bad(what: String) -> Refusal {
+    Refusal(StatusCode::BAD_REQUEST, what)
+}
+
+async fn peers(directory: Shared) -> Json<Vec<PeerView>> {
+    let directory = now(&directory);
+    Json(futures::future::join_all(directory.peers.values().map(view_of)).await)
+}
+
+async fn view_of(entry: &PeerEntry) -> PeerView {
+    PeerView::new(&entry.config, ask::status(entry).await.as_ref())
+}
+
+fn find<'a>(directory: &'a Directory, name: &str) -> Result<(&'a String, &'a PeerEntry), Refusal> {
+    let by_name = directory.peers.get_key_value(name);
+    let by_address =
+        || name.parse().ok().and_then(|address: IpAddr| directory.peers.iter().find(|(_, entry)| entry.config.address == address));
+    by_name.or_else(by_address).ok_or_else(|| {
+        missing(format!("no peer `{name}`: `margay show peers` lists them, `margay explain peer {name}` says why there may be none"))
+    })
+}
+
+async fn peer(directory: Shared, Path(name): Path<String>) -> Result<Json<PeerView>, Refusal> {
+    let directory = now(&directory);
+    let (_, entry) = find(&directory, &name)?;
+    Ok(Json(view_of(entry).await))
+}
+
+#[derive(Deserialize)]
+struct ResetQuery {
+    soft: Option<String>,
+}
+
+async fn reset(directory: Shared, Path(name): Path<String>, Query(query): Query<ResetQuery>) -> Result<Json<Value>, Refusal> {
+    let directory = now(&directory);
+    let (name, entry) = find(&directory, &name)?;
+    match query.soft.as_deref() {
+        None => tell(entry, Input::Stop(StopReason::AdministrativeReset)).await,
+        Some("in") => {
+            for family in entry.config.offered() {
+                tell(entry, Input::RequestRefresh(family)).await;
+            }
+        }
+        Some("out") => {
+            for family in entry.config.offered() {
+                refresh_out(&directory, entry.id, family).await;
+            }
+        }
+        Some(other) => return Err(bad(format!("soft={other}: it is `in` or `out`"))),
+    }
+    Ok(Json(json!({ "peer": name, "reset": query.soft.unwrap_or_else(|| "hard".into()) })))
+}
+
+async fn tell(entry: &PeerEntry, input: Input) {
+    // A closed inbox: the peer has just been removed, and its session with it.
+    let _ = entry.inbox.send(PeerMessage::Input(input)).await;
+}
+
+async fn refresh_out(directory: &Directory, peer: PeerId, family: Family) {
+    for shard in &directory.shards {
+        let _ = shard.send(crate::runtime::message::ShardMessage::Input(rib::Input::RefreshRequested { peer, family })).await;
+    }
+}
+
+#[derive(Deserialize)]
+struct RoutesQuery {
+    prefix: Option<IpNet>,
+    #[serde(default)]
+    longer: bool,
+    family: Option<String>,
+    received: Option<String>,
+    advertised: Option<String>,
+}
+
+async fn routes(directory: Shared, Query(query): Query<RoutesQuery>) -> Result<Response, Refusal> {
+    let directory = now(&directory);
+    let question = rib::Query::Routes {
+        prefix: query.prefix.map(crate::types::canonical),
+        longer: query.longer,
+        family: query.family.as_deref().map(family).transpose()?,
+        received: query.received.as_deref().map(|name| find(&directory, name).map(|(_, entry)| entry.id)).transpose()?,
+        advertised: query.advertised.as_deref().map(|name| find(&directory, name).map(|(_, entry)| entry.id)).transpose()?,
+    };
+    let exact = query.prefix.filter(|_| !query.longer).map(crate::types::canonical);
+    let kernel = ask::kernel(&directory, exact).await;
+    let answers = ask::routes(&directory, question).await;
+    let names: BTreeMap<PeerId, String> = directory.peers.iter().map(|(name, entry)| (entry.id, name.clone())).collect();
+    Ok(lines(stream::iter(answers).flat_map(parts), names, kernel))
+}
+
+fn parts(answer: mpsc::Receiver<Answer>) -> impl futures::Stream<Item = Answer> {
+    stream::unfold(answer, |mut answer| async move { answer.recv().await.map(|part| (part, answer)) })
+}
+
+/// A JSON object a line, made as the shards tell their rows.
+fn lines(
+    parts: impl futures::Stream<Item = Answer> + Send + 'static,
+    names: BTreeMap<PeerId, String>,
+    kernel: BTreeMap<IpNet, FibStatus>,
+) -> Response {
+    let chunks = parts.map(move |part| {
+        let mut text = Vec::new();
+        if let Answer::Routes(rows) = part {
+            for row in rows {
+                let row = RouteView::new(&row, &names, kernel.get(&row.prefix));
+                // Plain data with text keys always serialises.
+                if serde_json::to_writer(&mut text, &row).is_ok() {
+                    text.push(b'\n');
+                }
+            }
+        }
+        Ok::<_, Infallible>(Bytes::from(text))
+    });
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(chunks)).into_response()
+}
+
+fn family(text: &str) -> Result<Family, Refusal> {
+    match text {
+        "ipv4" | "4" | "ipv4-unicast" => Ok(Family::IPV4_UNICAST),
+        "ipv6" | "6" | "ipv6-unicast" => Ok(Family::IPV6_UNICAST),
+        other => Err(bad(format!("family `{other}`: it is ipv4 or ipv6"))),
+    }
+}
+
+#[derive(Deserialize)]
+struct PrefixQuery {
+    prefix: Option<IpNet>,
+}
+
+async fn explain(directory: Shared, Query(query): Query<PrefixQuery>) -> Result<Json<ExplainView>, Refusal> {
+    let directory = now(&directory);
+    let prefix = query.prefix.map(crate::types::canonical).ok_or_else(|| bad("explain needs a prefix".into()))?;
+    let (_, candidates, advertisements) = ask::gather(ask::routes(&directory, rib::Query::Explain(prefix)).await).await;
+    let kernel = ask::kernel(&directory, Some(prefix)).await.remove(&prefix);
+    Ok(Json(ExplainView::new(prefix, candidates, advertisements, kernel, &directory)))
+}
+
+async fn explain_the_peer(directory: Shared, Path(name): Path<String>) -> Json<Value> {
+    let directory = now(&directory);
+    Json(explain_peer::explain(&directory, &name).await)
+}
+
+async fn kernel(directory: Shared, Query(query): Query<PrefixQuery>) -> Json<Vec<FibStatus>> {
+    let directory = now(&directory);
+    Json(ask::kernel(&directory, query.prefix.map(crate::types::canonical)).await.into_values().collect())
+}
+
+async fn problems(directory: Shared) -> Json<Value> {
+    Json(json!(now(&directory).problems))
+}
+
+async fn config(directory: Shared) -> Result<Json<Value>, Refusal> {
+    let directory = now(&directory);
+    let config = directory
+        .config
+        .as_ref()
+        .ok_or_else(|| missing(format!("no configuration yet: Node `{}` has not been seen; see `margay show problems`", directory.node)))?;
+    Ok(Json(json!(config)))
+}
+
+/// Ready: configured, our own restart over, and a session of the kinds that Calico counts (mesh, global, node) up if there are any.
+async fn readyz(directory: Shared) -> Response {
+    let directory = now(&directory);
+    let peers =
+        futures::future::join_all(directory.peers.iter().map(|(name, entry)| async move { (name, ask::status(entry).await) })).await;
+    let down: Vec<&String> = peers
+        .iter()
+        .filter(|(_, status)| status.as_ref().is_none_or(|s| s.state != SessionState::Established))
+        .map(|(name, _)| *name)
+        .collect();
+    let reason = if directory.config.is_none() {
+        Some(format!("no configuration: Node `{}` has not been seen", directory.node))
+    } else if !directory.recovered {
+        Some("our own restart is not over: waiting for End-of-RIB of peers".into())
+    } else if !peers.is_empty() && down.len() == peers.len() {
+        Some(format!("no session is Established: {}", view::join(&down)))
+    } else {
+        None
+    };
+    match reason {
+        None => (StatusCode::OK, "ready\n".to_owned()).into_response(),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}

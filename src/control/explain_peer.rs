@@ -1,0 +1,110 @@
+//! Why a peer is up, down, or not there at all: from recorded reasons, in sentences.
+
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+
+use crate::config::{Authentication, PeerConfig};
+use crate::control::ask;
+use crate::runtime::directory::Directory;
+use crate::session::{Party, PeerStatus, State};
+
+/// `{name, exists, state, because: [sentences]}`.
+pub async fn explain(directory: &Directory, name: &str) -> Value {
+    let by_name = directory.peers.get_key_value(name);
+    let by_address = || {
+        let address: IpAddr = name.parse().ok()?;
+        directory.peers.iter().find(|(_, entry)| entry.config.address == address)
+    };
+    match by_name.or_else(by_address) {
+        None => json!({ "name": name, "exists": false, "because": absent(directory, name) }),
+        Some((name, entry)) => {
+            let status = ask::status(entry).await;
+            let because = present(&entry.config, status.as_ref());
+            json!({ "name": name, "exists": true, "asked_by": entry.config.asked_by, "state": status.map(|s| s.state), "because": because })
+        }
+    }
+}
+
+fn absent(directory: &Directory, name: &str) -> Vec<String> {
+    let mut because = vec![format!("There is no peer `{name}`.")];
+    let Some(config) = &directory.config else {
+        because.push(format!("There is no configuration yet: Node `{}` has not been seen.", directory.node));
+        return because;
+    };
+    if name == directory.node || config.listen.addresses.iter().any(|own| own.to_string() == name) {
+        because.push("That is this node itself.".into());
+    }
+    let suspects: Vec<String> = directory
+        .problems
+        .iter()
+        .filter(|p| p.resource.as_ref().is_some_and(|r| r.kind == "BGPPeer" || r.kind == "Node"))
+        .map(ToString::to_string)
+        .collect();
+    if suspects.is_empty() {
+        because.push(format!(
+            "No Node, BGPPeer or mesh rule asks node `{}` for it, and no resource was refused: check nodeSelector, peerSelector and nodeToNodeMeshEnabled.",
+            directory.node
+        ));
+    } else {
+        because.push("These resources were refused or changed and may be meant:".into());
+        because.extend(suspects);
+    }
+    because
+}
+
+fn present(config: &PeerConfig, status: Option<&PeerStatus>) -> Vec<String> {
+    let relation = if config.is_ibgp() { "iBGP" } else { "eBGP" };
+    let mut because = vec![format!(
+        "Asked for by {}: {} port {}, AS {} ({relation}, our AS {}).",
+        config.asked_by, config.address, config.port, config.remote_asn, config.local_asn
+    )];
+    if let Authentication::Missing(what) = &config.authentication {
+        because.push(format!("It waits for its TCP-MD5 key: {what}. Nothing is tried without it."));
+    }
+    if config.passive {
+        because.push("It is passive: the other side connects.".into());
+    }
+    match status {
+        None => because.push("Its task does not answer.".into()),
+        Some(status) => because.extend(session(config, status)),
+    }
+    because
+}
+
+fn session(config: &PeerConfig, status: &PeerStatus) -> Vec<String> {
+    let mut because = vec![format!("The session is {:?}.", status.state)];
+    if let Some(held) = &status.held {
+        because.push(format!("It is held down: {held}."));
+    }
+    if let Some(error) = &status.last_error {
+        let who = match error.reason.by {
+            Party::Us => "we ended it",
+            Party::Peer => "the peer ended it",
+            Party::Transport => "TCP failed",
+        };
+        because.push(format!("Last time {who}: {}.", error.reason.text));
+    }
+    if status.state != State::Established {
+        because.push(hint(config, status));
+    }
+    because
+}
+
+/// What usually lies behind the state that the session is stuck in.
+fn hint(config: &PeerConfig, status: &PeerStatus) -> String {
+    match status.state {
+        State::Idle => "Nothing is tried now: it is stopped, waits for its key, or pauses after an error.".into(),
+        State::Connect => format!(
+            "TCP to {} port {} is being tried and has no answer yet: no route, a firewall, or a key on one side only.",
+            config.address, config.port
+        ),
+        State::Active => format!(
+            "TCP to {} port {} did not come up, or the peer is awaited: is a speaker listening there, and is this node configured as its peer?",
+            config.address, config.port
+        ),
+        State::OpenSent => "TCP is up but the peer has sent no OPEN: it does not know this node, or is stuck.".into(),
+        State::OpenConfirm => "The OPENs were accepted; the peer's KEEPALIVE is awaited.".into(),
+        State::Established => String::new(),
+    }
+}

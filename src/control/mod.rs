@@ -1,0 +1,61 @@
+//! The control API: HTTP/JSON on a unix socket, asked by the command line and by `curl --unix-socket`.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `GET /v1/peers`, `/v1/peers/{name}` | sessions with state, counters, last error |
+//! | `GET /v1/routes?prefix&longer&family&received&advertised` | routes, a JSON object a line |
+//! | `GET /v1/explain?prefix` | every candidate and its fate, whom the prefix goes to, the kernel's state |
+//! | `GET /v1/explain/peer/{name}` | which resource asked for a peer, or why there is none |
+//! | `GET /v1/kernel?prefix` | what the kernel should hold and holds |
+//! | `GET /v1/problems`, `/v1/config` | what is wrong with the resources; the configuration in force |
+//! | `POST /v1/peers/{name}/reset?soft` | reset a session |
+//! | `GET /livez`, `/readyz` | health |
+//!
+//! Handlers read the published [`Directory`](crate::runtime::directory::Directory) and ask the owners of the state;
+//! they own nothing themselves.
+
+mod api;
+mod ask;
+mod explain_peer;
+mod view;
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use tokio::net::UnixListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::runtime::directory::Directory;
+
+/// Who may use the socket: its owner and group.
+const MODE: u32 = 0o660;
+
+/// Serves the control API on `socket` until the process ends.
+///
+/// # Errors
+/// The folder cannot be made, another daemon answers on the socket, or it cannot be bound.
+pub fn serve(socket: &Path, directory: watch::Receiver<Arc<Directory>>) -> Result<JoinHandle<Result<()>>> {
+    let listener = bind(socket).with_context(|| format!("cannot open the control socket {}", socket.display()))?;
+    let app = api::router(directory);
+    Ok(tokio::spawn(async move { axum::serve(listener, app).await.context("serving the control socket") }))
+}
+
+fn bind(socket: &Path) -> Result<UnixListener> {
+    if let Some(folder) = socket.parent() {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make the folder {}: give --socket a place that can be written", folder.display()))?;
+    }
+    match std::os::unix::net::UnixStream::connect(socket) {
+        Ok(_) => bail!("another margay answers there: stop it, or give this one its own --socket"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        // Left behind by a process that is gone.
+        Err(_) => std::fs::remove_file(socket).context("a stale socket cannot be removed")?,
+    }
+    let listener = UnixListener::bind(socket)?;
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(MODE))?;
+    Ok(listener)
+}

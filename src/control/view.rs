@@ -1,0 +1,213 @@
+//! The JSON shapes of the control API: stable, additions only.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use crate::config::{PeerConfig, PeerKind};
+use crate::fib::{FibState, FibStatus};
+use crate::policy::RouteSource;
+use crate::rib::{Advertisement, Candidate, RouteRow, Step};
+use crate::runtime::directory::Directory;
+use crate::session::{DownReason, PeerStatus};
+use crate::types::{AsPath, Asn, Community, Family, LargeCommunity, Origin, PathId, PeerId};
+
+/// One session in `show peers`: its configuration, and what its task said (nothing when the task does not answer).
+#[derive(Debug, Serialize)]
+pub struct PeerView {
+    name: String,
+    address: IpAddr,
+    port: u16,
+    interface: Option<String>,
+    asn: Asn,
+    local_asn: Asn,
+    local_address: Option<IpAddr>,
+    #[serde(rename = "type")]
+    kind: PeerKind,
+    asked_by: String,
+    passive: bool,
+    since: Option<String>,
+    last_error: Option<LastErrorView>,
+    /// State, families, flaps, hold_time, capabilities and more.
+    #[serde(flatten)]
+    status: serde_json::Map<String, serde_json::Value>,
+    bfd: Option<()>,
+}
+
+#[derive(Debug, Serialize)]
+struct LastErrorView {
+    #[serde(flatten)]
+    reason: DownReason,
+    at: String,
+}
+
+impl PeerView {
+    /// See the struct.
+    pub fn new(config: &PeerConfig, status: Option<&PeerStatus>) -> Self {
+        let local = status.and_then(|status| status.local).map(|local| local.ip());
+        let error = status.and_then(|status| status.last_error.as_ref());
+        Self {
+            name: config.name.clone(),
+            address: config.address,
+            port: config.port,
+            interface: config.interface.clone(),
+            asn: config.remote_asn,
+            local_asn: config.local_asn,
+            local_address: local.or(config.local_address),
+            kind: config.kind,
+            asked_by: config.asked_by.clone(),
+            passive: config.passive,
+            since: status.map(|status| wall_clock(status.since)),
+            last_error: error.map(|error| LastErrorView { reason: error.reason.clone(), at: wall_clock(error.at) }),
+            status: status.map(rest).unwrap_or_default(),
+            bfd: None,
+        }
+    }
+}
+
+/// The fields of a status that the view does not say itself.
+fn rest(status: &PeerStatus) -> serde_json::Map<String, serde_json::Value> {
+    let mut fields = match serde_json::to_value(status) {
+        Ok(serde_json::Value::Object(fields)) => fields,
+        _ => serde_json::Map::new(),
+    };
+    for said in ["name", "last_error"] {
+        fields.remove(said);
+    }
+    fields
+}
+
+/// The moment in RFC 3339, by how long ago it was.
+fn wall_clock(moment: std::time::Instant) -> String {
+    let moment = std::time::SystemTime::now() - moment.elapsed();
+    jiff::Timestamp::try_from(moment).map_or_else(|_| String::new(), |at| format!("{at:.0}"))
+}
+
+/// One path in `show routes`.
+#[derive(Debug, Serialize)]
+pub struct RouteView<'a> {
+    prefix: IpNet,
+    family: Family,
+    best: bool,
+    multipath: bool,
+    valid: bool,
+    stale: bool,
+    source: &'static str,
+    peer: Option<&'a str>,
+    path_id: PathId,
+    next_hop: Option<IpAddr>,
+    as_path: &'a AsPath,
+    origin: Origin,
+    local_pref: Option<u32>,
+    med: Option<u32>,
+    communities: &'a [Community],
+    large_communities: &'a [LargeCommunity],
+    lost_at: Option<Step>,
+    rejected_by: Option<&'a str>,
+    kernel: Option<FibState>,
+}
+
+impl<'a> RouteView<'a> {
+    /// A row with its peer's name and the kernel's state.
+    pub fn new(row: &'a RouteRow, names: &'a BTreeMap<PeerId, String>, kernel: Option<&FibStatus>) -> Self {
+        let attributes = &row.attributes;
+        Self {
+            prefix: row.prefix,
+            family: row.family,
+            best: row.best,
+            multipath: row.multipath,
+            valid: row.valid,
+            stale: row.stale,
+            source: source(row.source),
+            peer: row.peer.and_then(|id| names.get(&id)).map(String::as_str),
+            path_id: row.path_id,
+            next_hop: row.next_hop.map(crate::types::NextHop::address),
+            as_path: &attributes.as_path,
+            origin: attributes.origin,
+            local_pref: attributes.local_pref,
+            med: attributes.med,
+            communities: &attributes.communities,
+            large_communities: &attributes.large_communities,
+            lost_at: row.lost_at,
+            rejected_by: row.rejected_by.as_deref(),
+            kernel: kernel.filter(|_| row.best || row.multipath).map(|status| status.state),
+        }
+    }
+}
+
+fn source(source: RouteSource) -> &'static str {
+    match source {
+        RouteSource::Ebgp | RouteSource::Ibgp => "peer",
+        RouteSource::Device => "device",
+        RouteSource::Kernel => "kernel",
+        RouteSource::Agent => "agent",
+        RouteSource::Block => "block",
+        RouteSource::Service => "service",
+        RouteSource::Static => "static",
+    }
+}
+
+/// The answer of `explain PREFIX`.
+#[derive(Debug, Serialize)]
+pub struct ExplainView {
+    prefix: IpNet,
+    candidates: Vec<serde_json::Value>,
+    advertised_to: Vec<AdvertisementView>,
+    kernel: KernelView,
+}
+
+#[derive(Debug, Serialize)]
+struct AdvertisementView {
+    peer: String,
+    yes: bool,
+    because: String,
+    next_hop: Option<IpAddr>,
+}
+
+#[derive(Debug, Serialize)]
+struct KernelView {
+    state: FibState,
+    because: String,
+    errno: Option<i32>,
+}
+
+impl ExplainView {
+    /// What the shard and the FibSyncer said, with names for numbers.
+    pub fn new(
+        prefix: IpNet,
+        candidates: Vec<Candidate>,
+        advertised: Vec<Advertisement>,
+        kernel: Option<FibStatus>,
+        directory: &Directory,
+    ) -> Self {
+        let names: BTreeMap<PeerId, String> = directory.peers.iter().map(|(name, entry)| (entry.id, name.clone())).collect();
+        let name = |id: PeerId| names.get(&id).cloned().unwrap_or_else(|| format!("peer {id}"));
+        let candidates = candidates
+            .iter()
+            .map(|candidate| {
+                let mut value = serde_json::to_value(RouteView::new(&candidate.path, &names, kernel.as_ref())).unwrap_or_default();
+                value["verdict"] = candidate.verdict.into();
+                value["because"] = candidate.because.clone().into();
+                value
+            })
+            .collect();
+        let advertised_to = advertised
+            .into_iter()
+            .map(|told| AdvertisementView { peer: name(told.peer), yes: told.yes, because: told.because, next_hop: told.next_hop })
+            .collect();
+        let kernel = match kernel {
+            Some(status) => KernelView { state: status.state, because: status.because, errno: status.errno },
+            None => {
+                KernelView { state: FibState::NotWanted, because: "the Loc-RIB has no route that would be written".into(), errno: None }
+            }
+        };
+        Self { prefix, candidates, advertised_to, kernel }
+    }
+}
+
+/// Names in a list for people.
+pub fn join(names: &[&String]) -> String {
+    names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ")
+}

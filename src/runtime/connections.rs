@@ -1,0 +1,207 @@
+//! The sockets of one peer: the connect under way, open connections with their write queues, and their readiness as
+//! one future. Reads and writes never block; what the socket does not take waits here, bounded by the Peer's credit.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::net::TcpStream;
+use tracing::warn;
+
+use crate::config::{Authentication, PeerConfig};
+use crate::runtime::socket;
+use crate::types::ConnectionId;
+
+/// A connect that hangs is abandoned after this (protocol bar section 2).
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a closing connection waits for the peer to read the NOTIFICATION (H5).
+const LINGER: Duration = Duration::from_secs(1);
+const READ_CHUNK: usize = 64 * 1024;
+
+type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
+
+/// What happened to a socket.
+#[derive(Debug)]
+pub enum SocketEvent {
+    /// The connect succeeded.
+    Connected(ConnectionId, SocketAddr, SocketAddr),
+    /// The connect failed.
+    Failed(ConnectionId, io::Error),
+    /// There is something to read (or an end to be seen).
+    Readable(ConnectionId),
+    /// There is room to write, and something waits.
+    Writable(ConnectionId),
+}
+
+/// What one read gave.
+#[derive(Debug)]
+pub enum Read {
+    /// Bytes.
+    Bytes(Bytes),
+    /// Nothing for now.
+    Nothing,
+    /// The peer closed, or the connection broke.
+    Closed(Option<io::Error>),
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Connections {
+    connecting: Option<(ConnectionId, Connecting)>,
+    open: BTreeMap<ConnectionId, Open>,
+}
+
+struct Open {
+    stream: TcpStream,
+    queue: VecDeque<Bytes>,
+    waiting: usize,
+    buffer: BytesMut,
+}
+
+impl Connections {
+    /// Starts the connect that the Peer machine asked for; it replaces one under way.
+    pub fn connect(&mut self, id: ConnectionId, config: &PeerConfig) {
+        let attempt = socket::connecting(config).and_then(|socket| Ok((socket, socket::peer_address(config)?)));
+        let connecting: Connecting = Box::pin(async move {
+            let (socket, remote) = attempt?;
+            let socket = tokio::net::TcpSocket::from_std_stream(socket.into());
+            match tokio::time::timeout(CONNECT_TIMEOUT, socket.connect(remote)).await {
+                Ok(result) => result,
+                Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))),
+            }
+        });
+        self.connecting = Some((id, connecting));
+    }
+
+    /// Takes over an accepted connection.
+    pub fn adopt(&mut self, id: ConnectionId, stream: TcpStream) {
+        self.open.insert(id, Open { stream, queue: VecDeque::new(), waiting: 0, buffer: BytesMut::new() });
+    }
+
+    /// Queues bytes and writes what the socket takes; the bytes left waiting, or none if the connection is gone.
+    pub fn send(&mut self, id: ConnectionId, bytes: Bytes) -> Option<usize> {
+        let open = self.open.get_mut(&id)?;
+        open.waiting += bytes.len();
+        open.queue.push_back(bytes);
+        self.write(id)
+    }
+
+    /// Writes what the socket takes; the bytes left waiting. A broken connection is noticed by the next read.
+    pub fn write(&mut self, id: ConnectionId) -> Option<usize> {
+        let open = self.open.get_mut(&id)?;
+        while let Some(first) = open.queue.front_mut() {
+            match open.stream.try_write(first) {
+                Ok(written) => {
+                    open.waiting -= written;
+                    first.advance(written);
+                    if first.is_empty() {
+                        open.queue.pop_front();
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_) => {
+                    open.queue.clear();
+                    break;
+                }
+            }
+        }
+        Some(open.waiting)
+    }
+
+    /// Reads once.
+    pub fn read(&mut self, id: ConnectionId) -> Read {
+        let Some(open) = self.open.get_mut(&id) else { return Read::Nothing };
+        open.buffer.reserve(READ_CHUNK);
+        match open.stream.try_read_buf(&mut open.buffer) {
+            Ok(0) => Read::Closed(None),
+            Ok(_) => Read::Bytes(open.buffer.split().freeze()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Read::Nothing,
+            Err(error) => Read::Closed(Some(error)),
+        }
+    }
+
+    /// Closes; lingering, what waits is still written and the peer gets time to read it.
+    pub fn close(&mut self, id: ConnectionId, linger: bool) {
+        if self.connecting.as_ref().is_some_and(|(connecting, _)| *connecting == id) {
+            self.connecting = None;
+        }
+        if let Some(open) = self.open.remove(&id)
+            && linger
+        {
+            tokio::spawn(async move {
+                // Past the time the connection is dropped: the peer had its chance.
+                let _ = tokio::time::timeout(LINGER, say_goodbye(open)).await;
+            });
+        }
+    }
+
+    /// The open connections.
+    pub fn open(&self) -> Vec<ConnectionId> {
+        self.open.keys().copied().collect()
+    }
+
+    /// Puts the configured key on live sockets, so that a new key resets nothing (T4).
+    pub fn set_key(&self, config: &PeerConfig) {
+        let Authentication::Md5(password) = &config.authentication else { return };
+        for open in self.open.values() {
+            if let Ok(remote) = open.stream.peer_addr()
+                && let Err(error) = socket::set_md5(&open.stream, remote, &password.0)
+            {
+                warn!(%error, "the live session keeps its old key");
+            }
+        }
+    }
+
+    /// The next thing that happens to any of the sockets; pending while `reading` is off and nothing waits to be written.
+    pub fn next(&mut self, reading: bool) -> impl Future<Output = SocketEvent> + '_ {
+        poll_fn(move |cx| self.poll_next(reading, cx))
+    }
+
+    fn poll_next(&mut self, reading: bool, cx: &mut Context<'_>) -> Poll<SocketEvent> {
+        if let Some((id, connecting)) = &mut self.connecting
+            && let Poll::Ready(result) = connecting.as_mut().poll(cx)
+        {
+            let id = *id;
+            self.connecting = None;
+            return Poll::Ready(self.connected(id, result));
+        }
+        for (id, open) in &self.open {
+            if reading && open.stream.poll_read_ready(cx).is_ready() {
+                return Poll::Ready(SocketEvent::Readable(*id));
+            }
+            if !open.queue.is_empty() && open.stream.poll_write_ready(cx).is_ready() {
+                return Poll::Ready(SocketEvent::Writable(*id));
+            }
+        }
+        Poll::Pending
+    }
+
+    fn connected(&mut self, id: ConnectionId, result: io::Result<TcpStream>) -> SocketEvent {
+        let opened = result.and_then(|stream| Ok((stream.local_addr()?, stream.peer_addr()?, stream)));
+        match opened {
+            Ok((local, remote, stream)) => {
+                self.adopt(id, stream);
+                SocketEvent::Connected(id, local, remote)
+            }
+            Err(error) => SocketEvent::Failed(id, error),
+        }
+    }
+}
+
+/// Writes what is left, ends our direction, and reads until the peer ends its own: closing with unread input would
+/// make Linux send RST and destroy the NOTIFICATION in the peer's queue (H5).
+async fn say_goodbye(mut open: Open) -> io::Result<()> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    for bytes in open.queue {
+        open.stream.write_all(&bytes).await?;
+    }
+    open.stream.shutdown().await?;
+    let mut discarded = [0; 4096];
+    while open.stream.read(&mut discarded).await? > 0 {}
+    Ok(())
+}

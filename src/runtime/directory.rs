@@ -1,0 +1,48 @@
+//! Who is there now: published whole by the supervisor whenever it changes, read by the control API.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::calico::Problem;
+use crate::config::{NodeConfig, PeerConfig};
+use crate::runtime::message::{FibMessage, PeerMessage, ShardMessage};
+use crate::types::PeerId;
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct Directory {
+    /// Name of our Node.
+    pub node: String,
+    /// The configuration in force; none before the first.
+    pub config: Option<Arc<NodeConfig>>,
+    /// All that is wrong with the resources.
+    pub problems: Arc<[Problem]>,
+    /// Peers by session name.
+    pub peers: BTreeMap<String, PeerEntry>,
+    /// The shards' inboxes.
+    pub shards: Vec<mpsc::Sender<ShardMessage>>,
+    /// The FibSyncer's inbox.
+    pub fib: Option<mpsc::Sender<FibMessage>>,
+    /// Our own restart is over.
+    pub recovered: bool,
+}
+
+/// One peer.
+#[derive(Clone, Debug)]
+pub struct PeerEntry {
+    /// Its number in rows of shards.
+    pub id: PeerId,
+    /// Its configuration.
+    pub config: Arc<PeerConfig>,
+    /// Its task.
+    pub inbox: mpsc::Sender<PeerMessage>,
+}
+
+impl Directory {
+    /// The session name of a peer's number.
+    pub fn peer_name(&self, id: PeerId) -> Option<&str> {
+        self.peers.iter().find(|(_, entry)| entry.id == id).map(|(name, _)| name.as_str())
+    }
+}

@@ -1,0 +1,93 @@
+//! The FibSyncer's task: Loc-RIB changes and kernel facts in, batches of writes out.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+use tracing::error;
+
+use crate::fib::{FibStatus, FibSyncer, Input, Output};
+use crate::kernel::Command;
+use crate::rib;
+use crate::runtime::message::{FibMessage, ShardMessage};
+use crate::types::{Outbox, QueryId};
+
+/// See the module.
+pub struct FibTask {
+    machine: FibSyncer,
+    /// Configuration, kernel facts, questions.
+    inbox: mpsc::Receiver<FibMessage>,
+    /// Answers of the shards to our pulls; with one pull a shard under way there is always room.
+    changes: mpsc::Receiver<Input>,
+    shards: Vec<mpsc::Sender<ShardMessage>>,
+    kernel: mpsc::Sender<Command>,
+    questions: BTreeMap<QueryId, mpsc::Sender<Vec<FibStatus>>>,
+    asked: u64,
+}
+
+impl FibTask {
+    /// A task for `machine`.
+    pub fn new(
+        machine: FibSyncer,
+        inbox: mpsc::Receiver<FibMessage>,
+        changes: mpsc::Receiver<Input>,
+        shards: Vec<mpsc::Sender<ShardMessage>>,
+        kernel: mpsc::Sender<Command>,
+    ) -> Self {
+        Self { machine, inbox, changes, shards, kernel, questions: BTreeMap::new(), asked: 0 }
+    }
+
+    /// Runs until the inbox is closed.
+    pub async fn run(mut self) {
+        let mut outbox = Outbox::new();
+        loop {
+            let deadline = self.machine.deadline().map(tokio::time::Instant::from_std);
+            tokio::select! {
+                message = self.inbox.recv() => match message {
+                    None => return,
+                    Some(FibMessage::Input(input)) => self.machine.handle(Instant::now(), input, &mut outbox),
+                    Some(FibMessage::Ask(query, reply)) => {
+                        self.asked += 1;
+                        self.questions.insert(QueryId(self.asked), reply);
+                        self.machine.handle(Instant::now(), Input::Query(QueryId(self.asked), query), &mut outbox);
+                    }
+                },
+                Some(input) = self.changes.recv() => self.machine.handle(Instant::now(), input, &mut outbox),
+                () = async { match deadline { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => {
+                    self.machine.on_deadline(Instant::now(), &mut outbox);
+                }
+            }
+            for output in outbox.drain().collect::<Vec<_>>() {
+                self.deliver(output).await;
+            }
+        }
+    }
+
+    async fn deliver(&mut self, output: Output) {
+        match output {
+            Output::Write(ops) => self.command(Command::Write(ops)).await,
+            Output::Resync => self.command(Command::Resync).await,
+            Output::Pull { credit } => {
+                for shard in &self.shards {
+                    // A shard's inbox drains by itself; closed means that the process ends.
+                    let _ = shard.send(ShardMessage::Input(rib::Input::PullFib { credit })).await;
+                }
+            }
+            Output::Answer { query, rows, done } => {
+                let refused = match self.questions.get(&query) {
+                    Some(reply) => reply.try_send(rows).is_err(),
+                    None => false,
+                };
+                if done || refused {
+                    self.questions.remove(&query);
+                }
+            }
+        }
+    }
+
+    async fn command(&self, command: Command) {
+        if self.kernel.send(command).await.is_err() {
+            error!("the kernel's thread has ended; routes are no longer programmed");
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! What tasks and threads send each other: machine inputs, and what only exists above the wall (sockets, reply channels).
+//! Every channel is bounded; the await graph is sockets → peer → shard, and a shard waits for nobody.
+
+use std::net::SocketAddr;
+
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::session::{PeerStatus, PrefixCounts};
+use crate::types::{PeerId, PerFamily, ShardId};
+use crate::{fib, rib, session};
+
+/// To a peer's task.
+#[derive(Debug)]
+pub enum PeerMessage {
+    /// For its machine.
+    Input(session::Input),
+    /// A connection from its address.
+    Accepted(TcpStream, SocketAddr),
+    /// Tell how you are.
+    Status(oneshot::Sender<PeerStatus>),
+}
+
+/// To a shard's thread.
+#[derive(Debug)]
+pub enum ShardMessage {
+    /// For its machine.
+    Input(rib::Input),
+    /// A session came up: its facts, and where its frames and counters go. Replaces what an older session gave, so
+    /// that frames of an older session are never written to a newer one.
+    Up(rib::Input, PeerReplies),
+    /// The peer is gone for good.
+    Forget(PeerId),
+    /// A question and where the answer goes.
+    Ask(rib::Query, mpsc::Sender<rib::Answer>),
+}
+
+/// Where a shard answers a session.
+#[derive(Clone, Debug)]
+pub struct PeerReplies {
+    /// The peer.
+    pub peer: PeerId,
+    /// Frames. Never more than were asked for, so there is always room.
+    pub frames: mpsc::Sender<session::Input>,
+    /// The newest counters by shard; older ones are of no interest.
+    pub counts: watch::Sender<ShardCounts>,
+}
+
+/// Counters of one peer, as its shards told them last.
+pub type ShardCounts = std::collections::BTreeMap<ShardId, PerFamily<PrefixCounts>>;
+
+/// To the FibSyncer's task.
+#[derive(Debug)]
+pub enum FibMessage {
+    /// For its machine.
+    Input(fib::Input),
+    /// A question and where the answer goes.
+    Ask(fib::Query, mpsc::Sender<Vec<fib::FibStatus>>),
+}

@@ -1,0 +1,259 @@
+//! The runtime: tokio tasks, threads, sockets and signals around the machines.
+//!
+//! ```text
+//! files ─▶ compiler ─(newest config)─▶ Speaker ─diff─▶ peers, listeners, origin, FibSyncer, shards
+//! kernel monitor ─▶ kernel task ─┬▶ FibSyncer task ─writes─▶ kernel writer
+//!                                ├▶ origin task ─local routes─▶ shard threads
+//!                                └▶ shard threads (next hops)
+//! socket ◀▶ peer task ─batches─▶ shard thread ─frames (pulled)─▶ peer task
+//!                └─▶ recovery task           └─Loc-RIB changes (pulled)─▶ FibSyncer task
+//! ```
+//!
+//! Await graph: sockets → peer → shard; a shard waits for nobody. A panic in a peer's task ends that peer; one in a
+//! shard or the FibSyncer ends the process, whose kernel routes stay.
+
+mod connections;
+pub mod directory;
+mod fib_task;
+mod listener;
+pub mod message;
+mod peer_task;
+pub mod settings;
+mod shard_thread;
+mod socket;
+mod speaker;
+mod tasks;
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{error, info, warn};
+
+use crate::calico::{Compiler, Environment};
+use crate::config::NodeConfig;
+use crate::datastore::{Datastore, FileDatastore};
+use crate::fib::FibSyncer;
+use crate::node::recovery::Recovery;
+use crate::origin::{self, Origin};
+use crate::rib::Shard;
+use crate::runtime::directory::Directory;
+use crate::runtime::fib_task::FibTask;
+use crate::runtime::listener::{ListenTable, Listener};
+use crate::runtime::message::ShardMessage;
+use crate::runtime::settings::Settings;
+use crate::runtime::shard_thread::ShardThread;
+use crate::runtime::speaker::{Inboxes, Parts, Speaker, listen_addresses, rib_config};
+use crate::runtime::tasks::{Compiled, KernelAudience, PastLife};
+use crate::types::ShardId;
+
+/// Shards; one until more are measured to help.
+const SHARDS: u16 = 1;
+const SHARD_INBOX: usize = 256;
+const INBOX: usize = 256;
+
+/// Runs the daemon until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What keeps it from starting, with the next step: a busy port, a missing capability, a control socket in use.
+pub async fn run(settings: Settings) -> Result<()> {
+    let mut signals = Signals::new()?;
+    let (directory, watched) = watch::channel(Arc::new(Directory { node: settings.node.clone(), ..Directory::default() }));
+    let control = crate::control::serve(&settings.socket, watched)?;
+    let compiled = start_compiler(&settings)?;
+    let Some((config, mut compiled)) = first_config(&settings, compiled, &directory, &mut signals).await else {
+        return Ok(());
+    };
+    let (mut speaker, done) = start_speaker(&settings, config, directory).await?;
+    speaker.start(compiled.borrow_and_update().problems.clone()).await;
+    info!(node = settings.node, "running");
+    supervise(&mut speaker, compiled, done, control, &mut signals).await?;
+    speaker.stop().await;
+    Ok(())
+}
+
+async fn supervise(
+    speaker: &mut Speaker,
+    mut compiled: watch::Receiver<Compiled>,
+    mut done: oneshot::Receiver<()>,
+    mut control: tokio::task::JoinHandle<Result<()>>,
+    signals: &mut Signals,
+) -> Result<()> {
+    let mut recovering = true;
+    let mut in_force = compiled.borrow().config.clone();
+    loop {
+        tokio::select! {
+            changed = compiled.changed() => {
+                changed.context("the compiler has ended")?;
+                let newest = compiled.borrow_and_update().clone();
+                match newest.config {
+                    Some(config) if in_force.as_ref() != Some(&config) => {
+                        in_force = Some(Arc::clone(&config));
+                        speaker.apply(config, newest.problems).await;
+                    }
+                    _ => speaker.problems(newest.problems),
+                }
+            }
+            name = speaker.panicked() => speaker.restart(&name).await,
+            _ = &mut done, if recovering => {
+                recovering = false;
+                speaker.recovered().await;
+            }
+            ended = &mut control => {
+                ended.context("the control API panicked")?.context("the control API has ended")?;
+                bail!("the control API has ended");
+            }
+            name = signals.next() => {
+                info!(signal = name, "stopping: sessions close without a NOTIFICATION, kernel routes stay");
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn start_compiler(settings: &Settings) -> Result<watch::Receiver<Compiled>> {
+    let variables = Environment::from_variables(|name| std::env::var(name).ok());
+    let environment = Environment { listen: settings.listen.clone(), ..variables };
+    let machine = Compiler::new(settings.node.clone(), environment);
+    let (inputs, inbox) = mpsc::channel(INBOX);
+    let datastore: Box<dyn Datastore> = Box::new(FileDatastore::new(settings.resources.clone()));
+    tokio::spawn(async move {
+        if let Err(error) = datastore.run(inputs).await {
+            error!(error = format!("{error:#}"), "the resources are no longer watched; the configuration in force stays");
+        }
+    });
+    let (newest, compiled) = watch::channel(Compiled::default());
+    tokio::spawn(tasks::compiler(machine, inbox, newest));
+    Ok(compiled)
+}
+
+/// Waits for the first configuration; says what is missing meanwhile. None when a signal came first.
+async fn first_config(
+    settings: &Settings,
+    mut compiled: watch::Receiver<Compiled>,
+    directory: &watch::Sender<Arc<Directory>>,
+    signals: &mut Signals,
+) -> Option<(Arc<NodeConfig>, watch::Receiver<Compiled>)> {
+    loop {
+        let newest = compiled.borrow_and_update().clone();
+        if let Some(config) = newest.config {
+            return Some((config, compiled));
+        }
+        if newest.spoken {
+            for problem in newest.problems.iter() {
+                warn!(%problem, "cannot start yet");
+            }
+            directory.send_replace(Arc::new(Directory { node: settings.node.clone(), problems: newest.problems, ..Directory::default() }));
+        }
+        tokio::select! {
+            changed = compiled.changed() => if changed.is_err() { return None },
+            _ = signals.next() => return None,
+        }
+    }
+}
+
+/// Starts every machine with the first configuration, in an order that tells the truth to peers: kernel and local
+/// routes are known before the first session comes up (G3).
+async fn start_speaker(
+    settings: &Settings,
+    config: Arc<NodeConfig>,
+    directory: watch::Sender<Arc<Directory>>,
+) -> Result<(Speaker, oneshot::Receiver<()>)> {
+    let sockets = listener::open(&listen_addresses(&config))?;
+    let seed = seed();
+    let (fib, fib_inbox) = mpsc::channel(INBOX);
+    let (changes, changed) = mpsc::channel(usize::from(SHARDS) * 4);
+    let shards = start_shards(&config, seed, &changes)?;
+    let (operations, events) = crate::kernel::spawn(&crate::kernel::Settings {
+        table: config.fib.table,
+        protocol: config.fib.protocol,
+        dry_run: settings.dry_run,
+        ..crate::kernel::Settings::default()
+    })?;
+    let fib_task = FibTask::new(FibSyncer::new(&config.fib), fib_inbox, changed, shards.clone(), operations);
+    tokio::spawn(ends_the_process("the FibSyncer", fib_task.run()));
+
+    let (origin, origin_inbox) = mpsc::channel(INBOX);
+    let (origin_ready, local_routes_told) = oneshot::channel();
+    tokio::spawn(tasks::origin(Origin::new(), origin_inbox, shards.clone(), origin_ready));
+    origin.send(origin::Input::Configure(Arc::new(config.origin.clone()))).await.context("the origin task has ended")?;
+
+    let (kernel_ready, kernel_told) = oneshot::channel();
+    let audience = KernelAudience { protocol: config.fib.protocol, fib: fib.clone(), origin: origin.clone(), shards: shards.clone() };
+    tokio::spawn(tasks::kernel(events, audience, kernel_ready));
+    let past_life: PastLife = kernel_told.await.context("the kernel monitor ended before it had told the tables")?;
+    local_routes_told.await.context("the origin task ended before it had told the local routes")?;
+    if past_life.routes > 0 {
+        info!(routes = past_life.routes, "adopting routes of a past life");
+    }
+
+    let (recovery, recovery_inbox) = mpsc::channel(INBOX);
+    let (done, is_done) = oneshot::channel();
+    tokio::spawn(tasks::recovery(Recovery::new(past_life.routes > 0), recovery_inbox, done));
+    let (listeners, table) = watch::channel(Arc::new(ListenTable { addresses: sockets.keys().copied().collect(), peers: Vec::new() }));
+    tokio::spawn(Listener::new(table, sockets).run());
+    let parts = Parts {
+        inboxes: Inboxes { shards, fib, origin, recovery },
+        directory,
+        listeners,
+        recovered: watch::channel(false).0,
+        seed,
+        restarting: past_life.routes > 0,
+    };
+    Ok((Speaker::new(parts, config), is_done))
+}
+
+fn start_shards(config: &NodeConfig, seed: u64, changes: &mpsc::Sender<crate::fib::Input>) -> Result<Vec<mpsc::Sender<ShardMessage>>> {
+    let rib_config = Arc::new(rib_config(config));
+    (0..SHARDS)
+        .map(|number| {
+            let (sender, inbox) = mpsc::channel(SHARD_INBOX);
+            let machine = Shard::new(ShardId(number), seed, Arc::clone(&rib_config));
+            ShardThread::new(ShardId(number), machine, inbox, changes.clone()).spawn().context("cannot start a shard's thread")?;
+            Ok(sender)
+        })
+        .collect()
+}
+
+/// Runs a task whose state is suspect after a panic: then the process ends, its routes stay, and its successor adopts them.
+async fn ends_the_process(what: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    if let Err(error) = tokio::spawn(task).await
+        && error.is_panic()
+    {
+        error!("{what} panicked; the process ends and kernel routes stay");
+        std::process::exit(101);
+    }
+}
+
+/// A seed that peers cannot guess: hash keys and jitter come from it.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::hash::RandomState::new().build_hasher().finish()
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hangup.recv() => info!("SIGHUP: resources are watched, there is nothing to reload"),
+            }
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! One task per peer: its Peer machine, its sockets, and the words between them and the shards.
+//!
+//! A shard's inbox that is full stops this task from *reading* (TCP pushes back on the peer), nothing else: what
+//! waits for room is kept in order and sent as room appears, timers and writes go on.
+
+use std::collections::VecDeque;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::time::Instant;
+
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, info, warn};
+
+use crate::node::recovery;
+use crate::node::wiring::{FromPeer, SocketWord, from_peer};
+use crate::rib;
+use crate::runtime::connections::{Connections, Read, SocketEvent};
+use crate::runtime::message::{PeerMessage, PeerReplies, ShardCounts, ShardMessage};
+use crate::runtime::socket;
+use crate::session::{Event, Input, Output, Peer};
+use crate::types::{ConnectionId, Outbox, PeerId};
+
+/// Answers of shards that may be on their way: one `Pull` a shard, doubled for a replaced one.
+const FRAME_REPLIES: usize = 16;
+/// Reads in a row from one socket before timers and other inputs get their turn.
+const READS_A_TURN: usize = 4;
+
+/// What a peer's task needs of the rest.
+#[derive(Clone, Debug)]
+pub struct PeerContext {
+    /// The shards' inboxes, by number.
+    pub shards: Vec<mpsc::Sender<ShardMessage>>,
+    /// The recovery task's inbox.
+    pub recovery: mpsc::Sender<recovery::Input>,
+}
+
+/// See the module.
+pub struct PeerTask {
+    id: PeerId,
+    machine: Peer,
+    outbox: Outbox<Output>,
+    connections: Connections,
+    context: PeerContext,
+    inbox: mpsc::Receiver<PeerMessage>,
+    /// Changes once: when our own restart is over.
+    recovered: watch::Receiver<bool>,
+    replies: mpsc::Receiver<Input>,
+    counts: watch::Receiver<ShardCounts>,
+    /// Words for shards and recovery in order; reading stops while there are any.
+    waiting: VecDeque<Waiting>,
+}
+
+enum Waiting {
+    Shard(usize, ShardMessage),
+    Recovery(recovery::Input),
+}
+
+enum Turn {
+    Message(Option<PeerMessage>),
+    Reply(Input),
+    Counts,
+    Recovered,
+    Socket(SocketEvent),
+    Deadline,
+    Room,
+}
+
+impl PeerTask {
+    /// A task for `machine`; run it with [`PeerTask::run`].
+    pub fn new(
+        id: PeerId,
+        machine: Peer,
+        context: PeerContext,
+        inbox: mpsc::Receiver<PeerMessage>,
+        recovered: watch::Receiver<bool>,
+    ) -> Self {
+        // Nobody answers before the first session: its own channels replace these.
+        let (_, replies) = mpsc::channel(1);
+        let (_, counts) = watch::channel(ShardCounts::new());
+        Self {
+            id,
+            machine,
+            outbox: Outbox::new(),
+            connections: Connections::default(),
+            context,
+            inbox,
+            recovered,
+            replies,
+            counts,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Runs until the inbox is closed: the peer is no longer configured, or the process ends.
+    pub async fn run(mut self) {
+        loop {
+            match self.turn().await {
+                Turn::Message(None) => break,
+                Turn::Message(Some(message)) => self.message(message),
+                Turn::Reply(input) => self.input(input),
+                Turn::Counts => self.counts_changed(),
+                Turn::Recovered => self.input(Input::RecoveryDone),
+                Turn::Socket(event) => self.socket(event),
+                Turn::Deadline => {
+                    self.machine.on_deadline(Instant::now(), &mut self.outbox);
+                    self.deliver();
+                }
+                Turn::Room => {
+                    self.drain_waiting();
+                    if self.waiting.is_empty() {
+                        self.pause(false);
+                        self.deliver();
+                    }
+                }
+            }
+        }
+        self.finish().await;
+    }
+
+    async fn turn(&mut self) -> Turn {
+        let deadline = self.machine.deadline().map(tokio::time::Instant::from_std);
+        let reading = self.waiting.is_empty();
+        // Sockets before timers: a hold timer is judged on the bytes that are there (F4).
+        tokio::select! {
+            biased;
+            message = self.inbox.recv() => Turn::Message(message),
+            Some(input) = self.replies.recv() => Turn::Reply(input),
+            event = self.connections.next(reading) => Turn::Socket(event),
+            Ok(()) = self.counts.changed() => Turn::Counts,
+            () = sleep_until(deadline) => Turn::Deadline,
+            () = room(&self.context, self.waiting.front()) => Turn::Room,
+            Ok(()) = self.recovered.changed() => Turn::Recovered,
+        }
+    }
+
+    fn message(&mut self, message: PeerMessage) {
+        match message {
+            PeerMessage::Input(Input::Configure(config)) => {
+                self.connections.set_key(&config);
+                self.input(Input::Configure(config));
+            }
+            PeerMessage::Input(input) => self.input(input),
+            PeerMessage::Accepted(stream, remote) => self.accepted(stream, remote),
+            // Whoever asked may have gone; then nobody misses the answer.
+            PeerMessage::Status(reply) => drop(reply.send(self.machine.status(Instant::now()))),
+        }
+    }
+
+    fn accepted(&mut self, stream: TcpStream, remote: SocketAddr) {
+        let config = self.machine.config();
+        let prepared = socket::session_options(&stream, remote.ip(), config.ttl).and_then(|()| stream.local_addr());
+        let local = match prepared {
+            Ok(local) => local,
+            Err(error) => return warn!(%remote, %error, "accepted connection dropped"),
+        };
+        let connection = self.machine.allocate();
+        self.connections.adopt(connection, stream);
+        self.input(Input::Connected { connection, outgoing: false, local, remote, local_link: local_link(local) });
+    }
+
+    fn socket(&mut self, event: SocketEvent) {
+        match event {
+            SocketEvent::Connected(connection, local, remote) => {
+                self.input(Input::Connected { connection, outgoing: true, local, remote, local_link: local_link(local) });
+            }
+            SocketEvent::Failed(connection, error) => self.input(Input::ConnectFailed { connection, error: error.to_string() }),
+            SocketEvent::Readable(connection) => self.read(connection),
+            SocketEvent::Writable(connection) => self.written(connection),
+        }
+    }
+
+    fn read(&mut self, connection: ConnectionId) {
+        for _ in 0..READS_A_TURN {
+            match self.connections.read(connection) {
+                Read::Bytes(bytes) => self.input(Input::Received { connection, bytes }),
+                Read::Nothing => return,
+                Read::Closed(error) => {
+                    self.connections.close(connection, false);
+                    return self.input(Input::Closed { connection, error: error.map(|e| e.to_string()) });
+                }
+            }
+            if !self.waiting.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn written(&mut self, connection: ConnectionId) {
+        if let Some(waiting) = self.connections.write(connection) {
+            self.input(Input::Written { connection, waiting });
+        }
+    }
+
+    fn counts_changed(&mut self) {
+        let counts = self.counts.borrow_and_update().clone();
+        for (shard, counts) in counts {
+            self.input(Input::Counts { shard, counts });
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        self.machine.handle(Instant::now(), input, &mut self.outbox);
+        self.deliver();
+    }
+
+    fn deliver(&mut self) {
+        // Delivering a `Send` may make the machine say more (`Written`): go on until it is silent.
+        while !self.outbox.is_empty() {
+            let outputs: Vec<Output> = self.outbox.drain().collect();
+            for output in outputs {
+                self.deliver_one(output);
+            }
+        }
+    }
+
+    fn deliver_one(&mut self, output: Output) {
+        match from_peer(self.id, output) {
+            FromPeer::Socket(word) => self.socket_word(word),
+            FromPeer::EveryShard(input) => self.every_shard(&input),
+            FromPeer::OneShard(shard, input) => self.wait_or_send(Waiting::Shard(usize::from(shard.0), ShardMessage::Input(input))),
+            FromPeer::EveryShardAndRecovery(input, word) => {
+                self.every_shard(&input);
+                self.wait_or_send(Waiting::Recovery(word));
+            }
+            FromPeer::Recovery(word) => self.wait_or_send(Waiting::Recovery(word)),
+            FromPeer::Told(event, word) => {
+                tell(&event);
+                if let Some(word) = word {
+                    self.wait_or_send(Waiting::Recovery(word));
+                }
+            }
+        }
+    }
+
+    fn socket_word(&mut self, word: SocketWord) {
+        match word {
+            SocketWord::Connect(connection) => self.connections.connect(connection, self.machine.config()),
+            SocketWord::Close(connection, linger) => self.connections.close(connection, linger),
+            SocketWord::Send(connection, bytes) => {
+                if let Some(waiting) = self.connections.send(connection, bytes) {
+                    self.machine.handle(Instant::now(), Input::Written { connection, waiting }, &mut self.outbox);
+                }
+            }
+        }
+    }
+
+    fn every_shard(&mut self, input: &rib::Input) {
+        let replies = matches!(input, rib::Input::PeerUp(_)).then(|| self.new_replies());
+        for shard in 0..self.context.shards.len() {
+            let message = match &replies {
+                Some(replies) => ShardMessage::Up(input.clone(), replies.clone()),
+                None => ShardMessage::Input(input.clone()),
+            };
+            self.wait_or_send(Waiting::Shard(shard, message));
+        }
+    }
+
+    /// Fresh channels for a new session: an answer to the old one dies with its channel.
+    fn new_replies(&mut self) -> PeerReplies {
+        let (frames, replies) = mpsc::channel(FRAME_REPLIES);
+        let (counts, changed) = watch::channel(ShardCounts::new());
+        (self.replies, self.counts) = (replies, changed);
+        PeerReplies { peer: self.id, frames, counts }
+    }
+
+    fn wait_or_send(&mut self, word: Waiting) {
+        let was_empty = self.waiting.is_empty();
+        self.waiting.push_back(word);
+        self.drain_waiting();
+        if was_empty && !self.waiting.is_empty() {
+            self.pause(true);
+        }
+    }
+
+    /// Tells the machine that silence is not the peer's while we do not read (F4).
+    fn pause(&mut self, paused: bool) {
+        for connection in self.connections.open() {
+            self.machine.handle(Instant::now(), Input::Paused { connection, paused }, &mut self.outbox);
+        }
+    }
+
+    fn drain_waiting(&mut self) {
+        while let Some(word) = self.waiting.pop_front() {
+            let refused = match word {
+                Waiting::Shard(shard, message) => match self.context.shards[shard].try_send(message) {
+                    Err(mpsc::error::TrySendError::Full(message)) => Some(Waiting::Shard(shard, message)),
+                    Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => None,
+                },
+                Waiting::Recovery(word) => match self.context.recovery.try_send(word) {
+                    Err(mpsc::error::TrySendError::Full(word)) => Some(Waiting::Recovery(word)),
+                    Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => None,
+                },
+            };
+            if let Some(word) = refused {
+                self.waiting.push_front(word);
+                return;
+            }
+        }
+    }
+
+    /// Sends what still waits, then tells the shards that the peer is gone.
+    async fn finish(mut self) {
+        for word in std::mem::take(&mut self.waiting) {
+            // A closed inbox means that the process ends: nothing is left to tell.
+            let _ = match word {
+                Waiting::Shard(shard, message) => self.context.shards[shard].send(message).await.is_ok(),
+                Waiting::Recovery(word) => self.context.recovery.send(word).await.is_ok(),
+            };
+        }
+        for shard in &self.context.shards {
+            let _ = shard.send(ShardMessage::Forget(self.id)).await;
+        }
+    }
+}
+
+async fn sleep_until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Resolves when the inbox that the first waiting word is for has room.
+async fn room(context: &PeerContext, first: Option<&Waiting>) {
+    let closed = match first {
+        None => std::future::pending().await,
+        Some(Waiting::Shard(shard, _)) => context.shards[*shard].reserve().await.is_err(),
+        Some(Waiting::Recovery(_)) => context.recovery.reserve().await.is_err(),
+    };
+    if closed {
+        // The process ends; the main task says why.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Our link-local address and its interface when the session itself runs on one.
+fn local_link(local: SocketAddr) -> Option<(Ipv6Addr, u32)> {
+    match local {
+        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => Some((*v6.ip(), v6.scope_id())),
+        _ => None,
+    }
+}
+
+fn tell(event: &Event) {
+    match event {
+        Event::State { from, to } => {
+            if *to == crate::session::State::Established || *from == crate::session::State::Established {
+                info!(?from, ?to, "session");
+            } else {
+                debug!(?from, ?to, "session");
+            }
+        }
+        Event::Down(reason) => info!(by = ?reason.by, code = reason.code, subcode = reason.subcode, text = %reason.text, "session down"),
+        Event::Fault { text, .. } => warn!(what = %text, "fault in UPDATE"),
+        Event::PrefixLimit { family, received, limit } => {
+            warn!(%family, received, limit, "the peer's paths come near its limit, or pass it")
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! TCP sockets for BGP: source address, TTL and GTSM, TCP-MD5, type of service. With `kernel/netlink.rs` the only
+//! file with `unsafe`: the options below have no safe binding.
+//!
+//! Linux facts: an MD5 key belongs to (socket, peer address) and must be on the listener before the SYN
+//! arrives; deleting is setting a key of length 0; a key may be replaced on a live socket (T4).
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::io;
+use std::mem;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsRawFd, RawFd};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::config::{Authentication, PeerConfig, Ttl};
+
+/// Bytes of ours that the kernel may hold unsent, so that a KEEPALIVE never queues behind megabytes (S1).
+const NOTSENT_LOWAT: libc::c_int = 128 * 1024;
+/// Internetwork control, as every router marks BGP.
+const TYPE_OF_SERVICE: libc::c_int = 0xc0;
+const LISTEN_BACKLOG: i32 = 4096;
+const MAX_MD5_KEY: usize = 80;
+
+/// The address to connect to, with the interface's index as scope for link-local addresses.
+///
+/// # Errors
+/// A link-local address whose interface is missing or not (yet) there.
+pub fn peer_address(config: &PeerConfig) -> io::Result<SocketAddr> {
+    with_scope(config.address, config.port, config.interface.as_deref())
+}
+
+fn with_scope(address: IpAddr, port: u16, interface: Option<&str>) -> io::Result<SocketAddr> {
+    let IpAddr::V6(v6) = address else { return Ok(SocketAddr::new(address, port)) };
+    if !v6.is_unicast_link_local() {
+        return Ok(SocketAddr::new(address, port));
+    }
+    let name = interface.ok_or_else(|| io::Error::other(format!("link-local peer {v6} has no interface: write it as {v6}%IFACE")))?;
+    Ok(SocketAddr::V6(SocketAddrV6::new(v6, port, 0, interface_index(name)?)))
+}
+
+/// Index of an interface of this network namespace.
+///
+/// # Errors
+/// No interface has the name.
+pub fn interface_index(name: &str) -> io::Result<u32> {
+    let text = CString::new(name).map_err(|_| io::Error::other(format!("interface name `{name}` holds a zero byte")))?;
+    // SAFETY: `text` is a NUL-terminated string that outlives the call.
+    match unsafe { libc::if_nametoindex(text.as_ptr()) } {
+        0 => Err(io::Error::new(io::ErrorKind::NotFound, format!("interface {name} does not exist"))),
+        index => Ok(index),
+    }
+}
+
+/// A socket ready to connect to the peer: non-blocking, bound to the source address, with TTL and key set.
+///
+/// # Errors
+/// What the system says, with the step that failed.
+pub fn connecting(config: &PeerConfig) -> io::Result<Socket> {
+    let remote = peer_address(config)?;
+    let socket = new_socket(remote)?;
+    session_options(&socket, remote.ip(), config.ttl)?;
+    if let Authentication::Md5(password) = &config.authentication {
+        set_md5(&socket, remote, &password.0)?;
+    }
+    if let Some(local) = config.local_address {
+        let bind = with_scope(local, 0, config.interface.as_deref())?;
+        socket.bind(&bind.into()).map_err(|e| step(&e, format!("cannot use source address {local}")))?;
+    }
+    Ok(socket)
+}
+
+/// A listening socket on `address`; IPv6 sockets take no IPv4 connections.
+///
+/// # Errors
+/// What the system says, with what to do about it.
+pub fn listening(address: SocketAddr) -> io::Result<Socket> {
+    let socket = new_socket(address)?;
+    socket.set_reuse_address(true)?;
+    option(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1)?;
+    socket.bind(&address.into()).map_err(|e| listen_error(address, &e))?;
+    socket.listen(LISTEN_BACKLOG).map_err(|e| listen_error(address, &e))?;
+    Ok(socket)
+}
+
+/// What a session's socket needs on both ends: TTL or GTSM (T8), no delay, little unsent data.
+///
+/// # Errors
+/// What the system says, with the step that failed.
+pub fn session_options(socket: &impl AsRawFd, remote: IpAddr, ttl: Ttl) -> io::Result<()> {
+    option(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1)?;
+    option(socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, &NOTSENT_LOWAT)?;
+    let (sent, least) = match ttl {
+        Ttl::Multihop => (64, None),
+        Ttl::Gtsm { hops } => (255, Some(256 - libc::c_int::from(hops.max(1)))),
+        Ttl::Direct => (1, None),
+    };
+    let (level, ttl_name, tos_name, least_name) = if remote.is_ipv4() {
+        (libc::IPPROTO_IP, libc::IP_TTL, libc::IP_TOS, libc::IP_MINTTL)
+    } else {
+        (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, libc::IPV6_TCLASS, libc::IPV6_MINHOPCOUNT)
+    };
+    option(socket, level, ttl_name, &sent)?;
+    option(socket, level, tos_name, &TYPE_OF_SERVICE)?;
+    match least {
+        Some(least) => option(socket, level, least_name, &least).map_err(|e| step(&e, "cannot set the least TTL (GTSM)".into())),
+        None => Ok(()),
+    }
+}
+
+/// Sets, replaces or (with an empty key) removes the TCP-MD5 key for a peer on a listening or connected socket.
+///
+/// # Errors
+/// A key longer than 80 octets; a kernel without TCP-MD5.
+pub fn set_md5(socket: &impl AsRawFd, remote: SocketAddr, key: &[u8]) -> io::Result<()> {
+    if key.len() > MAX_MD5_KEY {
+        return Err(io::Error::other(format!("TCP-MD5 key for {} has {} octets; the kernel takes {MAX_MD5_KEY}", remote.ip(), key.len())));
+    }
+    let mut signature = TcpMd5Sig {
+        address: sockaddr_storage(remote),
+        flags: 0,
+        prefix_length: 0,
+        key_length: u16::try_from(key.len()).unwrap_or_default(),
+        interface: 0,
+        key: [0; MAX_MD5_KEY],
+    };
+    signature.key[..key.len()].copy_from_slice(key);
+    match option(socket, libc::IPPROTO_TCP, libc::TCP_MD5SIG, &signature) {
+        // Removing a key that is not there is what was wanted.
+        Err(error) if key.is_empty() && error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        result => result.map_err(|e| step(&e, format!("cannot set the TCP-MD5 key for {}", remote.ip()))),
+    }
+}
+
+/// `struct tcp_md5sig` of `linux/tcp.h`; `libc` has the option's number but not the struct.
+#[repr(C)]
+struct TcpMd5Sig {
+    address: libc::sockaddr_storage,
+    flags: u8,
+    prefix_length: u8,
+    key_length: u16,
+    interface: libc::c_int,
+    key: [u8; MAX_MD5_KEY],
+}
+
+fn sockaddr_storage(address: SocketAddr) -> libc::sockaddr_storage {
+    // The kernel compares the address only; a port here would make it refuse some keys.
+    let mut bare = address;
+    bare.set_port(0);
+    let raw = socket2::SockAddr::from(bare);
+    // SAFETY: all-zero bytes are a valid sockaddr_storage, a plain C struct.
+    let mut storage: libc::sockaddr_storage = unsafe { mem::zeroed() };
+    // SAFETY: both point to at least `raw.len()` valid bytes: socket2 keeps its address in a sockaddr_storage too.
+    unsafe {
+        std::ptr::copy_nonoverlapping(raw.as_ptr().cast::<u8>(), std::ptr::from_mut(&mut storage).cast::<u8>(), raw.len() as usize);
+    }
+    storage
+}
+
+fn new_socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+fn option<T>(socket: &impl AsRawFd, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
+    set_raw(socket.as_raw_fd(), level, name, value)
+}
+
+fn set_raw<T>(fd: RawFd, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(mem::size_of::<T>()).map_err(io::Error::other)?;
+    // SAFETY: `value` is a live T and `length` its size; the kernel only reads it.
+    let result = unsafe { libc::setsockopt(fd, level, name, std::ptr::from_ref(value).cast(), length) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn step(error: &io::Error, what: String) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
+}
+
+fn listen_error(address: SocketAddr, error: &io::Error) -> io::Error {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "the port is taken: another BGP speaker runs here (`ss -ltnp 'sport = :{}'` names it); stop it, or set listenPort in BGPConfiguration",
+            address.port()
+        ),
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE: run as root, give the capability, or set listenPort in BGPConfiguration".into()
+        }
+        io::ErrorKind::AddrNotAvailable => "the address is on no interface of this host (yet)".into(),
+        _ => error.to_string(),
+    };
+    io::Error::new(error.kind(), format!("cannot listen on {address}: {hint}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn md5_struct_has_the_kernels_size() {
+        // linux/tcp.h: 128 (sockaddr_storage) + 1 + 1 + 2 + 4 + 80.
+        assert_eq!(mem::size_of::<TcpMd5Sig>(), 216);
+    }
+
+    #[test]
+    fn md5_key_is_set_replaced_and_removed() {
+        let listener = listening("127.0.0.1:0".parse().unwrap()).unwrap();
+        let remote = "127.0.0.9:0".parse().unwrap();
+        set_md5(&listener, remote, b"secret").unwrap();
+        set_md5(&listener, remote, b"other").unwrap();
+        set_md5(&listener, remote, b"").unwrap();
+        set_md5(&listener, remote, b"").unwrap();
+        assert!(set_md5(&listener, remote, &[b'x'; 81]).is_err());
+    }
+
+    #[test]
+    fn a_taken_port_says_what_to_do() {
+        let first = listening("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = first.local_addr().unwrap().as_socket().unwrap();
+        let error = listening(address).unwrap_err();
+        assert!(error.to_string().contains("the port is taken"), "{error}");
+    }
+
+    #[test]
+    fn link_local_needs_an_interface() {
+        let error = with_scope("fe80::1".parse().unwrap(), 179, None).unwrap_err();
+        assert!(error.to_string().contains("%IFACE"), "{error}");
+        assert_eq!(with_scope("fe80::1".parse().unwrap(), 179, Some("lo")).unwrap().to_string(), "[fe80::1%1]:179");
+    }
+}

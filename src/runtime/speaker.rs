@@ -1,0 +1,286 @@
+//! The supervisor of everything that follows a configuration: peers, listeners, origin, FibSyncer, shards. A new
+//! configuration is applied as a diff: what need not reset does not.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::{Id, JoinSet};
+use tracing::{Instrument, error, info, info_span};
+
+use crate::calico::Problem;
+use crate::config::diff::{PeerChange, diff};
+use crate::config::{NodeConfig, PeerConfig};
+use crate::fib;
+use crate::node::recovery;
+use crate::origin;
+use crate::rib::{self, RibConfig};
+use crate::runtime::directory::{Directory, PeerEntry};
+use crate::runtime::listener::{ListenPeer, ListenTable};
+use crate::runtime::message::{FibMessage, PeerMessage, ShardMessage};
+use crate::runtime::peer_task::{PeerContext, PeerTask};
+use crate::session::{self, Peer, StopReason};
+use crate::types::{PeerId, PerFamily};
+
+/// Messages that may wait in a peer's inbox: configuration words, accepted connections, questions.
+const PEER_INBOX: usize = 64;
+/// Paths used together for one prefix at most, as Calico's BIRD does.
+const MAX_PATHS: usize = 16;
+
+/// The inboxes that a configuration concerns.
+#[derive(Clone, Debug)]
+pub struct Inboxes {
+    /// Shards by number.
+    pub shards: Vec<mpsc::Sender<ShardMessage>>,
+    /// FibSyncer.
+    pub fib: mpsc::Sender<FibMessage>,
+    /// Origin.
+    pub origin: mpsc::Sender<origin::Input>,
+    /// Recovery.
+    pub recovery: mpsc::Sender<recovery::Input>,
+}
+
+/// See the module.
+pub struct Speaker {
+    inboxes: Inboxes,
+    directory: watch::Sender<Arc<Directory>>,
+    listeners: watch::Sender<Arc<ListenTable>>,
+    recovered: watch::Sender<bool>,
+    config: Arc<NodeConfig>,
+    problems: Arc<[Problem]>,
+    peers: BTreeMap<String, PeerEntry>,
+    tasks: JoinSet<()>,
+    names: BTreeMap<Id, String>,
+    next_id: u32,
+    seed: u64,
+    /// The kernel holds routes of a past life.
+    restarting: bool,
+}
+
+/// What [`Speaker::new`] needs besides the configuration.
+pub struct Parts {
+    /// The inboxes.
+    pub inboxes: Inboxes,
+    /// Where the directory is published.
+    pub directory: watch::Sender<Arc<Directory>>,
+    /// Where listeners look.
+    pub listeners: watch::Sender<Arc<ListenTable>>,
+    /// Where peers see that recovery is over.
+    pub recovered: watch::Sender<bool>,
+    /// Seed of jitter.
+    pub seed: u64,
+    /// The kernel holds routes of a past life.
+    pub restarting: bool,
+}
+
+impl Speaker {
+    /// A speaker that has no peers yet; its machines already run with `config`.
+    pub fn new(parts: Parts, config: Arc<NodeConfig>) -> Self {
+        let Parts { inboxes, directory, listeners, recovered, seed, restarting } = parts;
+        Self {
+            inboxes,
+            directory,
+            listeners,
+            recovered,
+            config,
+            problems: Arc::default(),
+            peers: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            names: BTreeMap::new(),
+            next_id: 0,
+            seed,
+            restarting,
+        }
+    }
+
+    /// Starts the peers of the first configuration and tells recovery whom to wait for.
+    pub async fn start(&mut self, problems: Arc<[Problem]>) {
+        self.problems = problems;
+        let config = Arc::clone(&self.config);
+        let configured: Vec<(String, Arc<PeerConfig>)> =
+            config.peers.iter().map(|(name, peer)| (name.clone(), Arc::new(peer.clone()))).collect();
+        for (name, peer) in &configured {
+            self.add(name, Arc::clone(peer));
+        }
+        let waited_for = self.peers.values().map(|entry| entry.id).collect();
+        // A closed inbox means that the process ends; so in all sends below.
+        let _ = self.inboxes.recovery.send(recovery::Input::Start(waited_for)).await;
+        for entry in self.peers.values() {
+            let _ = entry.inbox.send(PeerMessage::Input(session::Input::Start)).await;
+        }
+        self.publish();
+    }
+
+    /// Applies a new configuration as a diff.
+    pub async fn apply(&mut self, new: Arc<NodeConfig>, problems: Arc<[Problem]>) {
+        let old = std::mem::replace(&mut self.config, Arc::clone(&new));
+        self.problems = problems;
+        let changes = diff(Some(&old), &new);
+        if changes.rib {
+            self.every_shard(&rib::Input::Configure(Arc::new(rib_config(&new)))).await;
+        }
+        if changes.fib {
+            let _ = self.inboxes.fib.send(FibMessage::Input(fib::Input::Configure(Arc::new(new.fib.clone())))).await;
+        }
+        if changes.origin {
+            let _ = self.inboxes.origin.send(origin::Input::Configure(Arc::new(new.origin.clone()))).await;
+        }
+        for (name, change) in changes.peers {
+            self.change(&name, &change, new.peers.get(&name)).await;
+        }
+        self.publish();
+    }
+
+    async fn change(&mut self, name: &str, change: &PeerChange, config: Option<&PeerConfig>) {
+        match (change, config) {
+            (PeerChange::Add, Some(config)) => {
+                self.add(name, Arc::new(config.clone()));
+                if let Some(entry) = self.peers.get(name) {
+                    let _ = entry.inbox.send(PeerMessage::Input(session::Input::Start)).await;
+                }
+            }
+            (PeerChange::Delete, _) | (_, None) => self.delete(name).await,
+            (PeerChange::Keep | PeerChange::Reload(_), Some(config)) => self.reload(name, Arc::new(config.clone()), None).await,
+            (PeerChange::Reinit(_), Some(config)) => {
+                info!(peer = name, ?change, "session is reset by its new configuration");
+                self.reload(name, Arc::new(config.clone()), Some(StopReason::ConfigurationChange)).await;
+            }
+        }
+    }
+
+    fn add(&mut self, name: &str, config: Arc<PeerConfig>) {
+        let id = PeerId(self.next_id);
+        self.next_id += 1;
+        let settings = session::Settings {
+            seed: self.seed.wrapping_add(u64::from(id.0)),
+            shards: u16::try_from(self.inboxes.shards.len()).unwrap_or(u16::MAX),
+            restarting: self.restarting && !*self.recovered.borrow(),
+            forwarding: PerFamily { ipv4: self.restarting, ipv6: self.restarting },
+        };
+        let machine = Peer::new(id, Arc::clone(&config), settings);
+        let (inbox, messages) = mpsc::channel(PEER_INBOX);
+        let context = PeerContext { shards: self.inboxes.shards.clone(), recovery: self.inboxes.recovery.clone() };
+        let task = PeerTask::new(id, machine, context, messages, self.recovered.subscribe());
+        let handle = self.tasks.spawn(task.run().instrument(info_span!("peer", name)));
+        self.names.insert(handle.id(), name.to_owned());
+        self.peers.insert(name.to_owned(), PeerEntry { id, config, inbox });
+    }
+
+    async fn delete(&mut self, name: &str) {
+        let Some(entry) = self.peers.remove(name) else { return };
+        let _ = entry.inbox.send(PeerMessage::Input(session::Input::Stop(StopReason::Deconfigured))).await;
+        let _ = self.inboxes.recovery.send(recovery::Input::Failed(entry.id)).await;
+    }
+
+    async fn reload(&mut self, name: &str, config: Arc<PeerConfig>, stop: Option<StopReason>) {
+        let Some(entry) = self.peers.get_mut(name) else { return };
+        entry.config = Arc::clone(&config);
+        let peer = entry.id;
+        let inbox = entry.inbox.clone();
+        let reset = stop.is_some();
+        if let Some(reason) = stop {
+            let _ = inbox.send(PeerMessage::Input(session::Input::Stop(reason))).await;
+        }
+        let _ = inbox.send(PeerMessage::Input(session::Input::Configure(Arc::clone(&config)))).await;
+        if !reset {
+            self.every_shard(&rib::Input::PeerReload { peer, config }).await;
+        }
+    }
+
+    async fn every_shard(&self, input: &rib::Input) {
+        for shard in &self.inboxes.shards {
+            let _ = shard.send(ShardMessage::Input(input.clone())).await;
+        }
+    }
+
+    /// Our own restart is over.
+    pub async fn recovered(&mut self) {
+        self.every_shard(&rib::Input::RecoveryDone).await;
+        self.recovered.send_replace(true);
+        self.publish();
+    }
+
+    /// Problems changed, the configuration did not.
+    pub fn problems(&mut self, problems: Arc<[Problem]>) {
+        self.problems = problems;
+        self.publish();
+    }
+
+    /// The process ends and comes back: sessions close without a NOTIFICATION, routes stay (G4).
+    pub async fn stop(mut self) {
+        for entry in self.peers.values() {
+            let _ = entry.inbox.send(PeerMessage::Input(session::Input::Stop(StopReason::ProcessRestart))).await;
+        }
+        self.peers.clear();
+        self.publish();
+        while self.tasks.join_next().await.is_some() {}
+    }
+
+    /// Resolves with the name of a peer whose task has panicked (V9: that session ends, nothing else does).
+    pub async fn panicked(&mut self) -> String {
+        loop {
+            let Some(ended) = self.tasks.join_next_with_id().await else { std::future::pending().await };
+            let (id, panicked) = match ended {
+                Ok((id, ())) => (id, false),
+                Err(error) => (error.id(), error.is_panic()),
+            };
+            if let Some(name) = self.names.remove(&id)
+                && panicked
+            {
+                return name;
+            }
+        }
+    }
+
+    /// Starts a peer again whose task has panicked; what it had said is forgotten.
+    pub async fn restart(&mut self, name: &str) {
+        error!(peer = name, "the peer's task panicked; its session starts anew");
+        let Some(entry) = self.peers.remove(name) else { return };
+        self.every_shard(&rib::Input::PeerDown { peer: entry.id, keep: PerFamily::default() }).await;
+        self.add(name, entry.config);
+        if let Some(entry) = self.peers.get(name) {
+            let _ = entry.inbox.send(PeerMessage::Input(session::Input::Start)).await;
+        }
+        self.publish();
+    }
+
+    fn publish(&self) {
+        self.listeners.send_replace(Arc::new(ListenTable {
+            addresses: listen_addresses(&self.config),
+            peers: self.peers.values().map(listen_peer).collect(),
+        }));
+        self.directory.send_replace(Arc::new(Directory {
+            node: self.config.node.clone(),
+            config: Some(Arc::clone(&self.config)),
+            problems: Arc::clone(&self.problems),
+            peers: self.peers.clone(),
+            shards: self.inboxes.shards.clone(),
+            fib: Some(self.inboxes.fib.clone()),
+            recovered: *self.recovered.borrow(),
+        }));
+    }
+}
+
+fn listen_peer(entry: &PeerEntry) -> ListenPeer {
+    ListenPeer {
+        address: entry.config.address,
+        interface: entry.config.interface.clone(),
+        local: entry.config.local_address,
+        authentication: entry.config.authentication.clone(),
+        inbox: entry.inbox.clone(),
+    }
+}
+
+/// What every shard knows of the node.
+pub fn rib_config(config: &NodeConfig) -> RibConfig {
+    let cluster_id = config.peers.values().find_map(|peer| peer.cluster_id);
+    RibConfig { router_id: config.router_id, cluster_id, max_paths: MAX_PATHS, protocol: config.fib.protocol }
+}
+
+/// Where to listen: what `--listen` or bindMode say, else everywhere.
+pub fn listen_addresses(config: &NodeConfig) -> Vec<SocketAddr> {
+    let wildcards = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    let addresses = if config.listen.addresses.is_empty() { &wildcards[..] } else { &config.listen.addresses };
+    addresses.iter().map(|address| SocketAddr::new(*address, config.listen.port)).collect()
+}

@@ -1,0 +1,174 @@
+//! The small tasks: one machine each, an inbox in, other inboxes out.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{error, info};
+
+use crate::calico::{self, Compiler};
+use crate::fib::{self, KernelEvent};
+use crate::node::recovery::{self, Recovery};
+use crate::node::wiring::kernel_event_is_for_all;
+use crate::origin::{self, Origin};
+use crate::rib;
+use crate::runtime::message::{FibMessage, ShardMessage};
+use crate::types::{Outbox, Sync};
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What the compiler said last.
+#[derive(Clone, Debug, Default)]
+pub struct Compiled {
+    /// The configuration to be in force.
+    pub config: Option<Arc<crate::config::NodeConfig>>,
+    /// All that is wrong.
+    pub problems: Arc<[calico::Problem]>,
+    /// It has spoken.
+    pub spoken: bool,
+}
+
+/// Runs the Compiler machine; only its newest word counts.
+pub async fn compiler(mut machine: Compiler, mut inbox: mpsc::Receiver<calico::Input>, newest: watch::Sender<Compiled>) {
+    let mut outbox = Outbox::new();
+    loop {
+        tokio::select! {
+            input = inbox.recv() => match input {
+                None => return,
+                Some(input) => machine.handle(Instant::now(), input, &mut outbox),
+            },
+            () = until(machine.deadline()) => machine.on_deadline(Instant::now(), &mut outbox),
+        }
+        if let Some(calico::Output::Compiled { config, problems }) = outbox.drain().last() {
+            newest.send_replace(Compiled { config, problems, spoken: true });
+        }
+    }
+}
+
+/// To the Origin machine's task.
+pub type OriginInbox = mpsc::Sender<origin::Input>;
+
+/// Runs the Origin machine; `ready` is told when its first whole table has gone to the shards.
+pub async fn origin(
+    mut machine: Origin,
+    mut inbox: mpsc::Receiver<origin::Input>,
+    shards: Vec<mpsc::Sender<ShardMessage>>,
+    ready: oneshot::Sender<()>,
+) {
+    let mut outbox = Outbox::new();
+    let mut ready = Some(ready);
+    loop {
+        tokio::select! {
+            input = inbox.recv() => match input {
+                None => return,
+                Some(input) => machine.handle(Instant::now(), input, &mut outbox),
+            },
+            () = until(machine.deadline()) => machine.on_deadline(Instant::now(), &mut outbox),
+        }
+        for origin::Output::Local(word) in outbox.drain() {
+            let whole = word == Sync::End;
+            for shard in &shards {
+                // Closed means that the process ends.
+                let _ = shard.send(ShardMessage::Input(rib::Input::Local(word.clone()))).await;
+            }
+            if whole && let Some(ready) = ready.take() {
+                let _ = ready.send(());
+            }
+        }
+    }
+}
+
+/// Runs the Recovery machine until our own restart is over.
+pub async fn recovery(mut machine: Recovery, mut inbox: mpsc::Receiver<recovery::Input>, done: oneshot::Sender<()>) {
+    let mut outbox = Outbox::new();
+    let mut done = Some(done);
+    loop {
+        tokio::select! {
+            input = inbox.recv() => match input {
+                None => return,
+                Some(input) => machine.handle(Instant::now(), input, &mut outbox),
+            },
+            () = until(machine.deadline()) => machine.on_deadline(Instant::now(), &mut outbox),
+        }
+        for recovery::Output::Done in outbox.drain() {
+            info!("restart is over: learned routes are sent on, routes of a past life that nobody claimed are removed");
+            if let Some(done) = done.take() {
+                let _ = done.send(());
+            }
+        }
+    }
+}
+
+/// Whom the kernel's facts go to.
+pub struct KernelAudience {
+    /// Our protocol number.
+    pub protocol: u8,
+    /// Hears everything.
+    pub fib: mpsc::Sender<FibMessage>,
+    /// Hears what is not ours.
+    pub origin: OriginInbox,
+    /// Hear what is not ours.
+    pub shards: Vec<mpsc::Sender<ShardMessage>>,
+}
+
+/// What the kernel's first whole telling showed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PastLife {
+    /// Routes with our protocol number are there: we, or the BIRD before us, ran since the host booted.
+    pub routes: usize,
+}
+
+/// Hands the kernel's facts on; `first` is told when links, addresses and routes have been told whole once.
+pub async fn kernel(mut events: mpsc::Receiver<Vec<KernelEvent>>, audience: KernelAudience, first: oneshot::Sender<PastLife>) {
+    let mut first = Some(first);
+    let mut told = FirstTelling::default();
+    while let Some(events) = events.recv().await {
+        for event in events {
+            told.note(&event, audience.protocol);
+            if kernel_event_is_for_all(&event, audience.protocol) {
+                let _ = audience.origin.send(origin::Input::Kernel(event.clone())).await;
+                for shard in &audience.shards {
+                    let _ = shard.send(ShardMessage::Input(rib::Input::Kernel(event.clone()))).await;
+                }
+            }
+            let _ = audience.fib.send(FibMessage::Input(fib::Input::Kernel(event))).await;
+        }
+        if told.is_whole()
+            && let Some(first) = first.take()
+        {
+            let _ = first.send(told.past_life);
+        }
+    }
+    error!("the kernel monitor has ended; changes of links, addresses and routes are no longer seen");
+}
+
+#[derive(Default)]
+struct FirstTelling {
+    links: bool,
+    addresses: bool,
+    routes: bool,
+    past_life: PastLife,
+}
+
+impl FirstTelling {
+    fn note(&mut self, event: &KernelEvent, protocol: u8) {
+        match event {
+            KernelEvent::Link(Sync::End) => self.links = true,
+            KernelEvent::Address(Sync::End) => self.addresses = true,
+            KernelEvent::Route(Sync::End) => self.routes = true,
+            KernelEvent::Route(Sync::Upsert(_, route)) if !self.routes && route.protocol == protocol => {
+                self.past_life.routes += 1;
+            }
+            _ => {}
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.links && self.addresses && self.routes
+    }
+}
