@@ -129,6 +129,11 @@ impl Shard {
         }
     }
 
+    /// Whether the Loc-RIB's last word has been pulled by the FibSyncer and no work is left.
+    pub fn is_settled(&self) -> bool {
+        self.work.is_empty() && !self.ipv4.has_fib_changes() && !self.ipv6.has_fib_changes()
+    }
+
     /// When [`Shard::on_deadline`] wants to be called: at once while there is work left, else when unused memory is due.
     pub fn deadline(&self) -> Option<Instant> {
         if self.work.is_empty() { self.sweep_due } else { self.now }

@@ -26,12 +26,14 @@ pub struct ShardThread {
     peers: BTreeMap<PeerId, PeerReplies>,
     questions: BTreeMap<QueryId, mpsc::Sender<rib::Answer>>,
     asked: u64,
+    /// Our own restart is over, but the FibSyncer has not been told to sweep: it must first hear what was learned meanwhile.
+    sweep_due: bool,
 }
 
 impl ShardThread {
     /// A thread's body for `machine`; `fib` takes the answers to the FibSyncer's pulls.
     pub fn new(id: ShardId, machine: Shard, inbox: mpsc::Receiver<ShardMessage>, fib: mpsc::Sender<fib::Input>) -> Self {
-        Self { id, machine, inbox, fib, peers: BTreeMap::new(), questions: BTreeMap::new(), asked: 0 }
+        Self { id, machine, inbox, fib, peers: BTreeMap::new(), questions: BTreeMap::new(), asked: 0, sweep_due: false }
     }
 
     /// Starts the thread; it ends when its inbox is closed.
@@ -65,6 +67,7 @@ impl ShardThread {
                 for output in outbox.drain() {
                     deliver(self.id, output, &mut self.peers, &mut self.questions, &self.fib);
                 }
+                self.sweep_if_settled();
             }
         });
         debug!(shard = %self.id, "shard ended");
@@ -80,10 +83,23 @@ impl ShardThread {
         }
     }
 
+    /// What the FibSyncer hears last before it sweeps is the last of what it would have been wrong to sweep.
+    fn sweep_if_settled(&mut self) {
+        if self.sweep_due && self.machine.is_settled() {
+            self.sweep_due = false;
+            if self.fib.try_send(fib::Input::Sweep).is_err() {
+                debug!(shard = %self.id, "the FibSyncer has ended");
+            }
+        }
+    }
+
     fn take(&mut self, message: ShardMessage, outbox: &mut Outbox<Output>) {
         let now = Instant::now();
         match message {
-            ShardMessage::Input(input) => self.machine.handle(now, input, outbox),
+            ShardMessage::Input(input) => {
+                self.sweep_due |= matches!(input, rib::Input::RecoveryDone);
+                self.machine.handle(now, input, outbox);
+            }
             ShardMessage::Up(input, replies) => {
                 self.peers.insert(replies.peer, replies);
                 self.machine.handle(now, input, outbox);
