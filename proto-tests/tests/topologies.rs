@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use proto_tests::lab::image::Speaker;
-use proto_tests::lab::process::{Signal, wait_until};
+use proto_tests::lab::process::{Signal, alive, wait_until};
 use proto_tests::lab::suite::{self, Story};
 use proto_tests::lab::{Lab, Node};
 
 fn main() -> ExitCode {
     suite::main(&[
+        Story { name: "runner", file: "proto-tests/tests/lab/features.clab.yml", run: runner },
         Story { name: "quickstart", file: "topologies/quickstart.clab.yml", run: quickstart },
         Story { name: "mesh8", file: "topologies/mesh8.clab.yml", run: |lab| lab.expect() },
         Story { name: "tor_bird", file: "topologies/tor-bird.clab.yml", run: top_of_rack },
@@ -59,6 +60,37 @@ fn borrowed_address_comes_and_goes(lab: &Lab, at: &str) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// What the runner itself promises, beside a second lab from the same file.
+fn runner(lab: &mut Lab) -> Result<()> {
+    let (early, side, late) = (lab.node("early")?, lab.node("side")?, lab.node("late")?);
+    early.exec("ip addr add 192.0.2.1/30 dev eth0")?;
+    late.ping("192.0.2.1")?;
+    late.exec("ping -n -c 1 -W 1 -M do -s 1372 192.0.2.1").context("the MTU is 1400")?;
+    ensure!(late.exec("ping -n -c 1 -W 1 -M do -s 1373 192.0.2.1").is_err(), "the MTU is more than 1400");
+    ensure!(side.exec("ip -br addr show dev eth0")?.contains("192.0.2.1/30"), "side does not share the network");
+    ensure!(side.exec("test -e /run/ready").is_err(), "side shares /run");
+    ensure!(early.exec("cat /run/word")? == "a word from the host\n" && early.exec("sh -c 'echo x > /etc/lab/word'").is_err(), "binds");
+    ensure!(early.exec("hostname")? == "early\n" && early.exec("sysctl -n net.ipv4.ip_forward")? == "1\n", "name and sysctls");
+    ensure!(lab.tail().contains("this is default"), "the log, or the environment: {}", lab.tail());
+    ensure!(!std::path::Path::new("/etc/private").exists() && !std::path::Path::new("/run/private").exists(), "a node wrote to the host");
+    let error = early.exec("sh -c 'echo because >&2; exit 3'").unwrap_err();
+    ensure!(format!("{error:#}").contains("because") && format!("{error:#}").contains("on early"), "{error:#}");
+
+    let other = Lab::up("proto-tests/tests/lab/features.clab.yml")?;
+    let everybody: Vec<u32> = other.nodes().map(|node| node.processes()).collect::<Result<Vec<_>>>()?.concat();
+    ensure!(everybody.len() >= 5, "three holders, a program and a daemon at least: {everybody:?}");
+    drop(other);
+    wait_until(PROMPT, "every process of a dropped lab is gone", || {
+        let left: Vec<_> = everybody.iter().filter(|pid| alive(**pid)).collect();
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    })?;
+    late.ping("192.0.2.1").context("the first lab does not mind")?;
+    lab.kill("early", Signal::TERM)?;
+    ensure!(lab.kill("early", Signal::TERM).is_err() && lab.node("nobody").is_err(), "what is not there");
+    lab.restart("early")
 }
 
 fn quickstart(lab: &mut Lab) -> Result<()> {

@@ -60,8 +60,7 @@ const IMAGES: [Image; 7] = [
 ];
 
 /// What every node needs, whatever its image.
-const EVERYWHERE: [(&str, &str); 5] =
-    [("ip", "iproute2"), ("ping", "iputils-ping"), ("sysctl", "procps"), ("tcpdump", "tcpdump"), ("unshare", "util-linux")];
+const EVERYWHERE: [(&str, &str); 4] = [("ip", "iproute2"), ("ping", "iputils-ping"), ("sysctl", "procps"), ("unshare", "util-linux")];
 
 /// Something that the host lacks: a test says SKIPPED instead of failing.
 #[derive(Debug)]

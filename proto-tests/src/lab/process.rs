@@ -1,7 +1,7 @@
 //! Commands on the host with an end, and processes by their id.
 
-use std::fs;
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -21,14 +21,25 @@ pub fn run(mut command: Command, input: Option<&str>) -> Result<String> {
 }
 
 /// Runs a command to its end, with `input` on its standard input.
+///
+/// Its words go to files, not to pipes: a daemon that it leaves behind may hold them open for as long as it likes.
 pub fn capture(command: &mut Command, input: Option<&str>) -> Result<Output> {
-    command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() }).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let (mut stdout, mut stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
+    command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() }).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
     let mut child = command.spawn().with_context(|| format!("cannot run `{}`", shown(command)))?;
     if let (Some(text), Some(mut stdin)) = (input, child.stdin.take()) {
         // A command that ends without reading everything says why in its own words.
         let _ = stdin.write_all(text.as_bytes());
     }
-    Ok(child.wait_with_output()?)
+    let status = child.wait()?;
+    Ok(Output { status, stdout: all_of(&mut stdout)?, stderr: all_of(&mut stderr)? })
+}
+
+fn all_of(file: &mut File) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(0))?;
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// The command as a person would type it, without the way into the node.

@@ -268,6 +268,12 @@ impl<'a> Node<'a> {
         program.map(Child::id).with_context(|| format!("{} runs nothing", self.name))
     }
 
+    /// Every process in the node, the one that holds its namespaces included.
+    pub fn processes(&self) -> Result<Vec<u32>> {
+        let running = self.lab.nodes.get(self.name).context("the node is gone")?;
+        Ok(running.namespace.processes().into_iter().chain([running.namespace.pid()]).collect())
+    }
+
     /// The process that holds the node's namespaces.
     pub fn holder(&self) -> Result<u32> {
         Ok(self.lab.nodes.get(self.name).context("the node is gone")?.namespace.pid())
