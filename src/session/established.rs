@@ -184,8 +184,7 @@ impl Peer {
         for mark in marks {
             match mark {
                 Mark::EndOfRib(family) => {
-                    let message = Message::Update(Update { end_of_rib: Some(family), ..Update::default() });
-                    self.say(now, &message, out);
+                    self.say(now, &Message::Update(Update::end_of_rib(family)), out);
                 }
                 Mark::RefreshBegins(family) => {
                     if self.enhanced_refresh() {

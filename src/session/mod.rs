@@ -15,6 +15,8 @@ mod restart;
 #[cfg(test)]
 mod sample;
 mod status;
+#[cfg(test)]
+mod tests;
 mod timer;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::config::PeerConfig;
 use crate::types::{Afi, Asn, Family, PerFamily, RouterId, Safi};
-use crate::wire::{Capability, Context, EXTENDED_LIMIT, GracefulRestart, Notification, Open, STANDARD_LIMIT, code};
+use crate::wire::{Capability, Context, EXTENDED_LIMIT, GracefulRestart, Notification, Open, STANDARD_LIMIT, capability_octets, code};
 
 use super::refusal::{Refusal, open as subcode};
 
@@ -38,7 +36,7 @@ impl Omitted {
     /// optional ones. A third refusal cannot come from what was left out: all are offered again.
     pub(super) fn refused(&mut self, ours: &Open, notification: &Notification) -> bool {
         let before = self.clone();
-        let offered = ours.capabilities.iter().fold(0, |codes, capability| codes | bit(code_of(capability)));
+        let offered = ours.capabilities.iter().fold(0, |codes, capability| codes | bit(capability.code()));
         let named = if notification.subcode == subcode::UNSUPPORTED_CAPABILITY { named(&notification.data) & offered } else { 0 };
         match self.refusals {
             0 if named != 0 => self.codes |= named,
@@ -68,28 +66,10 @@ fn named(mut data: &[u8]) -> u128 {
     codes
 }
 
-fn code_of(capability: &Capability) -> u8 {
-    match capability {
-        Capability::Multiprotocol(_) => 1,
-        Capability::RouteRefresh => 2,
-        Capability::ExtendedNextHop(_) => 5,
-        Capability::ExtendedMessage => 6,
-        Capability::Role(_) => 9,
-        Capability::GracefulRestart(_) => 64,
-        Capability::FourOctetAs(_) => 65,
-        Capability::AddPath(_) => 69,
-        Capability::EnhancedRouteRefresh => 70,
-        Capability::LongLivedGracefulRestart(_) => 71,
-        Capability::Fqdn { .. } => 73,
-        Capability::SoftwareVersion(_) => 75,
-        Capability::Unknown { code, .. } => *code,
-    }
-}
-
 /// The OPEN that we send.
 pub(super) fn our_open(config: &PeerConfig, advert: &Advert) -> Open {
     let mut capabilities = all_capabilities(config, advert);
-    capabilities.retain(|capability| !advert.omitted.has(code_of(capability)) || is_needed(config, capability));
+    capabilities.retain(|capability| !advert.omitted.has(capability.code()) || is_needed(config, capability));
     Open { my_as: config.local_asn.two_octets(), hold_time: config.hold_time, identifier: config.router_id, capabilities }
 }
 
@@ -254,18 +234,10 @@ fn check_identifier(config: &PeerConfig, theirs: &Open) -> Result<(), Refusal> {
 fn no_common_family(ours: &Open, theirs: &Open) -> Refusal {
     let list = |open| families_of(open).iter().filter(|(_, on)| **on).map(|(family, _)| family.to_string()).collect::<Vec<_>>().join(", ");
     let text = format!("no address family in common: ours {}, its {}", list(ours), list(theirs));
-    let data: Vec<u8> = families_of(ours)
-        .iter()
-        .filter(|(_, on)| **on)
-        .flat_map(|(family, _)| {
-            let [high, low] = family.afi.0.to_be_bytes();
-            [1, 4, high, low, 0, family.safi.0]
-        })
-        .collect();
-    Refusal {
-        notification: Notification { data: Bytes::from(data), ..Notification::new(code::OPEN, subcode::UNSUPPORTED_CAPABILITY) },
-        text,
-    }
+    let needed: Vec<Capability> =
+        families_of(ours).iter().filter(|(_, on)| **on).map(|(family, _)| Capability::Multiprotocol(family)).collect();
+    let notification = Notification { data: capability_octets(&needed), ..Notification::new(code::OPEN, subcode::UNSUPPORTED_CAPABILITY) };
+    Refusal { notification, text }
 }
 
 /// O9: no capability 1 at all means IPv4 unicast.
@@ -332,15 +304,13 @@ fn keepalive_interval(config: &PeerConfig, hold_time: u16) -> Option<Duration> {
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods, clippy::type_complexity, reason = "some first instant is needed")]
 mod tests {
     use super::super::sample;
     use super::*;
+    use bytes::Bytes;
 
     fn theirs() -> Open {
-        let (ours, theirs) = sample::pair();
-        let _ = ours;
-        our_open(&theirs, &Advert::default())
+        our_open(&sample::pair().1, &Advert::default())
     }
 
     fn settle(change: impl FnOnce(&mut PeerConfig, &mut Open)) -> Result<Negotiated, (u8, u8)> {
@@ -353,7 +323,7 @@ mod tests {
 
     #[test]
     fn o2_refusals_in_order() {
-        let without = |open: &mut Open, code: u8| open.capabilities.retain(|capability| code_of(capability) != code);
+        let without = |open: &mut Open, code: u8| open.capabilities.retain(|capability| capability.code() != code);
         type Change<'a> = Box<dyn FnOnce(&mut PeerConfig, &mut Open) + 'a>;
         let rows: Vec<(&str, Change, (u8, u8))> = vec![
             ("another AS", Box::new(|config, _| config.remote_asn = Asn(65001)), (2, 2)),
@@ -420,7 +390,8 @@ mod tests {
     #[test]
     fn o9_families_are_the_common_ones() {
         let both = PerFamily { ipv4: true, ipv6: true };
-        let cases: [(PerFamily<bool>, &[Family], Option<PerFamily<bool>>); 4] = [
+        type Row = (PerFamily<bool>, &'static [Family], Option<PerFamily<bool>>);
+        let cases: [Row; 4] = [
             (both, &[Family::IPV4_UNICAST, Family::IPV6_UNICAST], Some(both)),
             (both, &[Family::IPV6_UNICAST], Some(PerFamily { ipv4: false, ipv6: true })),
             (both, &[], Some(PerFamily { ipv4: true, ipv6: false })),
@@ -429,7 +400,7 @@ mod tests {
         for (offered, theirs, used) in cases {
             let settled = settle(|config, open| {
                 config.families = offered;
-                open.capabilities.retain(|capability| code_of(capability) != 1);
+                open.capabilities.retain(|capability| capability.code() != 1);
                 open.capabilities.extend(theirs.iter().map(|family| Capability::Multiprotocol(*family)));
             });
             assert_eq!(settled.ok().map(|settled| settled.context.families), used, "{offered:?} {theirs:?}");
@@ -510,7 +481,7 @@ mod tests {
         let mut advert = Advert::default();
         let full = our_open(&config, &advert);
         assert!(advert.omitted.refused(&full, &Notification { code: 2, subcode: 4, data: Bytes::new() }));
-        let codes: Vec<u8> = our_open(&config, &advert).capabilities.iter().map(code_of).collect();
+        let codes: Vec<u8> = our_open(&config, &advert).capabilities.iter().map(Capability::code).collect();
         assert_eq!(codes, [1, 1, 65]);
     }
 }

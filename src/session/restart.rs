@@ -166,7 +166,6 @@ pub(super) fn hardened(notification: Notification, both: bool) -> Notification {
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods, clippy::type_complexity, reason = "some first instant is needed")]
 mod tests {
     use super::super::negotiate::{Advert, negotiate, our_open};
     use super::super::sample;
@@ -211,7 +210,7 @@ mod tests {
             (sent(6, 4), NONE, BOTH),
             (sent(6, 9), NONE, NONE),
         ];
-        let now = Instant::now();
+        let now = sample::now();
         for (cause, without, with) in rows {
             for (n, expected) in [(false, without), (true, with)] {
                 let mut timers = TimerTable::default();
@@ -225,7 +224,7 @@ mod tests {
 
     #[test]
     fn g5_g6_time_zero_or_no_family_is_no_helper() {
-        let now = Instant::now();
+        let now = sample::now();
         let mut timers = TimerTable::default();
         for session in [settled(true, 0, &FULL), settled(true, 120, &[])] {
             assert_eq!(Helper::default().lost(now, Cause::Lost, &session, &mut timers).keep, NONE);
@@ -236,7 +235,7 @@ mod tests {
 
     #[test]
     fn back_with_and_without_the_f_bit() {
-        let now = Instant::now();
+        let now = sample::now();
         let mut timers = TimerTable::default();
         let mut helper = Helper::default();
         helper.lost(now, Cause::Lost, &settled(true, 120, &FULL), &mut timers);
@@ -251,7 +250,7 @@ mod tests {
 
     #[test]
     fn second_loss_sweeps_what_was_stale_before() {
-        let now = Instant::now();
+        let now = sample::now();
         let mut timers = TimerTable::default();
         let mut helper = Helper::default();
         let session = settled(true, 120, &FULL);

@@ -2,11 +2,17 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config::{Authentication, MaxPrefixes, NextHopMode, PeerConfig, PeerKind, Ttl};
 use crate::policy::Policy;
 use crate::types::{Asn, PerFamily, RouterId};
+
+/// Some instant to begin with.
+#[expect(clippy::disallowed_methods, reason = "any instant will do as the beginning")]
+pub(super) fn now() -> Instant {
+    Instant::now()
+}
 
 /// Two nodes of one AS, 10.0.0.1 and 10.0.0.2, as each sees the other.
 pub(super) fn pair() -> (PeerConfig, PeerConfig) {

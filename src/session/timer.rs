@@ -197,15 +197,15 @@ impl Limiter {
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods, clippy::type_complexity, reason = "some first instant is needed")]
 mod tests {
+    use super::super::sample;
     use super::*;
 
     const RANGE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(30));
 
     #[test]
     fn timers_come_in_the_order_of_their_deadlines() {
-        let now = Instant::now();
+        let now = sample::now();
         let mut table = TimerTable::default();
         table.set(Timer::Hold, now + Duration::from_secs(3));
         table.set(Timer::Keepalive, now + Duration::from_secs(1));
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn back_off_doubles_to_its_bound_and_forgets() {
-        let mut now = Instant::now();
+        let mut now = sample::now();
         let mut backoff = Backoff::default();
         let pauses: Vec<u64> = (0..5).map(|_| backoff.after_error(now, RANGE).as_secs()).collect();
         assert_eq!(pauses, [5, 10, 20, 30, 30]);
