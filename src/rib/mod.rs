@@ -2,16 +2,22 @@
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 mod adj_rib_in;
+mod adj_rib_out;
 mod attributes;
+mod bits;
+mod bunch;
 mod decision;
-mod encode;
 mod explain;
 mod export;
 mod groups;
 mod import;
+mod journal;
 mod loc_rib;
 mod next_hop;
+mod outbound;
 mod path;
+mod reader;
+mod receiver;
 mod seeded;
 mod shard;
 mod stale;
@@ -140,7 +146,7 @@ pub enum Output {
         peer: PeerId,
         /// For which of its sessions: [`SessionFacts::connection`].
         connection: ConnectionId,
-        /// Whole messages.
+        /// Whole messages, one or more in each.
         frames: Vec<Bytes>,
         /// Families whose walk (the initial table, or a refresh) is now told in full.
         ended: Vec<Family>,

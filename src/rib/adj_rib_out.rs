@@ -1,0 +1,484 @@
+//! Adj-RIB-Out of an update group in one family: the latest of each path, and the log of their changes.
+//!
+//! One entry a path (a prefix, or a prefix and path identifier under ADD-PATH), in a flat array: 24 octets for IPv4. Beside it
+//! an append-only **log** of slots in the order of change. A slot is *valid* as long as its entry has not changed
+//! since; a change appends a new slot and thereby invalidates the old one. Whoever walks the log and takes valid
+//! slots only thus hears each path once, in its latest state, whatever happens meanwhile.
+//!
+//! A withdrawn entry stays as a *tombstone* with a valid slot until nobody needs it. [`AdjRibOut::compact`] drops
+//! invalid slots and unneeded tombstones.
+//!
+//! The shard may use the index of a prefix again as soon as it has withdrawn it. If somebody still needs the tombstone it
+//! is then *detached*: found by its prefix instead, should that come back under another index.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::bits::Bits;
+use super::receiver::{Excluded, Provenance, Receiver};
+use crate::types::{AddressFamily, Attributes, Nlri, PathId, PeerId};
+
+/// No entry, or no source.
+const NONE: u32 = u32::MAX;
+
+/// In a slot: before this change the path was not there to be told.
+const BIRTH: u32 = 1 << 31;
+
+/// In [`Entry::flags`]: offered since the last flush.
+const PENDING: u8 = 1;
+/// In [`Entry::flags`]: has a valid slot.
+const LOGGED: u8 = 2;
+/// In [`Entry::flags`]: no message can carry it (P2): there, but not told.
+const UNSENDABLE: u8 = 4;
+/// A place in the log. Numbers go on across compactions and wrap; only [`AdjRibOut`] can compare them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Position(u32);
+
+#[derive(Clone, Debug)]
+struct Entry<P> {
+    /// As offered last; none for tombstones and vacant entries.
+    attributes: Option<Arc<Attributes>>,
+    /// Position of the valid slot, if `LOGGED`.
+    slot: u32,
+    /// The peer it was learned from.
+    source: u32,
+    prefix: P,
+    flags: u8,
+}
+
+impl<P> Entry<P> {
+    fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    fn set(&mut self, flag: u8, on: bool) {
+        self.flags = if on { self.flags | flag } else { self.flags & !flag };
+    }
+
+    fn is_live(&self) -> bool {
+        self.attributes.is_some() && !self.has(UNSENDABLE)
+    }
+
+    fn is_vacant(&self) -> bool {
+        self.attributes.is_none() && !self.has(PENDING | LOGGED)
+    }
+
+    fn source(&self) -> Option<PeerId> {
+        (self.source != NONE).then_some(PeerId(self.source))
+    }
+}
+
+/// Under ADD-PATH, beside each entry: its identifier and the next entry of the same prefix.
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    path_id: PathId,
+    next: u32,
+}
+
+/// What an entry was at the last flush, kept from its first offer in a round.
+#[derive(Clone, Debug)]
+struct Old {
+    entry: u32,
+    source: u32,
+    attributes: Option<Arc<Attributes>>,
+}
+
+/// An entry that a round changed.
+#[derive(Debug)]
+pub(super) struct Changed {
+    pub entry: u32,
+    /// What was told before, and the peer it was learned from; none if nothing was.
+    pub before: Option<(Arc<Attributes>, Option<PeerId>)>,
+}
+
+/// Slots whose paths, as they were before, these members had not been told.
+#[derive(Clone, Debug)]
+struct Untold {
+    start: u32,
+    end: u32,
+    members: Excluded,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct AdjRibOut<A: AddressFamily> {
+    entries: Vec<Entry<A::Prefix>>,
+    /// Of the same length as `entries` under ADD-PATH, else empty.
+    links: Vec<Link>,
+    add_path: bool,
+    /// By the shard's index of the prefix: its first entry.
+    heads: Vec<u32>,
+    /// Tombstones whose index the shard has used again.
+    detached: BTreeMap<(A::Prefix, PathId), u32>,
+    /// Entries that belong to nothing.
+    free: Vec<u32>,
+    log: Vec<u32>,
+    /// Position of `log[0]`.
+    base: u32,
+    /// In order of their slots; only of slots that a member may have to be told round by round.
+    untold: VecDeque<Untold>,
+    live: usize,
+    round: Vec<Old>,
+    /// Length of the log at which compaction is worth a try again.
+    compact_at: usize,
+}
+
+/// Slots that are not worth a compaction.
+const SLACK: usize = 1024;
+
+impl<A: AddressFamily> AdjRibOut<A> {
+    pub fn new(add_path: bool) -> Self {
+        Self {
+            entries: Vec::new(),
+            links: Vec::new(),
+            add_path,
+            heads: Vec::new(),
+            detached: BTreeMap::new(),
+            free: Vec::new(),
+            log: Vec::new(),
+            base: 0,
+            untold: VecDeque::new(),
+            live: 0,
+            round: Vec::new(),
+            compact_at: SLACK,
+        }
+    }
+
+    /// The latest word on a path. `passed` is a position before which nobody needs old slots or tombstones, if it is known.
+    pub fn offer(
+        &mut self,
+        prefix: A::Prefix,
+        dest: u32,
+        path_id: PathId,
+        route: Option<(Arc<Attributes>, Option<PeerId>)>,
+        passed: Option<Position>,
+    ) {
+        let path_id = if self.add_path { path_id } else { PathId(0) };
+        self.evict_other(prefix, dest, passed);
+        let found = self.chain(dest).find(|e| self.path_id(*e) == path_id && !self.entries[*e as usize].is_vacant());
+        let entry = match found {
+            Some(entry) => entry,
+            None if route.is_some() => self.attach(prefix, dest, path_id),
+            None => return,
+        };
+        let (attributes, source) = route.map_or((None, None), |(attributes, source)| (Some(attributes), source));
+        self.put(entry, attributes, source);
+    }
+
+    /// Ends a round: the entries that really changed, in order of their first offer.
+    pub fn settle(&mut self) -> Vec<Changed> {
+        let round = std::mem::take(&mut self.round);
+        let mut changes = Vec::with_capacity(round.len());
+        for old in round {
+            let entry = &mut self.entries[old.entry as usize];
+            entry.set(PENDING, false);
+            let same = match (&old.attributes, &entry.attributes) {
+                (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+                (old, new) => old.is_none() && new.is_none(),
+            };
+            if same && old.source == entry.source {
+                continue;
+            }
+            let before = old.attributes.filter(|_| !entry.has(UNSENDABLE));
+            entry.set(UNSENDABLE, false);
+            if before.is_none() && entry.attributes.is_none() {
+                continue;
+            }
+            self.live += usize::from(entry.attributes.is_some());
+            self.live -= usize::from(before.is_some());
+            let source = (old.source != NONE).then_some(PeerId(old.source));
+            changes.push(Changed { entry: old.entry, before: before.map(|attributes| (attributes, source)) });
+        }
+        changes
+    }
+
+    /// A live entry turns out to be unsendable: it is not told any more.
+    pub fn withhold(&mut self, entry: u32) {
+        let entry = &mut self.entries[entry as usize];
+        if entry.is_live() {
+            self.live -= 1;
+            entry.flags |= UNSENDABLE;
+        }
+    }
+
+    /// Appends a slot for the entry. `birth`: nothing was told of it before; else `before` are those that were not.
+    pub fn append(&mut self, entry: u32, birth: bool, before: &Excluded) {
+        let position = self.end().0;
+        let e = &mut self.entries[entry as usize];
+        e.set(LOGGED, true);
+        e.slot = position;
+        self.log.push(entry | if birth { BIRTH } else { 0 });
+        match self.untold.back_mut() {
+            _ if before.is_empty() => {}
+            Some(last) if last.end == position && last.members == *before => last.end = position.wrapping_add(1),
+            _ => self.untold.push_back(Untold { start: position, end: position.wrapping_add(1), members: before.clone() }),
+        }
+    }
+
+    /// Forgets what is needed only for members that have been told no further than before the position.
+    pub fn forget_before(&mut self, position: Position) {
+        let passed = self.index(position);
+        while self.untold.pop_front_if(|untold| untold.end.wrapping_sub(self.base) as usize <= passed).is_some() {}
+    }
+
+    /// The oldest slot.
+    pub fn start(&self) -> Position {
+        Position(self.base)
+    }
+
+    /// Where the next slot will be.
+    pub fn end(&self) -> Position {
+        Position(self.base.wrapping_add(self.log.len() as u32))
+    }
+
+    /// The position after `position`.
+    pub fn after(&self, position: Position) -> Position {
+        Position(position.0.wrapping_add(1))
+    }
+
+    /// The entry whose valid slot is at the position, if there is one.
+    pub fn valid(&self, position: Position) -> Option<u32> {
+        let entry = self.log.get(self.index(position))? & !BIRTH;
+        let e = self.entries.get(entry as usize)?;
+        (e.has(LOGGED) && e.slot == position.0).then_some(entry)
+    }
+
+    /// What is told under the entry; none for tombstones and what does not fit.
+    pub fn attributes(&self, entry: u32) -> Option<&Arc<Attributes>> {
+        let entry = &self.entries[entry as usize];
+        entry.attributes.as_ref().filter(|_| entry.is_live())
+    }
+
+    /// The peer that the entry was learned from.
+    pub fn source(&self, entry: u32) -> Option<PeerId> {
+        self.entries[entry as usize].source()
+    }
+
+    /// The entry as it stands in a message.
+    pub fn nlri(&self, entry: u32) -> Nlri<A::Prefix> {
+        Nlri { prefix: self.entries[entry as usize].prefix, path_id: self.path_id(entry) }
+    }
+
+    /// Octets that the entry takes in a message.
+    pub fn octets(&self, entry: u32) -> usize {
+        let prefix: IpNet = self.entries[entry as usize].prefix.into();
+        1 + usize::from(prefix.prefix_len().div_ceil(8)) + if self.add_path { 4 } else { 0 }
+    }
+
+    /// Whether the member is to hear of the entry now.
+    pub fn is_for(&self, entry: u32, receiver: &Receiver) -> bool {
+        let entry = &self.entries[entry as usize];
+        let told = entry.attributes.as_deref().filter(|_| entry.is_live());
+        told.is_some_and(|attributes| !receiver.is_excluded(&Provenance::of(entry.source(), attributes)))
+    }
+
+    /// Entries that are told.
+    pub fn live(&self) -> usize {
+        self.live
+    }
+
+    /// All entries that are told to the member.
+    pub fn told<'a>(&'a self, receiver: &'a Receiver) -> impl Iterator<Item = u32> + 'a {
+        (0..self.entries.len() as u32).filter(move |entry| self.is_for(*entry, receiver))
+    }
+
+    /// The entries of one prefix.
+    pub fn at(&self, prefix: A::Prefix, dest: u32) -> impl Iterator<Item = u32> + '_ {
+        self.chain(dest).filter(move |entry| self.entries[*entry as usize].prefix == prefix)
+    }
+
+    /// Which entries a member knows that has been told everything before `cursor` round by round, and nothing after.
+    pub fn known_at(&self, cursor: Position, receiver: &Receiver) -> Bits {
+        let mut known = Bits::default();
+        let cursor = self.index(cursor);
+        for entry in self.told(receiver) {
+            if self.index(Position(self.entries[entry as usize].slot)) < cursor {
+                known.set(entry);
+            }
+        }
+        // The earliest change after the cursor says what was before it, so it has the last word.
+        let mut untold = self.untold.iter().rev().filter(|untold| untold.members.has(receiver.peer)).peekable();
+        for index in (cursor..self.log.len()).rev() {
+            let slot = self.log[index];
+            while untold.next_if(|untold| self.index(Position(untold.start)) > index).is_some() {}
+            let kept_from_it = untold.peek().is_some_and(|untold| self.index(Position(untold.end)) > index);
+            if slot & BIRTH == 0 && !kept_from_it {
+                known.set(slot & !BIRTH);
+            } else {
+                known.clear(slot & !BIRTH);
+            }
+        }
+        known
+    }
+
+    /// Whether there is enough to drop. `quiet`: nobody needs tombstones or old slots.
+    pub fn wants_compaction(&self, quiet: bool) -> bool {
+        self.log.len() > 2 * self.live + SLACK && (quiet || self.log.len() >= self.compact_at)
+    }
+
+    /// Drops invalid slots before `keep_from` and tombstones there that are not in `needed`. `cursors` are positions
+    /// to be translated; no other member may have been told less than up to `keep_from`.
+    pub fn compact(&mut self, keep_from: Position, needed: &Bits, cursors: &mut [&mut Position]) {
+        self.forget_before(keep_from);
+        cursors.sort_unstable_by_key(|cursor| self.index(**cursor));
+        let split = self.index(keep_from).min(self.log.len());
+        let mut kept: Vec<u32> = Vec::with_capacity(self.live + SLACK);
+        let mut moved: Vec<usize> = Vec::with_capacity(cursors.len());
+        let waiting: Vec<usize> = cursors.iter().map(|cursor| self.index(**cursor)).collect();
+        let mut waiting = waiting.into_iter().peekable();
+        for index in 0..split {
+            while waiting.next_if(|cursor| *cursor <= index).is_some() {
+                moved.push(kept.len());
+            }
+            let Some(entry) = self.valid(Position(self.base.wrapping_add(index as u32))) else { continue };
+            if self.entries[entry as usize].is_live() || needed.has(entry) {
+                kept.push(entry);
+            } else {
+                self.entries[entry as usize].set(LOGGED, false);
+            }
+        }
+        moved.extend(waiting.map(|cursor| cursor - split + kept.len()));
+        self.base = keep_from.0.wrapping_sub(kept.len() as u32);
+        for (index, entry) in kept.iter().enumerate() {
+            self.entries[*entry as usize].slot = self.base.wrapping_add(index as u32);
+        }
+        for (cursor, index) in cursors.iter_mut().zip(moved) {
+            **cursor = Position(self.base.wrapping_add(index as u32));
+        }
+        kept.extend_from_slice(&self.log[split..]);
+        self.log = kept;
+        self.compact_at = self.log.len() + (self.log.len() / 2).max(SLACK);
+        self.release();
+    }
+
+    /// Gives back detached entries without a slot, and memory where most of it is vacant.
+    fn release(&mut self) {
+        let (entries, free) = (&self.entries, &mut self.free);
+        self.detached.retain(|_, entry| {
+            let needed = !entries[*entry as usize].is_vacant();
+            if !needed {
+                free.push(*entry);
+            }
+            needed
+        });
+        if self.entries.len() <= 2 * self.log.len() + SLACK {
+            return;
+        }
+        for dest in 0..self.heads.len() {
+            let mut kept = NONE;
+            let mut at = self.heads[dest];
+            while at != NONE {
+                let next = self.next(at);
+                if !self.entries[at as usize].is_vacant() {
+                    if let Some(link) = self.links.get_mut(at as usize) {
+                        link.next = kept;
+                    }
+                    kept = at;
+                }
+                at = next;
+            }
+            self.heads[dest] = kept;
+        }
+        let used = self.entries.iter().rposition(|entry| !entry.is_vacant()).map_or(0, |last| last + 1);
+        self.entries.truncate(used);
+        self.links.truncate(used);
+        self.entries.shrink_to_fit();
+        self.links.shrink_to_fit();
+        self.free = (0..used as u32).filter(|entry| self.entries[*entry as usize].is_vacant()).collect();
+        let heads = self.heads.iter().rposition(|head| *head != NONE).map_or(0, |last| last + 1);
+        self.heads.truncate(heads);
+        self.heads.shrink_to_fit();
+    }
+
+    /// Distance from the start of the log.
+    pub fn index(&self, position: Position) -> usize {
+        position.0.wrapping_sub(self.base) as usize
+    }
+
+    fn is_passed(&self, entry: u32, passed: Option<Position>) -> bool {
+        passed.is_some_and(|passed| self.index(Position(self.entries[entry as usize].slot)) < self.index(passed))
+    }
+
+    fn path_id(&self, entry: u32) -> PathId {
+        self.links.get(entry as usize).map_or(PathId(0), |link| link.path_id)
+    }
+
+    fn next(&self, entry: u32) -> u32 {
+        self.links.get(entry as usize).map_or(NONE, |link| link.next)
+    }
+
+    fn chain(&self, dest: u32) -> impl Iterator<Item = u32> + '_ {
+        let head = self.heads.get(dest as usize).copied().unwrap_or(NONE);
+        std::iter::successors((head != NONE).then_some(head), |at| Some(self.next(*at)).filter(|next| *next != NONE))
+    }
+
+    /// If entries of another prefix stand under the index: lets go of them.
+    fn evict_other(&mut self, prefix: A::Prefix, dest: u32, passed: Option<Position>) {
+        let mut at = match self.heads.get(dest as usize) {
+            Some(&head) if head != NONE && self.entries[head as usize].prefix != prefix => head,
+            _ => return,
+        };
+        self.heads[dest as usize] = NONE;
+        while at != NONE {
+            let next = self.next(at);
+            if self.entries[at as usize].attributes.is_some() {
+                self.put(at, None, None);
+            }
+            let needed = self.entries[at as usize].has(LOGGED) && !self.is_passed(at, passed);
+            let entry = &mut self.entries[at as usize];
+            if !entry.has(PENDING) && !needed {
+                entry.set(LOGGED, false);
+                self.free.push(at);
+            } else {
+                self.detached.insert((self.entries[at as usize].prefix, self.path_id(at)), at);
+            }
+            at = next;
+        }
+    }
+
+    /// Puts an entry for the path under the index: its own tombstone, a vacant one, or a new one.
+    fn attach(&mut self, prefix: A::Prefix, dest: u32, path_id: PathId) -> u32 {
+        if self.heads.len() <= dest as usize {
+            self.heads.resize(dest as usize + 1, NONE);
+        }
+        let vacant = self.chain(dest).find(|entry| self.entries[*entry as usize].is_vacant());
+        let entry = match (self.detached.remove(&(prefix, path_id)), vacant) {
+            (None, Some(entry)) => {
+                if let Some(link) = self.links.get_mut(entry as usize) {
+                    link.path_id = path_id;
+                }
+                return entry;
+            }
+            (Some(entry), vacant) => {
+                self.free.extend(vacant.filter(|_| !self.add_path));
+                entry
+            }
+            (None, None) => self.free.pop().unwrap_or_else(|| self.allocate(prefix)),
+        };
+        self.entries[entry as usize].prefix = prefix;
+        if let Some(link) = self.links.get_mut(entry as usize) {
+            *link = Link { path_id, next: self.heads[dest as usize] };
+        }
+        self.heads[dest as usize] = entry;
+        entry
+    }
+
+    fn allocate(&mut self, prefix: A::Prefix) -> u32 {
+        self.entries.push(Entry { attributes: None, slot: 0, source: NONE, prefix, flags: 0 });
+        if self.add_path {
+            self.links.push(Link { path_id: PathId(0), next: NONE });
+        }
+        self.entries.len() as u32 - 1
+    }
+
+    fn put(&mut self, index: u32, attributes: Option<Arc<Attributes>>, source: Option<PeerId>) {
+        let entry = &mut self.entries[index as usize];
+        let before = std::mem::replace(&mut entry.attributes, attributes);
+        let source = std::mem::replace(&mut entry.source, source.map_or(NONE, |peer| peer.0));
+        if !entry.has(PENDING) {
+            entry.set(PENDING, true);
+            self.round.push(Old { entry: index, source, attributes: before });
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! One member of an update group in one family: how far it has been told, and its walk when it is behind the journal.
+//!
+//! ```text
+//!   join ──→ Walking ──(end of the log)──→ Following ──(its frames left the ring)──→ Behind ──(next pull)──→ Walking
+//!               ↑                              │
+//!               └────────── refresh ───────────┘
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use foldhash::fast::FixedState;
+use hashbrown::HashSet;
+
+use super::adj_rib_out::{AdjRibOut, Position};
+use super::bits::Bits;
+use super::bunch::bunch;
+use super::journal::{Credit, Journal, Place};
+use super::receiver::Receiver;
+use crate::types::{AddressFamily, Attributes, Nlri, PeerId};
+use crate::wire::{Context, pack};
+
+/// Least and greatest estimate of octets that one step of a walk encodes ahead, whatever the credit.
+const STEP: std::ops::RangeInclusive<usize> = 16 << 10..=64 << 10;
+/// Octets by which a step may grow so as not to tear apart paths of equal attributes (P1).
+const STRETCH: usize = 128 << 10;
+/// Octets that one attribute set costs in a message, more or less.
+const ATTRIBUTES: usize = 64;
+
+/// What a group keeps of a member in one family.
+#[derive(Debug)]
+pub(super) struct Reader {
+    pub progress: Progress,
+    /// Live entries that are kept from this member.
+    pub excluded: usize,
+    /// A walk has begun whose end is to be reported.
+    pub due: bool,
+    /// Another walk is to follow that one (R4).
+    pub again: bool,
+}
+
+/// Where a member stands.
+#[derive(Debug)]
+pub(super) enum Progress {
+    /// It reads the journal.
+    Following(Place),
+    /// It has not read what left the ring, but for what it took along.
+    Behind {
+        /// How far it has been told when it has read the rest.
+        cursor: Position,
+        /// The rest of the round in which it lost its place.
+        rest: VecDeque<Bytes>,
+    },
+    /// It is told the latest state of what lies ahead in the log, in messages of its own.
+    Walking(Walk),
+}
+
+impl Reader {
+    /// Whether there is something that the member has not been told.
+    pub fn is_late(&self, journal: &Journal) -> bool {
+        !matches!(&self.progress, Progress::Following(place) if place.next == journal.end())
+    }
+
+    /// Whether it does not read the journal.
+    pub fn is_lingering(&self) -> bool {
+        !matches!(self.progress, Progress::Following(_))
+    }
+
+    /// Begins a walk through everything, whatever the member knows already.
+    pub fn start_over<A: AddressFamily>(&mut self, rib: &AdjRibOut<A>, journal: &Journal, receiver: &Receiver) {
+        self.progress.fall_behind(journal, receiver.peer);
+        self.progress.walk(rib, receiver);
+        if let Progress::Walking(walk) = &mut self.progress {
+            walk.cursor = rib.start();
+        }
+    }
+}
+
+impl Progress {
+    /// Everything has been told.
+    pub fn at_end<A: AddressFamily>(rib: &AdjRibOut<A>, journal: &Journal) -> Self {
+        Self::Following(journal.place_at_end(rib.end()))
+    }
+
+    /// Gives up reading the journal.
+    pub fn fall_behind(&mut self, journal: &Journal, peer: PeerId) {
+        if let Self::Following(place) = self {
+            let rest = journal.read_rest(peer, place).into();
+            *self = Self::Behind { cursor: place.cursor, rest };
+        }
+    }
+
+    /// Begins to walk, if behind.
+    pub fn walk<A: AddressFamily>(&mut self, rib: &AdjRibOut<A>, receiver: &Receiver) {
+        if let Self::Behind { cursor, rest } = self {
+            let backlog = std::mem::take(rest);
+            *self = Self::Walking(Walk { cursor: *cursor, known: rib.known_at(*cursor, receiver), backlog });
+        }
+    }
+}
+
+/// A walk through the log.
+#[derive(Debug)]
+pub(super) struct Walk {
+    /// The next slot.
+    pub cursor: Position,
+    /// The entries that the member has been told and that have not been withdrawn from it.
+    pub known: Bits,
+    /// Encoded and not yet given out; whole messages, one or more each.
+    backlog: VecDeque<Bytes>,
+}
+
+/// What a step of a walk found.
+#[derive(Debug)]
+struct Window<P> {
+    withdrawals: Vec<Nlri<P>>,
+    announcements: Vec<u32>,
+}
+
+impl Walk {
+    /// The walk of a member that knows nothing.
+    pub fn of_newcomer(start: Position) -> Self {
+        Self { cursor: start, known: Bits::default(), backlog: VecDeque::new() }
+    }
+
+    /// Whether all that was encoded has been given out.
+    pub fn is_drained(&self) -> bool {
+        self.backlog.is_empty()
+    }
+
+    /// Gives out what was encoded, as far as the credit goes.
+    pub fn give(&mut self, credit: &mut Credit, frames: &mut Vec<Bytes>) {
+        while let Some(mut messages) = self.backlog.pop_front() {
+            let mut end = 0;
+            while let Some(length) = message_length(&messages[end..]) {
+                if !credit.take(length) {
+                    break;
+                }
+                end += length;
+            }
+            let given = messages.split_to(end);
+            frames.extend((!given.is_empty()).then_some(given));
+            if !messages.is_empty() {
+                self.backlog.push_front(messages);
+                break;
+            }
+        }
+    }
+
+    /// Encodes what comes next, some `octets` of it; answers how many messages it took. Entries that no message can carry go
+    /// to `unfit`.
+    pub fn step<A: AddressFamily>(
+        &mut self,
+        rib: &AdjRibOut<A>,
+        receiver: &Receiver,
+        context: &Context,
+        octets: usize,
+        unfit: &mut Vec<u32>,
+    ) -> usize {
+        let window = self.gather(rib, receiver, octets.clamp(*STEP.start(), *STEP.end()));
+        let mut frames = Vec::new();
+        pack::withdraw::<A>(&window.withdrawals, context, &mut frames);
+        let mut too_late = Vec::new();
+        let pointer = |entry: &u32| rib.attributes(*entry).map(Arc::as_ptr);
+        for run in bunch(window.announcements, pointer).chunk_by(|a, b| pointer(a) == pointer(b)) {
+            let Some(attributes) = run.first().and_then(|entry| rib.attributes(*entry)) else { continue };
+            let left = announce(rib, attributes, run, context, &mut frames);
+            too_late.extend(left.iter().filter(|entry| self.known.has(**entry)).map(|entry| rib.nlri(*entry)));
+            run.iter().for_each(|entry| self.known.set(*entry));
+            for entry in &left {
+                self.known.clear(*entry);
+            }
+            unfit.extend(left);
+        }
+        pack::withdraw::<A>(&too_late, context, &mut frames);
+        let mut backlog = BytesMut::with_capacity(frames.iter().map(Bytes::len).sum());
+        frames.iter().for_each(|frame| backlog.extend_from_slice(frame));
+        self.backlog.extend((!backlog.is_empty()).then(|| backlog.freeze()));
+        frames.len()
+    }
+
+    fn gather<A: AddressFamily>(&mut self, rib: &AdjRibOut<A>, receiver: &Receiver, octets: usize) -> Window<A::Prefix> {
+        let mut window = Window { withdrawals: Vec::new(), announcements: Vec::new() };
+        let mut estimate = 0;
+        let mut seen: HashSet<*const Attributes, FixedState> = HashSet::default();
+        let mut last: *const Attributes = std::ptr::null();
+        while self.cursor != rib.end() {
+            let slot = rib.valid(self.cursor);
+            if let Some((entry, attributes)) = slot.filter(|e| rib.is_for(*e, receiver)).and_then(|e| Some((e, rib.attributes(e)?))) {
+                let same = last == Arc::as_ptr(attributes);
+                if estimate >= octets + if same { STRETCH } else { 0 } {
+                    break;
+                }
+                last = Arc::as_ptr(attributes);
+                estimate += rib.octets(entry) + if same || !seen.insert(last) { 0 } else { ATTRIBUTES };
+                window.announcements.push(entry);
+            } else if let Some(entry) = slot.filter(|entry| self.known.has(*entry)) {
+                if estimate >= octets {
+                    break;
+                }
+                self.known.clear(entry);
+                estimate += rib.octets(entry);
+                window.withdrawals.push(rib.nlri(entry));
+            }
+            self.cursor = rib.after(self.cursor);
+        }
+        window
+    }
+}
+
+/// Length of the first of some messages.
+fn message_length(messages: &[u8]) -> Option<usize> {
+    messages.get(16..18)?.try_into().ok().map(u16::from_be_bytes).map(usize::from)
+}
+
+/// Encodes entries of one attribute set; answers those that did not fit.
+pub(super) fn announce<A: AddressFamily>(
+    rib: &AdjRibOut<A>,
+    attributes: &Attributes,
+    entries: &[u32],
+    context: &Context,
+    frames: &mut Vec<Bytes>,
+) -> Vec<u32> {
+    let nlri: Vec<_> = entries.iter().map(|entry| rib.nlri(*entry)).collect();
+    let left = pack::announce::<A>(attributes, &nlri, context, frames);
+    let mut left = left.iter().peekable();
+    entries.iter().zip(&nlri).filter(|(_, nlri)| left.next_if_eq(nlri).is_some()).map(|(entry, _)| *entry).collect()
+}

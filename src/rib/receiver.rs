@@ -1,0 +1,113 @@
+//! Members of an update group, and from whom among them a route is kept.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use smallvec::SmallVec;
+
+use crate::types::{Attributes, PeerId, RouterId};
+
+/// A member of a group, as far as the rules that differ between members go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receiver {
+    /// The peer; routes learned from it never go back to it (E1).
+    pub peer: PeerId,
+    /// Its address on the session; routes with that next hop do not go to it (N7).
+    pub address: IpAddr,
+    /// Its BGP identifier; routes with that ORIGINATOR_ID do not go to it (E4).
+    pub identifier: RouterId,
+}
+
+impl Receiver {
+    /// Whether routes of this provenance are kept from the member.
+    pub(super) fn is_excluded(&self, of: &Provenance) -> bool {
+        of.source == Some(self.peer) || of.next_hop == self.address || of.originator == Some(self.identifier)
+    }
+}
+
+/// What of a route decides from which members it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Provenance {
+    /// The peer it was learned from.
+    pub source: Option<PeerId>,
+    /// Its next hop.
+    pub next_hop: IpAddr,
+    /// Its ORIGINATOR_ID.
+    pub originator: Option<RouterId>,
+}
+
+impl Provenance {
+    pub fn of(source: Option<PeerId>, attributes: &Attributes) -> Self {
+        Self { source, next_hop: attributes.next_hop.address(), originator: attributes.originator_id }
+    }
+}
+
+/// The members that a route is kept from, in order of their numbers; mostly none or one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Excluded(SmallVec<[PeerId; 3]>);
+
+impl Excluded {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn has(&self, peer: PeerId) -> bool {
+        self.0.contains(&peer)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = PeerId> + '_ {
+        self.0.iter().copied()
+    }
+}
+
+/// All members of a group, to be found by what excludes them.
+#[derive(Debug, Default)]
+pub(super) struct Receivers {
+    peers: BTreeMap<PeerId, Receiver>,
+    addresses: BTreeSet<(IpAddr, PeerId)>,
+    identifiers: BTreeSet<(RouterId, PeerId)>,
+}
+
+impl Receivers {
+    pub fn insert(&mut self, receiver: Receiver) {
+        self.remove(receiver.peer);
+        self.peers.insert(receiver.peer, receiver);
+        self.addresses.insert((receiver.address, receiver.peer));
+        self.identifiers.insert((receiver.identifier, receiver.peer));
+    }
+
+    pub fn remove(&mut self, peer: PeerId) {
+        if let Some(receiver) = self.peers.remove(&peer) {
+            self.addresses.remove(&(receiver.address, peer));
+            self.identifiers.remove(&(receiver.identifier, peer));
+        }
+    }
+
+    pub fn get(&self, peer: PeerId) -> Option<&Receiver> {
+        self.peers.get(&peer)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Receiver> {
+        self.peers.values()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.peers.is_empty()
+    }
+
+    /// The members for which [`Receiver::is_excluded`] holds.
+    pub fn excluded(&self, of: &Provenance) -> Excluded {
+        let mut peers = SmallVec::new();
+        peers.extend(of.source.filter(|peer| self.peers.contains_key(peer)));
+        peers.extend(with(&self.addresses, of.next_hop));
+        peers.extend(of.originator.into_iter().flat_map(|key| with(&self.identifiers, key)));
+        peers.sort_unstable();
+        peers.dedup();
+        Excluded(peers)
+    }
+}
+
+/// The peers under one key.
+fn with<K: Ord + Copy>(set: &BTreeSet<(K, PeerId)>, key: K) -> impl Iterator<Item = PeerId> + '_ {
+    set.range((key, PeerId(0))..=(key, PeerId(u32::MAX))).map(|(_, peer)| *peer)
+}
