@@ -1,14 +1,16 @@
 //! The FibSyncer against a model of the kernel, in virtual time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use margay::config::FibConfig;
+use margay::config::{FibAction, FibConfig, FibRule};
 use margay::fib::{
-    BestRoute, FibChange, FibState, FibStatus, FibSyncer, Hop, Input, KernelEvent, KernelOp, KernelOps, KernelRoute, Link, Output, Query,
-    RouteKey, RouteType, Target,
+    BestRoute, FibChange, FibState, FibStatus, FibSyncer, Hop, Input, KernelEvent, KernelHop, KernelOp, KernelOps, KernelRoute, Link,
+    Output, Query, RouteKey, RouteType, Target,
 };
+use margay::kernel::Command;
 use margay::policy::RouteSource;
 use margay::types::{NextHop, Outbox, QueryId, Sync};
 
@@ -19,6 +21,10 @@ struct ModelKernel {
     routes: BTreeMap<RouteKey, KernelRoute>,
     /// Told and not yet heard.
     events: Vec<KernelEvent>,
+    /// Asked and not yet done; only [`World::shuffled`] lets them wait.
+    commands: VecDeque<Command>,
+    /// Done and not yet answered.
+    answer: Option<KernelEvent>,
     /// Operations asked for.
     ops: usize,
     /// Errno of the next operations on a prefix.
@@ -43,7 +49,28 @@ impl ModelKernel {
                 failed.push((index, errno));
             }
         }
-        self.events.push(KernelEvent::Written { batch, failed });
+        self.answer = Some(KernelEvent::Written { batch, failed });
+    }
+
+    /// Does one thing: answers the batch just written, or takes the next command.
+    fn work(&mut self) -> bool {
+        if let Some(answer) = self.answer.take() {
+            self.events.push(answer);
+            return true;
+        }
+        match self.commands.pop_front() {
+            Some(Command::Write(ops)) => self.apply(ops),
+            Some(Command::Resync) => self.tell_everything(),
+            None => return false,
+        }
+        true
+    }
+
+    /// The queue of notifications overran: what was not heard is lost, and all is told anew.
+    fn overrun(&mut self) {
+        self.events.retain(|event| matches!(event, KernelEvent::Written { .. }));
+        self.events.extend(self.answer.take());
+        self.tell_everything();
     }
 
     fn refuses(&mut self, op: &KernelOp) -> Option<i32> {
@@ -60,12 +87,10 @@ impl ModelKernel {
             self.routes.remove(&key);
             return None;
         }
-        if let KernelOp::Create(_) = op
-            && present.is_some()
-        {
+        // Before it writes, the kernel's thread hears what was told, and spares other people's routes.
+        if present.is_some_and(|present| matches!(op, KernelOp::Create(_)) || present.protocol != 12) {
             return Some(17);
         }
-        assert!(present.is_none_or(|present| present.protocol == 12), "a route of somebody else was overwritten: {present:?}");
         if route.hops.iter().any(|hop| !self.links.get(&hop.interface).is_some_and(|link| link.up)) {
             return Some(100);
         }
@@ -113,6 +138,7 @@ struct World {
     kernel: ModelKernel,
     out: Outbox<Output>,
     answers: Vec<FibStatus>,
+    answers_done: usize,
     pulls: usize,
     resyncs: usize,
 }
@@ -129,13 +155,15 @@ impl World {
 
     fn over(kernel: ModelKernel) -> Self {
         let fib = FibSyncer::new(&FibConfig::default());
-        Self { now: Instant::now(), fib, kernel, out: Outbox::new(), answers: vec![], pulls: 0, resyncs: 0 }
+        Self { now: Instant::now(), fib, kernel, out: Outbox::new(), answers: vec![], answers_done: 0, pulls: 0, resyncs: 0 }
     }
 
     /// The process dies and starts again; the kernel stays, its table is told anew.
     fn restart(self) -> Self {
         let Self { mut kernel, .. } = self;
         kernel.events.clear();
+        kernel.commands.clear();
+        kernel.answer = None;
         kernel.ops = 0;
         kernel.tell_everything();
         Self::over(kernel)
@@ -149,13 +177,16 @@ impl World {
     fn collect(&mut self) {
         for output in self.out.drain().collect::<Vec<_>>() {
             match output {
-                Output::Write(ops) => self.kernel.apply(ops),
+                Output::Write(ops) => self.kernel.commands.push_back(Command::Write(ops)),
                 Output::Resync => {
                     self.resyncs += 1;
-                    self.kernel.tell_everything();
+                    self.kernel.commands.push_back(Command::Resync);
                 }
                 Output::Pull { .. } => self.pulls += 1,
-                Output::Answer { rows, .. } => self.answers.extend(rows),
+                Output::Answer { rows, done, .. } => {
+                    self.answers.extend(rows);
+                    self.answers_done += usize::from(done);
+                }
             }
         }
     }
@@ -163,6 +194,7 @@ impl World {
     /// Hears everything that is told, without letting time pass.
     fn settle(&mut self) {
         loop {
+            while self.kernel.work() {}
             let events = std::mem::take(&mut self.kernel.events);
             let due = self.fib.deadline().is_some_and(|at| at <= self.now);
             if events.is_empty() && !due {
@@ -332,4 +364,301 @@ fn q16_a_refused_route_is_tried_again() {
     assert_eq!((world.state("10.1.0.0/26"), world.kernel.ops), (FibState::Failed, 4));
     world.pass(Duration::from_secs(1));
     assert_eq!((world.state("10.1.0.0/26"), world.kernel.ops), (FibState::Installed, 5));
+}
+
+#[test]
+fn a_flap_that_cancels_out_writes_nothing() {
+    let mut world = World::new();
+    world.settle();
+    world.change("10.1.0.0/26", learned(&[("10.0.0.2", 2)]));
+    // The first batch is under way and not answered.
+    for _ in 0..3 {
+        world.change("10.2.0.0/26", learned(&[("10.0.0.2", 2)]));
+        world.change("10.2.0.0/26", None);
+        world.change("10.1.0.0/26", None);
+        world.change("10.1.0.0/26", learned(&[("10.0.0.2", 2)]));
+    }
+    assert_eq!(world.kernel.commands.len(), 1);
+    world.settle();
+    assert_eq!((world.kernel.ops, world.table()), (1, vec!["10.1.0.0/26 via 10.0.0.2 dev 2 metric 1024".into()]));
+}
+
+#[test]
+fn another_metric_is_written_before_the_old_one_goes() {
+    let mut world = World::new();
+    world.change("10.1.0.0/26", learned(&[("10.0.0.2", 2)]));
+    world.settle();
+    let elevated = BestRoute { local_pref: Some(2_147_483_135), ..learned(&[("10.0.1.2", 3)]).unwrap() };
+    world.change("10.1.0.0/26", Some(elevated));
+    let Some(Command::Write(batch)) = world.kernel.commands.front() else { panic!("nothing to write") };
+    assert!(matches!(&batch.ops[..], [KernelOp::Create(new), KernelOp::Delete(old)] if new.key.metric == 512 && old.key.metric == 1024));
+    world.settle();
+    assert_eq!(world.table(), ["10.1.0.0/26 via 10.0.1.2 dev 3 metric 512"]);
+}
+
+#[test]
+fn routes_come_back_with_their_link() {
+    let mut world = World::new();
+    world.change("10.1.0.0/26", learned(&[("10.0.0.2", 2)]));
+    world.change("10.2.0.0/26", learned(&[("10.0.0.2", 2), ("10.0.1.2", 3)]));
+    world.change("fd00::/64", learned(&[("fd00::2", 2)]));
+    world.settle();
+    let before = world.table();
+    world.kernel.set_link(2, "eth0", false);
+    world.settle();
+    assert_eq!(world.table(), ["10.2.0.0/26 via 10.0.0.2 dev 2 via 10.0.1.2 dev 3 metric 1024"]);
+    let status = world.status("10.1.0.0/26");
+    assert_eq!((status.state, status.errno), (FibState::Failed, Some(100)));
+    assert!(status.because.ends_with("eth0 is down or gone"), "{}", status.because);
+    world.kernel.set_link(2, "eth0", true);
+    world.settle();
+    assert_eq!(world.table(), before);
+}
+
+#[test]
+fn an_audit_finds_what_was_never_told() {
+    let mut world = World::new();
+    world.change("10.1.0.0/26", learned(&[("10.0.0.2", 2)]));
+    world.settle();
+    let before = world.table();
+    world.kernel.routes.clear();
+    world.pass(Duration::from_secs(299));
+    assert_eq!((world.table(), world.resyncs), (vec![], 0));
+    world.pass(Duration::from_secs(1));
+    assert_eq!((world.table(), world.resyncs), (before, 1));
+}
+
+fn rules(action: Option<FibAction>) -> Input {
+    let rule = |action| FibRule { cidr: "10.0.0.0/8".parse().unwrap(), name: "IPPool pool-a".into(), learned_only: false, action };
+    Input::Configure(Arc::new(FibConfig { rules: action.map(rule).into_iter().collect(), ..FibConfig::default() }))
+}
+
+#[test]
+fn rules_and_tunnel_devices_may_change() {
+    let mut world = World::new();
+    for i in 0..10_000 {
+        world.change(&format!("10.{}.{}.0/24", i >> 8, i & 0xff), learned(&[("10.0.0.2", 2)]));
+    }
+    world.change("192.0.2.0/24", learned(&[("10.0.0.2", 2)]));
+    world.settle();
+    let tunnel = FibAction::Tunnel { device: "tunl0".into(), unless_in: None };
+    world.give(rules(Some(tunnel.clone())));
+    world.settle();
+    assert_eq!(world.kernel.ops, 10_001, "without the device the routes stay plain");
+    world.kernel.set_link(7, "tunl0", true);
+    world.settle();
+    assert_eq!(world.kernel.ops, 20_001);
+    let tunnelled =
+        |world: &World| world.kernel.routes.values().filter(|route| route.hops[0].interface == 7 && route.hops[0].onlink).count();
+    assert_eq!(tunnelled(&world), 10_000);
+    world.give(rules(Some(FibAction::Skip)));
+    world.settle();
+    assert_eq!(world.table(), ["192.0.2.0/24 via 10.0.0.2 dev 2 metric 1024"]);
+    let status = world.status("10.1.1.0/24");
+    assert_eq!((status.state, &*status.because), (FibState::NotWanted, "kept out by IPPool pool-a"));
+    world.give(rules(None));
+    world.settle();
+    assert_eq!((world.kernel.routes.len(), tunnelled(&world)), (10_001, 0));
+}
+
+#[test]
+fn questions_are_answered_in_bounded_steps_and_in_order() {
+    let mut world = World::new();
+    for i in 0..1000 {
+        world.change(&format!("10.{}.{}.0/24", i >> 8, i & 0xff), learned(&[("10.0.0.2", 2)]));
+    }
+    world.settle();
+    world.give(Input::Query(QueryId(7), Query::All));
+    assert_eq!((world.answers.len(), world.answers_done), (256, 0));
+    world.settle();
+    assert_eq!((world.answers.len(), world.answers_done), (1000, 1));
+    assert!(world.answers.is_sorted_by_key(|row| row.prefix));
+    assert!(world.answers.iter().all(|row| row.state == FibState::Installed));
+}
+
+#[test]
+fn changes_are_pulled_until_enough_wait() {
+    let mut world = World::new();
+    world.give(Input::Sweep);
+    let mut given = 0u32;
+    for _ in 0..20 {
+        if world.pulls == 0 {
+            break;
+        }
+        world.pulls = 0;
+        let prefix = |i: u32| IpNet::new(std::net::Ipv4Addr::from(0x6400_0000 + i).into(), 32).unwrap();
+        let changes = (given..given + 4096).map(|i| FibChange { prefix: prefix(i), route: learned(&[("10.0.0.2", 2)]) });
+        given += 4096;
+        world.give(Input::Changes(changes.collect()));
+    }
+    assert_eq!((given, world.pulls), (32_768, 0), "the Loc-RIB keeps the rest");
+    world.settle();
+    assert_eq!((world.kernel.routes.len(), world.pulls), (32_768, 1));
+}
+
+/// A small generator; every run is reproduced by its seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((z ^ (z >> 31)) % limit as u64).unwrap()
+    }
+
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.below(from.len())]
+    }
+
+    fn route(&mut self) -> BestRoute {
+        let local_pref = Some(*self.pick(&[2_147_482_623, 2_147_482_623, 2_147_483_135, 100]));
+        match self.below(8) {
+            0 => block().unwrap(),
+            1 => BestRoute { source: RouteSource::Ebgp, local_pref, target: Target::Unreachable },
+            2 => BestRoute { source: RouteSource::Kernel, local_pref: None, target: Target::Blackhole },
+            _ => {
+                let mut hops: Vec<_> =
+                    [("10.0.0.2", 2), ("10.0.0.3", 2), ("10.0.1.2", 3)].into_iter().filter(|_| !self.one_in(2)).collect();
+                if hops.is_empty() {
+                    hops.push(("10.0.1.9", 3));
+                }
+                BestRoute { local_pref, ..learned(&hops).unwrap() }
+            }
+        }
+    }
+}
+
+/// What the kernel is to hold for a best route when no rule speaks.
+fn expected(prefix: IpNet, best: &BestRoute) -> Option<KernelRoute> {
+    let metric = match best.source {
+        RouteSource::Kernel | RouteSource::Device => return None,
+        source if source.is_bgp() => 2_147_483_647 - best.local_pref.unwrap(),
+        _ if prefix.addr().is_ipv6() => 1024,
+        _ => 0,
+    };
+    let (kind, mut hops) = match &best.target {
+        Target::Blackhole => (RouteType::Blackhole, vec![]),
+        Target::Unreachable => (RouteType::Unreachable, vec![]),
+        Target::Via(hops) => {
+            let hop = |hop: &Hop| KernelHop { gateway: hop.gateway, interface: hop.interface, onlink: false };
+            (RouteType::Unicast, hops.iter().map(hop).collect())
+        }
+    };
+    hops.sort_unstable();
+    let key = RouteKey { table: 254, prefix, metric, tos: 0 };
+    Some(KernelRoute { key, protocol: 12, kind, scope: 0, hops: hops.into_iter().collect(), preferred_source: None })
+}
+
+/// One life after another of a FibSyncer in a hostile world.
+fn hostile_world(seed: u64) {
+    let mut random = Random(seed);
+    let prefixes: Vec<IpNet> =
+        (0..6).flat_map(|i| [format!("10.{i}.0.0/16").parse().unwrap(), format!("fd00:{i}::/32").parse().unwrap()]).collect();
+    let mut world = World::new();
+    let mut desired: BTreeMap<IpNet, BestRoute> = BTreeMap::new();
+    for life in 0..4 {
+        for _ in 0..random.below(200) {
+            step(&mut world, &mut random, &prefixes, &mut desired);
+        }
+        calm_down(&mut world);
+        compare(&world, &desired, &format!("seed {seed} life {life}"));
+        let ops = world.kernel.ops;
+        world.pass(Duration::from_secs(1000));
+        assert_eq!(world.kernel.ops, ops, "seed {seed} life {life}: writes though nothing changed");
+        if random.one_in(3) {
+            world.kernel.routes.clear();
+            world = world.restart();
+            desired.clear();
+        } else {
+            world = zero_writes(world.restart(), &desired, &format!("seed {seed} life {life}"));
+        }
+    }
+}
+
+fn step(world: &mut World, random: &mut Random, prefixes: &[IpNet], desired: &mut BTreeMap<IpNet, BestRoute>) {
+    let prefix = *random.pick(prefixes);
+    match random.below(20) {
+        0..6 => {
+            let route = (!random.one_in(4)).then(|| random.route());
+            match route.clone() {
+                Some(route) => drop(desired.insert(prefix, route)),
+                None => drop(desired.remove(&prefix)),
+            }
+            world.give(Input::Changes(vec![FibChange { prefix, route }]));
+        }
+        6 => {
+            let mut route = foreign(&prefix.to_string(), *random.pick(&[0, 512, 1024]));
+            if prefix.addr().is_ipv6() {
+                route.key.metric = 1024;
+            }
+            world.kernel.stranger_sets(route);
+        }
+        7 => {
+            if let Some(mut route) = expected(prefix, &random.route()) {
+                route.hops.retain(|hop| world.kernel.links[&hop.interface].up);
+                if !route.hops.is_empty() {
+                    world.kernel.stranger_sets(route);
+                }
+            }
+        }
+        8 | 9 => {
+            let keys: Vec<_> = world.kernel.routes.keys().copied().collect();
+            if !keys.is_empty() {
+                world.kernel.stranger_deletes(*random.pick(&keys));
+            }
+        }
+        10 => world.kernel.set_link(2, "eth0", !random.one_in(2)),
+        11 => world.kernel.set_link(3, "eth1", !random.one_in(2)),
+        12 => drop(world.kernel.fail.insert(prefix, vec![*random.pick(&[1, 12, 22, 101, 105]); 1 + random.below(3)])),
+        13 if random.one_in(3) => world.kernel.overrun(),
+        14 => world.pass(Duration::from_millis(random.below(10_000) as u64)),
+        15 if random.one_in(5) => world.give(Input::Sweep),
+        16 => drop(world.kernel.work()),
+        _ => {
+            let upto = random.below(world.kernel.events.len() + 1);
+            let heard: Vec<_> = world.kernel.events.drain(..upto).collect();
+            heard.into_iter().for_each(|event| world.give(Input::Kernel(event)));
+        }
+    }
+}
+
+/// No more trouble, and time enough for the longest back-off; less than it takes to the next audit.
+fn calm_down(world: &mut World) {
+    world.kernel.fail.clear();
+    world.kernel.set_link(2, "eth0", true);
+    world.kernel.set_link(3, "eth1", true);
+    world.give(Input::Sweep);
+    world.pass(Duration::from_secs(130));
+}
+
+/// The kernel holds what is wanted, save where a stranger's route has the key, and nothing else of ours.
+fn compare(world: &World, desired: &BTreeMap<IpNet, BestRoute>, when: &str) {
+    let routes = &world.kernel.routes;
+    let wanted = desired.iter().filter_map(|(prefix, best)| expected(*prefix, best));
+    let wanted: Vec<_> = wanted.filter(|route| routes.get(&route.key).is_none_or(|r| r.protocol == 12)).map(|route| show(&route)).collect();
+    let have: Vec<_> = routes.values().filter(|route| route.protocol == 12).map(show).collect();
+    assert_eq!(have, wanted, "{when}");
+}
+
+/// The same is decided again after a restart: nothing is written.
+fn zero_writes(mut world: World, desired: &BTreeMap<IpNet, BestRoute>, when: &str) -> World {
+    world.settle();
+    let changes = desired.iter().map(|(prefix, route)| FibChange { prefix: *prefix, route: Some(route.clone()) });
+    world.give(Input::Changes(changes.collect()));
+    world.settle();
+    assert_eq!(world.kernel.ops, 0, "{when}: writes after a restart");
+    world
+}
+
+#[test]
+fn after_calm_the_kernel_holds_what_is_wanted() {
+    for seed in 0..300 {
+        hostile_world(seed);
+    }
 }

@@ -5,12 +5,17 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::process::Command as Process;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use margay::fib::{KernelEvent, KernelHop, KernelOp, KernelOps, KernelRoute, Link, RouteKey, RouteType};
+use margay::config::FibConfig;
+use margay::fib::{
+    BestRoute, FibChange, FibState, FibStatus, FibSyncer, Hop, Input, KernelEvent, KernelHop, KernelOp, KernelOps, KernelRoute, Link,
+    Output, Query, RouteKey, RouteType, Target,
+};
 use margay::kernel::{Command, Settings, spawn};
-use margay::types::Sync;
+use margay::policy::RouteSource;
+use margay::types::{NextHop, Outbox, QueryId, Sync};
 use tokio::sync::mpsc;
 
 const INSIDE: &str = "MARGAY_TEST_NAMESPACE";
@@ -196,5 +201,409 @@ fn every_shape_of_route_is_written_and_read_back() {
         assert_eq!(monitor.write(routes.iter().cloned().map(KernelOp::Delete).collect()), []);
         monitor.resync();
         assert_eq!(monitor.ours(), []);
+    });
+}
+
+/// `count` routes of each family.
+fn many(count: u32, interface: u32) -> Vec<KernelRoute> {
+    let v4 = (0..count).map(|i| via(&format!("{}/32", std::net::Ipv4Addr::from(0x6400_0000 + i)), "10.0.0.2", interface));
+    let v6 = (0..count).map(|i| via(&format!("2001:db8:{:x}:{:x}::/64", i >> 16, i & 0xffff), "fd00::2", interface));
+    v4.chain(v6).collect()
+}
+
+#[test]
+fn thousands_in_a_batch() {
+    in_namespace("thousands_in_a_batch", || {
+        let v0 = index("v0");
+        let mut monitor = Monitor::start(&Settings::default());
+        let told = monitor.told;
+        let mut routes = many(10_000, v0);
+        assert_eq!(monitor.write(routes.iter().cloned().map(KernelOp::Create).collect()), []);
+        assert_eq!(monitor.told, told, "our own writes are not echoed");
+        monitor.resync();
+        assert_eq!(monitor.ours(), routes);
+        for route in &mut routes {
+            route.hops[0] = hop(if route.key.prefix.addr().is_ipv4() { "10.0.0.3" } else { "fd00::3" }, v0);
+        }
+        assert_eq!(monitor.write(routes.iter().cloned().map(KernelOp::Replace).collect()), []);
+        monitor.resync();
+        assert_eq!(monitor.ours(), routes);
+        assert_eq!(monitor.write(routes.into_iter().map(KernelOp::Delete).collect()), []);
+        monitor.resync();
+        assert_eq!(monitor.ours(), []);
+    });
+}
+
+#[test]
+fn q16_each_failure_is_matched_to_its_operation() {
+    in_namespace("q16_each_failure_is_matched_to_its_operation", || {
+        let v0 = index("v0");
+        let mut monitor = Monitor::start(&Settings::default());
+        let mut ops: Vec<_> = many(3000, v0).into_iter().map(KernelOp::Create).collect();
+        let (bad, mut expected) = ("172.31.0.1", vec![]);
+        for at in [0, 1, 2, 700, 1500, 2998, 2999] {
+            let KernelOp::Create(route) = &mut ops[at] else { unreachable!() };
+            route.hops[0].gateway = Some(bad.parse().unwrap());
+            expected.push((at, 101));
+        }
+        let KernelOp::Create(route) = &mut ops[4000] else { unreachable!() };
+        route.hops[0].interface = 9999;
+        expected.push((4000, 19));
+        ops.push(KernelOp::Delete(via("192.0.2.0/24", "10.0.0.2", v0)));
+        expected.push((6000, 3));
+        assert_eq!(monitor.write(ops.clone()), expected);
+        monitor.resync();
+        assert_eq!(monitor.ours().len(), 6000 - 8);
+        // All fail at once.
+        assert_eq!(monitor.write(ops[1000..2000].to_vec()).len(), 999 + 1);
+    });
+}
+
+#[test]
+fn a_foreign_route_is_not_overwritten_nor_deleted() {
+    in_namespace("a_foreign_route_is_not_overwritten_nor_deleted", || {
+        let v0 = index("v0");
+        for line in [
+            "route add 10.1.0.0/16 via 10.0.0.9 metric 1024 proto 80",
+            "route add 2001:db8:1::/48 via fd00::9 metric 1024 proto 80",
+            "route add blackhole 10.4.0.0/26 proto 80",
+        ] {
+            ip(line);
+        }
+        let mut monitor = Monitor::start(&Settings::default());
+        let foreign: Vec<_> = monitor.routes.values().filter(|route| route.protocol == 80).cloned().collect();
+        let ours =
+            [via("10.1.0.0/16", "10.0.0.2", v0), via("2001:db8:1::/48", "fd00::2", v0), route("10.4.0.0/26", 0, RouteType::Blackhole, &[])];
+        assert_eq!(monitor.write(ours.iter().cloned().map(KernelOp::Create).collect()), [(0, 17), (1, 17), (2, 17)]);
+        assert_eq!(monitor.write(ours.iter().cloned().map(KernelOp::Delete).collect()), [(0, 3), (1, 3), (2, 3)]);
+        monitor.resync();
+        let still: Vec<_> = monitor.routes.values().filter(|route| route.protocol == 80).cloned().collect();
+        assert_eq!((foreign.len(), &foreign), (3, &still));
+        // Another metric is another route.
+        let mut beside = ours[0].clone();
+        beside.key.metric = 512;
+        assert_eq!(monitor.write(vec![KernelOp::Create(beside.clone())]), []);
+        assert_eq!(monitor.write(vec![KernelOp::Delete(beside)]), []);
+    });
+}
+
+#[test]
+fn any_shape_replaces_any_other() {
+    in_namespace("any_shape_replaces_any_other", || {
+        let v0 = index("v0");
+        let mut monitor = Monitor::start(&Settings::default());
+        for (prefix, gateways) in
+            [("10.1.0.0/16", ["10.0.0.2", "10.0.0.3", "10.0.0.4"]), ("2001:db8::/48", ["fd00::2", "fd00::3", "fd00::4"])]
+        {
+            let hops = gateways.map(|gateway| hop(gateway, v0));
+            let shapes = [
+                route(prefix, 1024, RouteType::Unicast, &hops[..1]),
+                route(prefix, 1024, RouteType::Unicast, &hops[..2]),
+                route(prefix, 1024, RouteType::Unicast, &hops[1..]),
+                route(prefix, 1024, RouteType::Unicast, &[hop("", v0)]),
+                route(prefix, 1024, RouteType::Blackhole, &[]),
+                route(prefix, 1024, RouteType::Unreachable, &[]),
+            ];
+            for first in &shapes {
+                for second in &shapes {
+                    assert_eq!(monitor.write(vec![KernelOp::Create(first.clone())]), []);
+                    assert_eq!(monitor.write(vec![KernelOp::Replace(second.clone())]), [], "{first:?} by {second:?}");
+                    monitor.resync();
+                    assert_eq!(monitor.ours(), std::slice::from_ref(second), "{first:?} by {second:?}");
+                    assert_eq!(monitor.write(vec![KernelOp::Delete(second.clone())]), []);
+                    monitor.resync();
+                    assert_eq!(monitor.ours(), [], "{second:?} deleted");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn links_addresses_and_routes_appear_and_vanish() {
+    in_namespace("links_addresses_and_routes_appear_and_vanish", || {
+        let v0 = index("v0");
+        let mut monitor = Monitor::start(&Settings::default());
+        assert!(monitor.links[&v0].up && &*monitor.links[&v0].name == "v0");
+        let key: (u32, IpNet) = (v0, "10.0.0.1/24".parse().unwrap());
+        assert!(monitor.addresses[&key]);
+        ip("link add w0 type veth peer name w1");
+        let w0 = index("w0");
+        monitor.until("new link", |m| m.links.get(&w0).is_some_and(|link| !link.up));
+        ip("link set w0 up");
+        ip("link set w1 up");
+        monitor.until("link up", |m| m.links[&w0].up);
+        ip("addr add 192.0.2.1/24 dev w0");
+        ip("addr add 2001:db8:9::1/64 dev w0 nodad");
+        let wanted: [(u32, IpNet); 2] = [(w0, "192.0.2.1/24".parse().unwrap()), (w0, "2001:db8:9::1/64".parse().unwrap())];
+        monitor.until("addresses", |m| wanted.iter().all(|key| m.addresses.contains_key(key)));
+        let has = |m: &Monitor, prefix: &str| m.routes.keys().any(|key| key.prefix == prefix.parse::<IpNet>().unwrap());
+        monitor.until("subnets", |m| has(m, "192.0.2.0/24") && has(m, "2001:db8:9::/64"));
+        ip("route add 10.244.1.5/32 dev w0 metric 1024 proto 80");
+        ip("route add 10.244.1.6/32 via 192.0.2.9 proto 3");
+        ip("-6 route add 2001:db8:10::5/128 dev w0 proto 80");
+        let workloads = ["10.244.1.5/32", "10.244.1.6/32", "2001:db8:10::5/128"];
+        monitor.until("workload routes", |m| workloads.iter().all(|prefix| has(m, prefix)));
+        // The kernel does not say that IPv4 routes go with their link.
+        ip("link del w0");
+        monitor.until("link gone", |m| !m.links.contains_key(&w0));
+        monitor.until("all gone with it", |m| {
+            let gone = |prefix: &str| !has(m, prefix);
+            workloads.iter().all(|p| gone(p)) && gone("192.0.2.0/24") && gone("2001:db8:9::/64") && !m.addresses.contains_key(&wanted[0])
+        });
+        let told = monitor.routes.clone();
+        monitor.resync();
+        assert_eq!(monitor.routes, told);
+    });
+}
+
+#[test]
+fn silences_of_linux_are_filled_in() {
+    in_namespace("silences_of_linux_are_filled_in", || {
+        for line in [
+            "link add w0 type veth peer name w1",
+            "link set w1 up",
+            "link set w0 up",
+            "addr add 10.0.1.1/24 dev w0",
+            "addr add 10.0.1.7/24 dev w0",
+            "addr add fd01::1/64 dev w0 nodad",
+        ] {
+            ip(line);
+        }
+        let mut monitor = Monitor::start(&Settings::default());
+        let lines: &[(&str, &[&str])] = &[
+            (
+                "an address of several, and the routes that prefer it",
+                &["route add 10.9.0.0/16 dev v0 src 10.0.1.7", "addr del 10.0.1.7/24 dev w0"],
+            ),
+            ("several routes of a key", &["route add 10.8.0.0/16 via 10.0.0.2", "route append 10.8.0.0/16 via 10.0.1.2 proto 80"]),
+            ("the first of them", &["route del 10.8.0.0/16 via 10.0.0.2"]),
+            ("one in front", &["route prepend 10.8.0.0/16 via 10.0.0.3"]),
+            ("a replaced one", &["route replace 10.8.0.0/16 via 10.0.0.4 proto 81"]),
+            ("the same subnet twice", &["addr add 10.0.0.5/24 dev w0"]),
+            ("and once", &["addr del 10.0.0.5/24 dev w0"]),
+            ("IPv6 multipath", &["-6 route add fd09::/64 nexthop via fd00::2 nexthop via fd01::2 nexthop via fd01::3"]),
+            ("less a hop", &["-6 route del fd09::/64 via fd01::3"]),
+            ("less another", &["-6 route del fd09::/64 via fd00::2"]),
+            ("grown again", &["-6 route append fd09::/64 via fd00::3"]),
+            ("IPv6 side by side", &["-6 route add fd08::/64 dev v0 metric 7", "-6 route append fd08::/64 dev w0 metric 7"]),
+            ("one of them less", &["-6 route del fd08::/64 dev v0 metric 7"]),
+            (
+                "multipath over both",
+                &["route add 10.7.0.0/16 nexthop via 10.0.0.2 nexthop via 10.0.1.2", "route add 10.6.0.0/16 via 10.0.1.2"],
+            ),
+            (
+                "IPv6 multipath over both",
+                &["-6 route add fd07::/64 nexthop via fd00::2 nexthop via fd01::2", "-6 route add fd06::/64 via fd01::2"],
+            ),
+            ("a link down", &["link set w0 down"]),
+            ("up again", &["link set w0 up", "addr add fd01::1/64 dev w0 nodad"]),
+            ("the last address", &["route add 10.5.0.0/16 dev w0", "addr del 10.0.1.1/24 dev w0"]),
+            ("both links down", &["link set w0 down", "link set v0 down"]),
+        ];
+        for (what, lines) in lines {
+            lines.iter().for_each(|line| ip(line));
+            ip("link set lo mtu 65535");
+            ip("route add blackhole 192.0.2.99/32");
+            let marker: IpNet = "192.0.2.99/32".parse().unwrap();
+            monitor.until("marker", |m| m.routes.keys().any(|key| key.prefix == marker));
+            ip("route del blackhole 192.0.2.99/32");
+            monitor.until("marker gone", |m| !m.routes.keys().any(|key| key.prefix == marker));
+            let told = monitor.routes.clone();
+            monitor.resync();
+            let (told, read): (Vec<_>, Vec<_>) = (told.into_values().collect(), monitor.routes.values().cloned().collect());
+            let only = |a: &[KernelRoute], b: &[KernelRoute]| a.iter().filter(|route| !b.contains(route)).cloned().collect::<Vec<_>>();
+            assert!(told == read, "{what}: told only {:#?}, read only {:#?}", only(&told, &read), only(&read, &told));
+        }
+    });
+}
+
+#[test]
+fn strangers_edits_of_our_routes_are_told() {
+    in_namespace("strangers_edits_of_our_routes_are_told", || {
+        let v0 = index("v0");
+        let mut monitor = Monitor::start(&Settings::default());
+        let routes = [via("10.1.0.0/16", "10.0.0.2", v0), via("2001:db8::/48", "fd00::2", v0)];
+        let multipath = route("2001:db8:1::/48", 1024, RouteType::Unicast, &[hop("fd00::2", v0), hop("fd00::3", v0)]);
+        let all = routes.iter().chain([&multipath]).cloned();
+        assert_eq!(monitor.write(all.map(KernelOp::Create).collect()), []);
+        ip("route replace 10.1.0.0/16 via 10.0.0.66 metric 1024 proto 12");
+        monitor.until("edit", |m| m.routes.get(&routes[0].key).is_some_and(|r| r.hops[0] == hop("10.0.0.66", v0)));
+        ip("route del 10.1.0.0/16");
+        monitor.until("deletion", |m| !m.routes.contains_key(&routes[0].key));
+        ip("-6 route del 2001:db8:1::/48 via fd00::3");
+        monitor.until("a hop less", |m| m.routes.get(&multipath.key).is_some_and(|r| r.hops[..] == [hop("fd00::2", v0)]));
+        ip("-6 route replace 2001:db8::/48 via fd00::66 metric 1024 proto 80");
+        monitor.until("taken over", |m| m.routes.get(&routes[1].key).is_some_and(|r| r.protocol == 80));
+        assert_eq!(ip_says("-6 route show proto 12").lines().count(), 1);
+    });
+}
+
+#[test]
+fn an_overrun_is_followed_by_everything_anew() {
+    in_namespace("an_overrun_is_followed_by_everything_anew", || {
+        let settings = Settings { receive_buffer: 4096, ..Settings::default() };
+        let mut monitor = Monitor::start(&settings);
+        let lines: String =
+            (0..20_000u32).map(|i| format!("route add blackhole {}\n", std::net::Ipv4Addr::from(0x6400_0000 + i))).collect();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), lines).unwrap();
+        ip(&format!("-batch {}", file.path().display()));
+        monitor.until("all routes", |m| m.routes.len() > 20_000);
+        assert!(monitor.tellings > 1, "the queue did not overrun: the test proves nothing");
+    });
+}
+
+#[test]
+fn our_table_is_watched_beside_main() {
+    in_namespace("our_table_is_watched_beside_main", || {
+        let v0 = index("v0");
+        let mut monitor = Monitor::start(&Settings { table: 1000, ..Settings::default() });
+        let mut routes = [via("10.1.0.0/16", "10.0.0.2", v0), via("2001:db8::/48", "fd00::2", v0)];
+        routes.iter_mut().for_each(|route| route.key.table = 1000);
+        assert_eq!(monitor.write(routes.iter().cloned().map(KernelOp::Create).collect()), []);
+        monitor.resync();
+        assert_eq!(monitor.ours(), routes);
+        assert!(monitor.routes.keys().any(|key| key.table == 254) && monitor.routes.keys().all(|key| key.table != 255));
+    });
+}
+
+#[test]
+fn a_dry_run_writes_nothing() {
+    in_namespace("a_dry_run_writes_nothing", || {
+        let v0 = index("v0");
+        let mut monitor = Monitor::start(&Settings { dry_run: true, ..Settings::default() });
+        assert_eq!(monitor.write(vec![KernelOp::Create(via("10.1.0.0/16", "10.0.0.2", v0))]), []);
+        monitor.resync();
+        assert_eq!(monitor.ours(), []);
+    });
+}
+
+/// A FibSyncer on the real kernel.
+struct Node {
+    fib: FibSyncer,
+    commands: mpsc::Sender<Command>,
+    events: mpsc::Receiver<Vec<KernelEvent>>,
+    out: Outbox<Output>,
+    writes: usize,
+    rows: Vec<FibStatus>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Node {
+    fn start() -> Self {
+        let (commands, events) = spawn(&Settings::default()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let fib = FibSyncer::new(&FibConfig::default());
+        Self { fib, commands, events, out: Outbox::new(), writes: 0, rows: vec![], runtime }
+    }
+
+    fn give(&mut self, input: Input) {
+        self.fib.handle(Instant::now(), input, &mut self.out);
+        self.collect();
+    }
+
+    fn collect(&mut self) {
+        for output in self.out.drain().collect::<Vec<_>>() {
+            match output {
+                Output::Write(ops) => {
+                    self.writes += ops.ops.len();
+                    self.commands.blocking_send(Command::Write(ops)).unwrap();
+                }
+                Output::Resync => self.commands.blocking_send(Command::Resync).unwrap(),
+                Output::Pull { .. } => {}
+                Output::Answer { rows, .. } => self.rows = rows,
+            }
+        }
+    }
+
+    fn decide(&mut self, routes: &[(&str, BestRoute)]) {
+        let change = |(prefix, route): &(&str, BestRoute)| FibChange { prefix: prefix.parse().unwrap(), route: Some(route.clone()) };
+        self.give(Input::Changes(routes.iter().map(change).collect()));
+    }
+
+    fn state(&mut self, prefix: &str) -> Option<FibState> {
+        self.rows.clear();
+        self.give(Input::Query(QueryId(1), Query::Prefix(prefix.parse().unwrap())));
+        self.rows.first().map(|row| row.state)
+    }
+
+    /// Lives on until `done`; fails after 20 seconds.
+    fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
+        let end = Instant::now() + Duration::from_secs(20);
+        while !done(self) {
+            assert!(Instant::now() < end, "not seen: {what}: {:?}", self.rows);
+            let wait = self.fib.deadline().unwrap_or(end).min(end).saturating_duration_since(Instant::now());
+            match self.runtime.block_on(async { tokio::time::timeout(wait, self.events.recv()).await }) {
+                Ok(events) => events.unwrap().into_iter().for_each(|event| self.give(Input::Kernel(event))),
+                Err(_) => {
+                    self.fib.on_deadline(Instant::now(), &mut self.out);
+                    self.collect();
+                }
+            }
+        }
+    }
+
+    fn until_state(&mut self, state: FibState, prefixes: &[&str]) {
+        self.until(&format!("{state:?}"), |node| prefixes.iter().all(|prefix| node.state(prefix) == Some(state)));
+    }
+}
+
+fn learned(hops: &[(&str, u32)]) -> BestRoute {
+    let hop = |(gateway, interface): &(&str, u32)| {
+        let gateway: IpAddr = gateway.parse().unwrap();
+        Hop { next_hop: NextHop::Global(gateway), gateway: Some(gateway), interface: *interface }
+    };
+    BestRoute { source: RouteSource::Ibgp, local_pref: Some(2_147_482_623), target: Target::Via(hops.iter().map(hop).collect()) }
+}
+
+#[test]
+fn g1_a_fib_syncer_on_the_real_kernel() {
+    in_namespace("g1_a_fib_syncer_on_the_real_kernel", || {
+        let v0 = index("v0");
+        let block = BestRoute { source: RouteSource::Block, local_pref: None, target: Target::Blackhole };
+        let unreachable = BestRoute { target: Target::Unreachable, ..learned(&[]) };
+        let decided = [
+            ("10.1.0.0/16", learned(&[("10.0.0.2", v0)])),
+            ("10.2.0.0/16", learned(&[("10.0.0.2", v0), ("10.0.0.3", v0)])),
+            ("10.3.0.0/16", learned(&[("fd00::2", v0)])),
+            ("10.4.0.0/26", block.clone()),
+            ("10.5.0.0/26", unreachable.clone()),
+            ("2001:db8:1::/48", learned(&[("fd00::2", v0)])),
+            ("2001:db8:2::/48", learned(&[("fd00::2", v0), ("fd00::3", v0)])),
+            ("2001:db8:4::/64", block),
+            ("2001:db8:5::/64", unreachable),
+        ];
+        let prefixes = decided.each_ref().map(|(prefix, _)| *prefix);
+        let shown = || ip_says("route show proto 12") + &ip_says("-6 route show proto 12");
+        ip("route add 10.9.0.0/16 via 10.0.0.9 metric 1024 proto 12");
+        let mut node = Node::start();
+        node.decide(&decided);
+        node.until_state(FibState::Installed, &prefixes);
+        node.until_state(FibState::Adopted, &["10.9.0.0/16"]);
+        node.give(Input::Sweep);
+        node.until("swept", |node| node.state("10.9.0.0/16").is_none());
+        let before = shown();
+        // A new life: what is decided again costs nothing, and nothing goes meanwhile.
+        drop(node);
+        let mut node = Node::start();
+        node.until_state(FibState::Adopted, &prefixes);
+        node.decide(&decided);
+        node.until_state(FibState::Installed, &prefixes);
+        node.give(Input::Sweep);
+        assert_eq!((node.writes, shown()), (0, before.clone()));
+        // Strangers.
+        ip("route del 10.1.0.0/16");
+        ip("-6 route del 2001:db8:2::/48 via fd00::2");
+        ip("route replace 10.2.0.0/16 via 10.0.0.66 metric 1024 proto 12");
+        ip("-6 route replace blackhole 2001:db8:1::/48 metric 1024 proto 12");
+        node.until("all put back", |node| node.writes >= 4 && shown() == before);
+        // The link goes, and the kernel's routes with it; all return.
+        ip("link set v0 down");
+        node.until("gone", |node| node.state("10.1.0.0/16") == Some(FibState::Failed));
+        ip("link set v0 up");
+        ip("addr add fd00::1/64 dev v0 nodad");
+        node.until_state(FibState::Installed, &prefixes);
+        assert_eq!(shown(), before);
     });
 }

@@ -105,7 +105,7 @@ impl FibSyncer {
         if self.judging.is_some() || !self.queries.is_empty() {
             return self.now;
         }
-        let doubt = if self.doubt && !self.asked { self.read_after } else { None };
+        let doubt = if self.may_ask() { self.read_after } else { None };
         [self.failures.deadline(), doubt, self.audit_at].into_iter().flatten().min()
     }
 
@@ -160,7 +160,7 @@ impl FibSyncer {
             KernelEvent::Address(Sync::Upsert(..) | Sync::End) => self.retry_all(),
             KernelEvent::Address(_) => {}
             KernelEvent::Route(Sync::Begin) => {
-                self.asked = false;
+                (self.asked, self.doubt) = (false, false);
                 self.delta.begin();
             }
             KernelEvent::Route(Sync::End) => self.end(now),
@@ -179,7 +179,6 @@ impl FibSyncer {
 
     /// A read-back is complete: whoever was in the way is known now.
     fn end(&mut self, now: Instant) {
-        self.doubt = false;
         self.read_after = Some(now + DOUBT_PAUSE);
         self.audit_at = Some(now + AUDIT);
         self.failures.remove_errno(EEXIST);
@@ -228,6 +227,7 @@ impl FibSyncer {
         let Some(flight) = self.flight.take_if(|flight| flight.batch == batch) else { return };
         self.doubt |= flight.doubtful;
         let mut failed = failed.iter().copied().peekable();
+        let mut refused = None;
         for (index, op) in flight.ops.iter().enumerate() {
             let (KernelOp::Create(route) | KernelOp::Replace(route) | KernelOp::Delete(route)) = op;
             let prefix = route.key.prefix;
@@ -236,10 +236,14 @@ impl FibSyncer {
                     // Somebody has that key, and we have not heard of it.
                     self.doubt |= errno == EEXIST;
                     self.failures.add(now, prefix, errno);
+                    refused = Some(prefix);
                 }
                 _ => {
                     self.delta.wrote(op);
-                    self.failures.remove(&prefix);
+                    // The writes of a prefix stand together: one may fail and the next succeed.
+                    if refused != Some(prefix) {
+                        self.failures.remove(&prefix);
+                    }
                 }
             }
         }
@@ -250,7 +254,7 @@ impl FibSyncer {
         self.now = Some(now);
         self.judge_some();
         self.answer_some(out);
-        if self.doubt && !self.asked && self.read_after.is_none_or(|at| at <= now) {
+        if self.may_ask() && self.read_after.is_none_or(|at| at <= now) {
             self.asked = true;
             out.push(Output::Resync);
         }
@@ -259,6 +263,11 @@ impl FibSyncer {
             self.pulled = true;
             out.push(Output::Pull { credit: CREDIT });
         }
+    }
+
+    /// A read-back is wanted, and none is under way or asked for.
+    fn may_ask(&self) -> bool {
+        self.doubt && !self.asked && self.delta.is_ready()
     }
 
     fn judge_some(&mut self) {

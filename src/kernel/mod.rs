@@ -160,7 +160,11 @@ impl Worker {
     }
 
     /// Writes a batch. What was told before its end goes out before its answer.
-    async fn write(&mut self, KernelOps { batch, ops }: KernelOps) -> io::Result<Result<(), NobodyListens>> {
+    async fn write(&mut self, KernelOps { batch, mut ops }: KernelOps) -> io::Result<Result<(), NobodyListens>> {
+        if self.listen().await?.is_err() {
+            return Ok(Err(NobodyListens));
+        }
+        ops.iter_mut().for_each(|op| self.spare_foreign(op));
         let failed = self.kernel.apply(&ops);
         let mut failures = failed.iter().map(|(index, _)| *index).peekable();
         for (index, op) in ops.iter().enumerate() {
@@ -173,6 +177,15 @@ impl Worker {
         }
         self.pending.push(KernelEvent::Written { batch, failed });
         Ok(self.flush().await)
+    }
+
+    /// A stranger may have taken a key since the batch was made: such a replacement becomes a creation, which fails.
+    fn spare_foreign(&self, op: &mut KernelOp) {
+        if let KernelOp::Replace(route) = op
+            && self.view.is_foreign(&route.key)
+        {
+            *op = KernelOp::Create(route.clone());
+        }
     }
 
     /// Reads live messages until there are no more.

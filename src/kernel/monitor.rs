@@ -155,6 +155,11 @@ impl View {
         }
     }
 
+    /// Somebody else has a route of this key.
+    pub(super) fn is_foreign(&self, key: &RouteKey) -> bool {
+        self.routes.get(key).is_some_and(|known| known.iter().any(|route| route.protocol != self.protocol))
+    }
+
     /// One of our own writes was carried out.
     pub(super) fn wrote(&mut self, op: &KernelOp) {
         let (KernelOp::Create(route) | KernelOp::Replace(route) | KernelOp::Delete(route)) = op;
@@ -272,8 +277,10 @@ impl View {
             known.retain(|route| route.kind != RouteType::Other(0) && !(route.hops.is_empty() && gone.hops.is_empty()));
         } else {
             let same = |route: &KernelRoute| route.hops == gone.hops && route.protocol == gone.protocol && route.kind == gone.kind;
-            let at = known.iter().position(same).unwrap_or(0);
-            known.remove(at);
+            // One that we do not know has been dropped before, on its address's or interface's word.
+            if let Some(at) = known.iter().position(same) {
+                known.remove(at);
+            }
         }
         out.push(KernelEvent::Route(told(key, known)));
         if known.is_empty() {
