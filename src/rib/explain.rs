@@ -272,7 +272,7 @@ fn comparison(step: Step, loser: &Contender<'_>, best: &Contender<'_>) -> String
         Step::AsPathLength => "AS_PATH length",
         Step::Origin => "ORIGIN",
         Step::Med => "MED",
-        Step::EbgpOverIbgp => "kind of session",
+        Step::EbgpOverIbgp => "source",
         Step::IgpMetric => "metric to the next hop",
         Step::RouterId => "router id",
         Step::ClusterListLength => "CLUSTER_LIST length",

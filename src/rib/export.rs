@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::RibConfig;
 use super::attributes::Interner;
 use super::next_hop::NextHops;
 use super::path::Source;
@@ -24,7 +25,7 @@ use crate::origin::{LocalRoute, LocalTarget};
 use crate::policy::{DEFAULT_LOCAL_PREF, Policy, RouteSource, Ruling, Subject, Verdict};
 use crate::session::SessionFacts;
 use crate::types::{
-    AsPath, Asn, Attributes, ClusterId, Community, ExtendedCommunity, Family, NextHop, PeerId, PerFamily, RouterId, SegmentKind, family_of,
+    AsPath, Asn, Attributes, ClusterId, Community, ExtendedCommunity, Family, NextHop, PeerId, PerFamily, SegmentKind, family_of,
 };
 use crate::wire;
 
@@ -55,8 +56,8 @@ pub(super) struct GroupKey {
 }
 
 impl GroupKey {
-    /// The key of a session. `router_id` stands in for a cluster id that is not configured (E4).
-    pub(super) fn new(facts: &SessionFacts, router_id: RouterId) -> Self {
+    /// The key of a session. Our identifier stands in for a cluster id that is not configured (E4).
+    pub(super) fn new(facts: &SessionFacts, rib: &RibConfig) -> Self {
         let config = &facts.config;
         let role = match (config.is_ibgp(), config.reflector_client) {
             (false, _) => Role::External,
@@ -65,6 +66,7 @@ impl GroupKey {
         };
         let context = wire::Context {
             add_path_receive: PerFamily::default(),
+            enhanced_refresh: false,
             receive_limit: 0,
             peer_asn: Asn(0),
             check_first_as: false,
@@ -79,7 +81,7 @@ impl GroupKey {
             local: facts.local,
             local_link: facts.local_link,
             mode: config.next_hop_mode,
-            cluster: config.cluster_id.unwrap_or(ClusterId(router_id.0)),
+            cluster: config.cluster_id.or(rib.cluster_id).unwrap_or(ClusterId(rib.router_id.0)),
             policies: config.export.clone(),
         }
     }

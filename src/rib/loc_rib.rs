@@ -117,12 +117,14 @@ pub(super) struct LocRib<A: AddressFamily> {
     pub(super) table: Table<A>,
     dirty: Vec<u32>,
     fib_due: VecDeque<u32>,
+    /// How often a destination has been decided.
+    pub(super) decisions: u64,
 }
 
 impl<A: AddressFamily> LocRib<A> {
     /// An empty one.
     pub(super) fn new(seed: u64) -> Self {
-        Self { table: Table::new(seed), dirty: Vec::new(), fib_due: VecDeque::new() }
+        Self { table: Table::new(seed), dirty: Vec::new(), fib_due: VecDeque::new(), decisions: 0 }
     }
 
     /// Enters or replaces the path of a source. A path told again unchanged is only renewed.
@@ -216,6 +218,7 @@ impl<A: AddressFamily> LocRib<A> {
     /// Decides what is dirty; offers the results to the groups and notes them for the FibSyncer.
     pub(super) fn decide(&mut self, shared: &mut Shared) {
         let mut dirty = std::mem::take(&mut self.dirty);
+        self.decisions += dirty.len() as u64;
         for index in dirty.drain(..) {
             self.decide_one(shared, index);
         }

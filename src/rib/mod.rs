@@ -1,4 +1,14 @@
 //! Shard machine: Adj-RIB-In, decision, Loc-RIB, export, Adj-RIB-Out of a slice of the prefixes.
+//!
+//! ```text
+//! RouteBatch ─→ adj_rib_in ─import (rules, policy)─→ ┐                ┌→ groups ─export (rules, policy)─→ update_group ─Pull→ frames
+//! Sync of local routes ────────────────────────────→ ├ table: dirty ─→ decision
+//! kernel's words ─→ next_hop ─(dependants)─────────→ ┘                └→ loc_rib: pending ─PullFib→ changes
+//! ```
+//!
+//! Inputs only change tables and mark what is dirty; [`Shard::finish_round`] decides it once, however often it changed.
+//! What may touch a whole table (sweeps, reloads, fills of groups, queries) is a task of `walk`, done in steps between
+//! rounds: [`Shard::deadline`] is *now* as long as there is one.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 mod adj_rib_in;
@@ -115,6 +125,21 @@ pub enum Input {
     },
     /// A question of the control API; answered in bounded steps.
     Query(QueryId, Query),
+}
+
+/// How much a shard holds and has done, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Stats {
+    /// IPv4 destinations.
+    pub ipv4: usize,
+    /// IPv6 destinations.
+    pub ipv6: usize,
+    /// Different attribute sets.
+    pub attribute_sets: usize,
+    /// Update groups.
+    pub groups: usize,
+    /// How often a destination has been decided.
+    pub decisions: u64,
 }
 
 /// A question to a shard.

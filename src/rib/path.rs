@@ -95,6 +95,21 @@ pub(super) struct Source {
 }
 
 impl Source {
+    /// Of a peer; without a sent identifier yet.
+    pub(super) fn of_peer(facts: &SessionFacts, path_id: PathId) -> Self {
+        let config = &facts.config;
+        Self {
+            kind: if config.is_ibgp() { RouteSource::Ibgp } else { RouteSource::Ebgp },
+            peer: Some(facts.peer),
+            path_id,
+            identifier: facts.identifier,
+            address: facts.remote,
+            client: config.reflector_client && config.is_ibgp(),
+            sent: PathId(0),
+            paths: 0,
+        }
+    }
+
     /// Whether this is an iBGP peer that is no client of our cluster.
     pub(super) fn is_plain_ibgp(&self) -> bool {
         self.kind == RouteSource::Ibgp && !self.client
@@ -116,18 +131,7 @@ pub(super) struct Sources {
 impl Sources {
     /// The source of a peer's paths with this path identifier.
     pub(super) fn of_peer(&mut self, facts: &SessionFacts, path_id: PathId) -> SourceId {
-        let config = &facts.config;
-        let kind = if config.is_ibgp() { RouteSource::Ibgp } else { RouteSource::Ebgp };
-        self.named(Source {
-            kind,
-            peer: Some(facts.peer),
-            path_id,
-            identifier: facts.identifier,
-            address: facts.remote,
-            client: config.reflector_client && config.is_ibgp(),
-            sent: PathId(0),
-            paths: 0,
-        })
+        self.named(Source::of_peer(facts, path_id))
     }
 
     /// The same, if it is known.

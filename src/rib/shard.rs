@@ -21,7 +21,7 @@ use super::path::Sources;
 use super::stale::{Renewal, Told};
 use super::update_group::Receiver;
 use super::walk::{ROUND, STEP, Task, Work};
-use super::{Answer, Input, Output, Query, RibConfig};
+use super::{Answer, Input, Output, Query, RibConfig, Stats};
 use crate::config::PeerConfig;
 use crate::fib::KernelEvent;
 use crate::origin::{LocalKey, LocalRoute};
@@ -99,6 +99,17 @@ impl Shard {
     /// Which shard this is.
     pub fn id(&self) -> ShardId {
         self.id
+    }
+
+    /// How much it holds and has done.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            ipv4: self.ipv4.table.len(),
+            ipv6: self.ipv6.table.len(),
+            attribute_sets: self.shared.interner.len(),
+            groups: self.shared.groups.ids().len(),
+            decisions: self.ipv4.decisions + self.ipv6.decisions,
+        }
     }
 
     /// Takes one input. What it leads to is said by the [`Shard::finish_round`] that must follow, after
@@ -190,7 +201,7 @@ impl Shard {
         let judged_anew = renewed || old.as_ref().is_some_and(|old| is_judged_by_another(&old.facts.config, &facts.config));
         let (renewal, counts, reported) = old.map(|old| (old.renewal, old.counts, old.reported)).unwrap_or_default();
         let receiver = Receiver { peer, address: facts.remote, identifier: facts.identifier };
-        let key = GroupKey::new(&facts, self.config.router_id);
+        let key = GroupKey::new(&facts, &self.config);
         let families = facts.context.families;
         let (group, new) = self.shared.groups.join(key, receiver, &self.shared.facts.next_hops);
         self.peers.insert(peer, PeerState { facts, renewal, group: Some(group), counts, reported });
@@ -364,7 +375,7 @@ impl Shard {
     fn follow_reloads(&mut self) {
         for group in std::mem::take(&mut self.regroup) {
             let members = self.peers.iter().filter(|(_, state)| state.group == Some(group));
-            let keys = members.map(|(peer, state)| (*peer, GroupKey::new(&state.facts, self.config.router_id))).collect();
+            let keys = members.map(|(peer, state)| (*peer, GroupKey::new(&state.facts, &self.config))).collect();
             let again = self.shared.groups.regroup(group, &keys, &self.shared.facts.next_hops);
             for (group, peers) in &again {
                 for peer in peers {
@@ -561,6 +572,16 @@ fn slice(list: &[u32], cursor: u32, end: u32) -> &[u32] {
 
 #[cfg(test)]
 impl Shard {
+    /// How often destinations have been decided.
+    pub(super) fn decisions(&self) -> u64 {
+        self.stats().decisions
+    }
+
+    /// How many groups there are.
+    pub(super) fn groups(&self) -> usize {
+        self.stats().groups
+    }
+
     /// The peers that are up.
     pub(super) fn up(&self) -> Vec<PeerId> {
         self.peers.iter().filter(|(_, state)| state.group.is_some()).map(|(peer, _)| *peer).collect()

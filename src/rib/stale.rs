@@ -152,8 +152,8 @@ mod tests {
         assert!(renewal.is_stale(old));
         renewal.begin();
         assert!(renewal.is_stale(old));
-        let told = renewal.tell();
-        assert!(!renewal.is_stale(told));
+        let new = renewal.tell();
+        assert!(!renewal.is_stale(new));
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! A shard with its surroundings, so that tests read as stories.
 
-#![allow(dead_code)]
-
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -18,7 +16,6 @@ use crate::policy::{Policy, RouteSource};
 use crate::session::{PrefixCounts, RouteBatch, RouteChange, SessionFacts};
 use crate::types::{
     AsPath, Asn, Attributes, ConnectionId, Family, Nlri, NlriList, Outbox, PathId, PeerId, PerFamily, QueryId, RouterId, ShardId, Sync,
-    family_of,
 };
 use crate::wire;
 
@@ -348,7 +345,8 @@ impl Bench {
         let frames = self.frames.remove(&PeerId(n)).unwrap_or_default();
         let context = wire::Context { families: BOTH, ..wire::Context::default() };
         let context = wire::Context { four_octet_as: true, ..context };
-        frames.iter().flat_map(|frame| words(&frame[19..], &context)).collect()
+        let mut buffer: bytes::BytesMut = frames.concat().as_slice().into();
+        std::iter::from_fn(|| wire::frame::next(&mut buffer, &context).unwrap()).flat_map(|frame| words(&frame.body, &context)).collect()
     }
 }
 
@@ -357,11 +355,6 @@ fn words(body: &[u8], context: &wire::Context) -> Vec<String> {
     let gone = update.withdrawn.iter().flat_map(|list| list.iter().map(|nlri| format!("-{}", nlri.prefix)));
     let here = update.announced.iter().flat_map(|(_, list)| list.iter().map(|nlri| format!("+{}", nlri.prefix)));
     gone.chain(here).collect()
-}
-
-/// Of the prefix, for tests that make lists.
-pub(super) fn of_family(prefixes: &[IpNet], family: Family) -> Vec<IpNet> {
-    prefixes.iter().copied().filter(|prefix| family_of(prefix) == family).collect()
 }
 
 #[expect(clippy::disallowed_methods, reason = "tests need some instant to begin with")]
