@@ -394,9 +394,12 @@ fn enter_active(line: &mut Line, pause: Duration, scene: &mut Scene<'_>) -> Stat
     State::Active
 }
 
-/// Waits for the next connect as long as it is between connects.
+/// Waits for the next connect as long as it is between connects; at first less long, for on a host that starts, our address
+/// or the peer is often there a moment later.
 fn retry(line: &mut Line, scene: &mut Scene<'_>) -> State {
-    let pause = jitter(scene.rng, scene.config.connect_retry);
+    let soon = timer::FIRST_RETRY.saturating_mul(1 << line.failures.min(16));
+    line.failures = line.failures.saturating_add(1);
+    let pause = jitter(scene.rng, scene.config.connect_retry.min(soon));
     enter_active(line, pause, scene)
 }
 
@@ -429,6 +432,7 @@ fn speakers(config: &PeerConfig, settled: &Negotiated) -> (Speaker, Speaker) {
 /// KEEPALIVE answers the OPEN; the negotiated Hold time counts from here. Without one the wait for the OPEN goes on
 /// as the wait for the KEEPALIVE.
 fn enter_open_confirm(line: &mut Line, settled: Negotiated, scene: &mut Scene<'_>) -> State {
+    line.failures = 0;
     line.send_hold = settled.hold().map_or(timer::SEND_HOLD, |hold| timer::SEND_HOLD.max(2 * hold));
     line.say(scene.now, &Message::Keepalive, &settled.context, scene.out);
     if let Some(hold) = settled.hold() {
@@ -594,6 +598,8 @@ pub(super) struct Line {
     pub(super) paused: bool,
     /// Bytes came since the last whole message, or since Hold was last extended.
     pub(super) alive: bool,
+    /// Connects that came to nothing since the last one that reached OpenConfirm.
+    failures: u32,
     last_message: Option<Instant>,
     send_hold: Duration,
 }
@@ -609,6 +615,7 @@ impl Line {
             input: BytesMut::new(),
             paused: false,
             alive: false,
+            failures: 0,
             last_message: None,
             send_hold: timer::SEND_HOLD,
         }
@@ -671,6 +678,6 @@ impl Line {
     }
 
     fn reset(&mut self) {
-        *self = Self::new(self.id, self.outgoing);
+        *self = Self { failures: self.failures, ..Self::new(self.id, self.outgoing) };
     }
 }

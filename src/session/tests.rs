@@ -95,3 +95,21 @@ fn f5_a_session_comes_up_in_one_read() {
     let said = bench.wait();
     assert!(matches!(said.last(), Some(Output::Event(Event::State { to: State::Idle, .. }))), "{said:?}");
 }
+
+/// Our address, or the peer, is often there a moment after we start; one that stays away is not asked more often than ConnectRetry.
+#[test]
+fn the_first_connects_are_retried_sooner_than_later_ones() {
+    let mut bench = Bench::new(|_, _| {});
+    bench.say(Input::Start);
+    let (mut pauses, mut failed_at) = (Vec::new(), None);
+    while pauses.len() < 5 {
+        if let Some(Output::Connect { connection }) = bench.wait().into_iter().find(|output| matches!(output, Output::Connect { .. })) {
+            pauses.extend(failed_at.map(|failed| bench.now - failed));
+            bench.say(Input::ConnectFailed { connection, error: "refused".to_owned() });
+            failed_at = Some(bench.now);
+        }
+    }
+    for (pause, most) in pauses.iter().zip([1, 2, 4, 5, 5].map(Duration::from_secs)) {
+        assert!((most * 3 / 4..=most).contains(pause), "{pauses:?}");
+    }
+}

@@ -7,6 +7,9 @@ use rand_pcg::rand_core::RngCore;
 
 use crate::types::Family;
 
+/// The pause after the first connect that fails; it doubles up to the ConnectRetry time.
+pub(super) const FIRST_RETRY: Duration = Duration::from_secs(1);
+
 /// A TCP connect that hangs is abandoned after this.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long we wait for the peer's OPEN on a connection that we opened.
