@@ -1,2 +1,4 @@
 //! proof
 pub mod lab;
+pub mod story;
+pub mod transcript;

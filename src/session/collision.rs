@@ -2,9 +2,13 @@
 //!
 //! It is asked when a connection has received a good OPEN while another one of the same peer exists. Both ends must
 //! come to the same answer by themselves, so it rests on what both know: who opened which connection, and the two
-//! identifiers. A connection on which the peer has not sent its OPEN yet proves nothing: perhaps the peer has closed
-//! it already. Hence [`Verdict::KeepBoth`], and a connection that is about to be Established waits a moment for the
-//! other one's OPEN where the other one would be preferred ([`awaits`]).
+//! identifiers. Two things are not known, and care is taken of both, or each end might close another connection:
+//!
+//! * A connection on which the peer's OPEN has not come proves nothing: perhaps the peer has closed it already. It is
+//!   kept, and one that could become Established waits a moment for it where it would be preferred ([`awaits`]).
+//! * Once our KEEPALIVE is out the peer may be Established, and then closes the new connection. So the connection in
+//!   OpenConfirm that is to lose is closed when the peer's KEEPALIVE on the other one shows that it agrees, or after
+//!   [`COLLISION_WINDOW`](super::timer::COLLISION_WINDOW) without a word ([`Verdict::CloseOtherLater`]).
 
 use crate::types::{Asn, RouterId};
 
@@ -39,7 +43,7 @@ pub(super) enum Phase {
     Established {
         /// Graceful restart has been negotiated on it.
         graceful: bool,
-        /// It became so within [`super::timer::COLLISION_WINDOW`].
+        /// It became so just now: a connection that the other side opens may have been under way before.
         young: bool,
     },
 }
@@ -51,8 +55,8 @@ pub(super) enum Verdict {
     KeepBoth,
     /// This one goes on; the other is dropped without a word.
     DropOther,
-    /// This one goes on; the other gets 6/7.
-    CloseOther,
+    /// This one goes on; the other gets 6/7 unless the peer wants it otherwise.
+    CloseOtherLater,
     /// This one gets 6/7.
     CloseThis,
     /// The peer has restarted: the other is closed without NOTIFICATION and its routes turn stale (F8).
@@ -67,19 +71,20 @@ pub(super) fn judge(outgoing: bool, rival: Rival, us: Speaker, peer: Speaker) ->
         Phase::Trying => Verdict::DropOther,
         Phase::OpenSent => Verdict::KeepBoth,
         Phase::OpenConfirm if both_opened_by_one || !preferred => Verdict::CloseThis,
-        Phase::OpenConfirm => Verdict::CloseOther,
-        // Two connections that came up together: the other end may have judged by the identifiers, so do we.
-        Phase::Established { young: true, .. } if !both_opened_by_one && !preferred => Verdict::CloseThis,
-        Phase::Established { young: true, .. } if !both_opened_by_one => Verdict::Restarted,
+        Phase::OpenConfirm => Verdict::CloseOtherLater,
+        Phase::Established { young: true, .. } if !both_opened_by_one => Verdict::CloseThis,
         Phase::Established { graceful: true, .. } => Verdict::Restarted,
         Phase::Established { .. } => Verdict::CloseThis,
     }
 }
 
-/// Whether a connection that could become Established waits for the OPEN of the other one, because that one would be
-/// preferred.
+/// Whether a connection gives way to the other one where that may still get on.
 pub(super) fn awaits(outgoing: bool, rival: Option<Rival>, us: Speaker, peer: Speaker) -> bool {
-    rival.is_some_and(|rival| rival.phase == Phase::OpenSent && rival.outgoing != outgoing && ours_preferred(us, peer) == rival.outgoing)
+    rival.is_some_and(|rival| {
+        matches!(rival.phase, Phase::OpenSent | Phase::OpenConfirm)
+            && rival.outgoing != outgoing
+            && ours_preferred(us, peer) == rival.outgoing
+    })
 }
 
 /// Whether the connection that we opened is preferred to the one that the peer opened.
@@ -104,18 +109,18 @@ mod tests {
         (false, false, true, Phase::Trying, Verdict::DropOther),
         (true, true, false, OPEN_SENT, Verdict::KeepBoth),
         (false, true, false, OPEN_SENT, Verdict::KeepBoth),
-        (true, true, false, OPEN_CONFIRM, Verdict::CloseOther),
+        (true, true, false, OPEN_CONFIRM, Verdict::CloseOtherLater),
         (true, false, true, OPEN_CONFIRM, Verdict::CloseThis),
         (false, true, false, OPEN_CONFIRM, Verdict::CloseThis),
-        (false, false, true, OPEN_CONFIRM, Verdict::CloseOther),
+        (false, false, true, OPEN_CONFIRM, Verdict::CloseOtherLater),
         (true, false, false, OPEN_CONFIRM, Verdict::CloseThis),
         (true, false, true, Phase::Established { graceful: false, young: false }, Verdict::CloseThis),
         (false, false, true, Phase::Established { graceful: false, young: false }, Verdict::CloseThis),
         (true, false, true, Phase::Established { graceful: true, young: false }, Verdict::Restarted),
         (false, false, false, Phase::Established { graceful: true, young: false }, Verdict::Restarted),
         (true, false, true, Phase::Established { graceful: true, young: true }, Verdict::CloseThis),
-        (false, false, true, Phase::Established { graceful: true, young: true }, Verdict::Restarted),
-        (false, false, true, Phase::Established { graceful: false, young: true }, Verdict::Restarted),
+        (false, false, true, Phase::Established { graceful: true, young: true }, Verdict::CloseThis),
+        (false, false, true, Phase::Established { graceful: false, young: true }, Verdict::CloseThis),
         (false, false, false, Phase::Established { graceful: true, young: true }, Verdict::Restarted),
     ];
 
@@ -133,7 +138,7 @@ mod tests {
     fn f6_equal_identifiers_are_decided_by_the_as() {
         let (low, high) = (speaker([10, 0, 0, 1], 64512), speaker([10, 0, 0, 1], 4_200_000_000));
         let rival = Rival { outgoing: false, phase: OPEN_CONFIRM };
-        assert_eq!(judge(true, rival, high, low), Verdict::CloseOther);
+        assert_eq!(judge(true, rival, high, low), Verdict::CloseOtherLater);
         assert_eq!(judge(true, rival, low, high), Verdict::CloseThis);
     }
 
@@ -146,7 +151,7 @@ mod tests {
                 let keeps_a = |opened_a: bool, last_is_a: bool, us, peer| {
                     let this = opened_a == last_is_a;
                     let verdict = judge(this, Rival { outgoing: !this, phase: OPEN_CONFIRM }, us, peer);
-                    (verdict == Verdict::CloseOther) == last_is_a
+                    (verdict == Verdict::CloseOtherLater) == last_is_a
                 };
                 let at_first = keeps_a(true, last_at_first_is_a, first, second);
                 let at_second = keeps_a(false, last_at_second_is_a, second, first);

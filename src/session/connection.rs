@@ -85,6 +85,8 @@ pub(super) enum Effect {
     Confirmed,
     /// The other connection is to end.
     EndRival(Parting),
+    /// The other connection is to give way, once it is clear that the peer agrees.
+    DoubtRival,
     /// Routes may flow.
     Established(Arc<Negotiated>),
     /// An UPDATE of an Established session.
@@ -204,7 +206,7 @@ impl Connection {
             State::OpenConfirm(_) => Phase::OpenConfirm,
             State::Established(established) => Phase::Established {
                 graceful: established.settled.graceful_restart.is_some(),
-                young: now.saturating_duration_since(established.since) < timer::COLLISION_WINDOW,
+                young: now.saturating_duration_since(established.since) < timer::YOUTH,
             },
         };
         Some(Rival { outgoing: self.line.outgoing, phase })
@@ -315,16 +317,17 @@ fn open_confirm(state: &mut OpenConfirm, line: &mut Line, event: Event, scene: &
     match event {
         Event::Message(Message::Keepalive) => {
             line.heard(scene.now, state.settled.hold());
+            state.heard = true;
             if awaits_rival(line, &state.settled, scene) {
-                if !state.heard {
-                    line.timers.set(Timer::Settle, scene.now + timer::COLLISION_WINDOW);
-                }
-                state.heard = true;
+                line.doubt(scene.now);
                 return None;
             }
             Some(establish(line, state.settled.clone(), scene))
         }
-        Event::Due(Timer::Settle) => Some(establish(line, state.settled.clone(), scene)),
+        Event::Due(Timer::Settle) if rival_confirmed(scene) && awaits_rival(line, &state.settled, scene) => {
+            Some(facts.refuse(line, Refusal::collision(), scene))
+        }
+        Event::Due(Timer::Settle) => state.heard.then(|| establish(line, state.settled.clone(), scene)),
         Event::Message(Message::Notification(notification)) => Some(facts.notified(line, notification, scene)),
         Event::Broken { answer, text } => Some(facts.broken(line, answer, text, scene)),
         Event::Lost(error) => Some(facts.lost(line, error, scene)),
@@ -418,7 +421,7 @@ fn contest(facts: Facts, line: &mut Line, settled: Negotiated, scene: &mut Scene
     let (us, peer) = speakers(scene.config, &settled);
     match scene.rival.map(|rival| collision::judge(line.outgoing, rival, us, peer)) {
         None | Some(Verdict::KeepBoth | Verdict::DropOther) => {}
-        Some(Verdict::CloseOther) => scene.effects.push(Effect::EndRival(Parting::Notify(Refusal::collision()))),
+        Some(Verdict::CloseOtherLater) => scene.effects.push(Effect::DoubtRival),
         Some(Verdict::Restarted) => scene.effects.push(Effect::EndRival(Parting::Replaced)),
         Some(Verdict::CloseThis) => return Some(facts.refuse(line, Refusal::collision(), scene)),
     }
@@ -448,13 +451,17 @@ fn awaits_rival(line: &Line, settled: &Negotiated, scene: &Scene<'_>) -> bool {
     collision::awaits(line.outgoing, scene.rival, us, peer)
 }
 
+fn rival_confirmed(scene: &Scene<'_>) -> bool {
+    scene.rival.is_some_and(|rival| rival.phase == Phase::OpenConfirm)
+}
+
 /// The session is up; a connection that has not come so far has lost.
 fn establish(line: &mut Line, settled: Arc<Negotiated>, scene: &mut Scene<'_>) -> State {
     line.timers.clear(Timer::Settle);
     if settled.hold_time == 0 {
         line.timers.clear(Timer::Hold);
     }
-    if scene.rival.is_some_and(|rival| rival.phase == Phase::OpenSent) {
+    if scene.rival.is_some_and(|rival| matches!(rival.phase, Phase::OpenSent | Phase::OpenConfirm)) {
         scene.effects.push(Effect::EndRival(Parting::Notify(Refusal::collision())));
     }
     scene.effects.push(Effect::Established(settled.clone()));
@@ -648,6 +655,13 @@ impl Line {
 
     fn opened(&mut self, now: Instant, hold: Duration) {
         self.timers.set(Timer::Hold, now + hold);
+    }
+
+    /// Another connection may take its place, or this one goes on when that has not become clear in time.
+    pub(super) fn doubt(&mut self, now: Instant) {
+        if !self.timers.runs(Timer::Settle) {
+            self.timers.set(Timer::Settle, now + timer::COLLISION_WINDOW);
+        }
     }
 
     /// A message came that restarts Hold.

@@ -29,6 +29,8 @@ use super::{DownReason, Event as Word, Input, Output, Party, State, StopReason};
 
 /// Incoming connections are taken no faster than this where speed would be abuse (F10, F12).
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+/// Pause after a stop that is none for good: new configuration comes right behind it.
+const RESTART_PAUSE: Duration = Duration::from_millis(100);
 /// The peer did not agree about a collision: both try again within this time (W5, F9).
 const COLLISION_PAUSE: Duration = Duration::from_secs(1);
 
@@ -41,7 +43,7 @@ pub struct Settings {
     pub shards: u16,
     /// This process has restarted: R stands in OPENs until `RecoveryDone`.
     pub restarting: bool,
-    /// F bits until `RecoveryDone`: the kernel holds routes of our past life. Afterwards F is always set, since
+    /// F bits while `restarting`: the kernel holds routes of our past life. Otherwise F is always set, since kernel
     /// routes outlive a session.
     pub forwarding: PerFamily<bool>,
 }
@@ -120,7 +122,11 @@ impl Peer {
             incoming: Vec::new(),
             numbers: 0,
             rng: Pcg32::new(settings.seed, u64::from(id.0)),
-            advert: Advert { restarting: settings.restarting, forwarding: settings.forwarding, omitted: Omitted::default() },
+            advert: Advert {
+                restarting: settings.restarting,
+                forwarding: settings.forwarding.map(|_, kept| kept || !settings.restarting),
+                omitted: Omitted::default(),
+            },
             backoff: Backoff::default(),
             collided: false,
             last_accept: None,
@@ -267,7 +273,7 @@ impl Peer {
         self.tripped = false;
         self.backoff.reset();
         if !self.stopped {
-            self.begin(now, out);
+            self.begin_after(now, RESTART_PAUSE, out);
         }
     }
 
@@ -309,11 +315,15 @@ impl Peer {
 
     /// Begins to try, or says why not.
     fn begin(&mut self, now: Instant, out: &mut Outbox<Output>) {
+        self.begin_after(now, Duration::ZERO, out);
+    }
+
+    fn begin_after(&mut self, now: Instant, least: Duration, out: &mut Outbox<Output>) {
         if self.held().is_some() {
             self.say_held(now, out);
             return;
         }
-        let after = up_to(&mut self.rng, self.config.connect_delay);
+        let after = up_to(&mut self.rng, self.config.connect_delay).max(least);
         self.step(now, Place::Outgoing, Event::Start { after }, out);
     }
 
@@ -354,10 +364,10 @@ impl Peer {
         }
         self.last_accept = Some(now);
         self.incoming.push(Connection::incoming(connection));
+        self.step(now, Place::Incoming(connection), Event::Up(ends), out);
         if let Some((older, _)) = pending {
             self.step(now, Place::Incoming(older), Event::Stop(Parting::Replaced), out);
         }
-        self.step(now, Place::Incoming(connection), Event::Up(ends), out);
     }
 
     fn received(&mut self, now: Instant, connection: ConnectionId, bytes: &[u8], out: &mut Outbox<Output>) {
@@ -427,6 +437,11 @@ impl Peer {
             Effect::EndRival(parting) => {
                 if let Some((rival, _)) = self.rival_of(now, place) {
                     self.step(now, rival, Event::Stop(parting), out);
+                }
+            }
+            Effect::DoubtRival => {
+                if let Some(rival) = self.rival_of(now, place).and_then(|(rival, _)| self.connection_mut(rival)) {
+                    rival.line.doubt(now);
                 }
             }
             Effect::Established(settled) => {

@@ -20,8 +20,10 @@ pub(super) const OPEN_HOLD_INCOMING: Duration = Duration::from_secs(60);
 pub(super) const SEND_HOLD: Duration = Duration::from_secs(480);
 /// Longest wait for End-of-RIB of a peer that came back, and for EoRR after BoRR.
 pub(super) const STALE_PATHS: Duration = Duration::from_secs(360);
-/// For so long two connections that come up together may still be one collision rather than a restart.
+/// For so long a connection that has to give way to another one waits for it to get on.
 pub(super) const COLLISION_WINDOW: Duration = Duration::from_secs(1);
+/// For so long a session is so young that a connection of the other side may have been under way before it.
+pub(super) const YOUTH: Duration = Duration::from_millis(250);
 /// Errors are forgotten after this time without one.
 pub(super) const AMNESIA: Duration = Duration::from_secs(300);
 
