@@ -2,3 +2,4 @@
 pub mod lab;
 pub mod story;
 pub mod transcript;
+pub mod wire;

@@ -84,13 +84,17 @@ pub(super) fn merge(path: AsPath, as4_path: AsPath) -> AsPath {
     }
     for segment in as4_path.segments {
         match segments.last_mut() {
-            Some(last) if last.kind == SegmentKind::Sequence && segment.kind == SegmentKind::Sequence => {
-                last.asns = [&last.asns[..], &segment.asns[..]].concat().into();
-            }
+            Some(last) if continues(last, &segment) => last.asns = [&last.asns[..], &segment.asns[..]].concat().into(),
             _ => segments.push(segment),
         }
     }
     AsPath { segments: segments.into() }
+}
+
+/// Whether two AS_SEQUENCEs can be one segment.
+fn continues(last: &Segment, next: &Segment) -> bool {
+    let both = last.kind == SegmentKind::Sequence && next.kind == SegmentKind::Sequence;
+    both && last.asns.len() + next.asns.len() <= LONGEST
 }
 
 /// Appends AS_PATH in four octets an AS, or in two with AS_TRANS for what does not fit (A1).

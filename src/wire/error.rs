@@ -105,7 +105,7 @@ pub enum Problem {
     #[error("flags {0:#04x}")]
     Flags(u8),
     /// The length of the value cannot be.
-    #[error("a value of {0} octets")]
+    #[error("length {0}")]
     Length(usize),
     /// The value does not mean anything.
     #[error("{0}")]
@@ -155,6 +155,9 @@ pub enum EncodeError {
         /// Octets allowed.
         limit: usize,
     },
+    /// It neither withdraws nor announces: on the wire that would be an End-of-RIB.
+    #[error("the UPDATE says nothing: do not send it")]
+    Nothing,
     /// Prefixes of one kind with different attributes.
     #[error("the UPDATE announces prefixes with different attributes: use one UPDATE each")]
     DifferentAttributes,

@@ -1,4 +1,50 @@
 //! The wire: bytes to [`Message`] and back. No state beyond what an OPEN exchange settles ([`Context`]).
+//!
+//! # The way in
+//! [`frame::next`] cuts the stream at the headers, which it judges before their bodies are there. [`Message::decode`] reads one
+//! body. Whatever is wrong becomes a [`DecodeError`], and [`DecodeError::outcome`] alone says what follows: a NOTIFICATION and
+//! the end of the session, or one of RFC 7606's milder actions. The milder ones exist for UPDATE only; they have already been
+//! taken when [`Update`] is handed on, and are listed in [`Update::faults`]. What the values mean to a session (AS, hold time,
+//! identifier) or to a table (loops, own addresses, martians, unusable next hops) is judged there, not here.
+//!
+//! An UPDATE is walked to its end before anything is decided. Each attribute is read by its row of the table in `attribute.rs`:
+//! code, flags, on which sessions it has a meaning, what a malformed value costs, decoder, encoder. Unknown transitive attributes
+//! are carried and never parsed. Prefixes are found by the two length fields alone.
+//!
+//! # The way out
+//! [`pack`] turns attributes and many prefixes into frames filled to the session's limit, once for all peers of an update group.
+//! [`Message::encode`] says one message; an [`Update`] of any shape that one message can hold, for tests and transcripts.
+//! Flags and lengths are made anew: MP_REACH_NLRI and MP_UNREACH_NLRI first, then ascending codes, extended length only where
+//! the value needs it, Partial on unknown attributes. What belongs to iBGP is neither sent nor read across an AS border.
+//!
+//! # What is supported
+//! | RFC | what | where |
+//! |---|---|---|
+//! | 4271 | messages, attributes, limits | everywhere |
+//! | 7606 | revised handling of faults in UPDATEs | `error`, `attribute`, `update` |
+//! | 4760, 2545 | multiprotocol for IPv4 and IPv6 unicast, IPv6 next hops | `attribute`, `pack` |
+//! | 8950 | IPv4 prefixes with IPv6 next hops | `attribute`, `pack` |
+//! | 7911 | path identifiers, per family and direction | `nlri` |
+//! | 6793 | four-octet AS numbers, AS4_PATH and AS4_AGGREGATOR towards and from old speakers | `as_path`, `update` |
+//! | 9774, 7607, 5065 | AS_SET (unless allowed), AS 0 and confederation segments are refused | `as_path` |
+//! | 1997, 4360, 5701, 8092 | standard, extended, IPv6 extended and large communities | `attribute` |
+//! | 4456 | ORIGINATOR_ID, CLUSTER_LIST | `attribute` |
+//! | 9234 | ONLY_TO_CUSTOMER, role capability | `attribute`, `capability` |
+//! | 5492, 9072 | capabilities, extended optional parameters | `open`, `capability` |
+//! | 2918, 7313 | route refresh and its marks | `refresh` |
+//! | 4724, 8538, 9494 | graceful restart capabilities, End-of-RIB, hard reset | `capability`, `update`, `notification` |
+//! | 8654 | messages of 65535 octets | `frame`, `pack` |
+//! | 4486, 6608, 9003, 9384, 9687 | NOTIFICATION codes in words, shutdown text | `notification` |
+//!
+//! # What others do
+//! Recorded conversations with BIRD, FRR, GoBGP and OpenBGPD stand in `proto-tests/vectors`, each with what margay makes of it.
+//! - BIRD, FRR and OpenBGPD send MP_REACH_NLRI with extended length however short it is, FRR AS_PATH too. FRR sends one optional
+//!   parameter for each capability, and an IPv4-mapped IPv6 next hop where its interface has no IPv6 address.
+//! - OpenBGPD sends `::` as IPv6 next hop in the same place: read as it is; the table finds it unusable.
+//! - OpenBGPD and GoBGP put MP_REACH_NLRI behind the other attributes, BIRD and FRR before them.
+//! - A path that passed a speaker of two-octet AS numbers loses what AS4_PATH says when AGGREGATOR names a narrow AS (A2).
+//!
+//! Everything that reads is also a fuzz body: `proto-tests/src/wire/mutate.rs`.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 mod as_path;
@@ -11,6 +57,8 @@ mod notification;
 mod open;
 pub mod pack;
 mod refresh;
+#[cfg(test)]
+mod tests;
 mod update;
 
 use bytes::Bytes;

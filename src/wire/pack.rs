@@ -218,6 +218,9 @@ pub(super) fn update(update: &Update, context: &Context) -> Result<Bytes, Encode
     if let Some(family) = update.end_of_rib {
         return Ok(end_of_rib(family));
     }
+    if update.withdrawn.is_empty() && update.announced.is_empty() {
+        return Err(EncodeError::Nothing);
+    }
     let path_ids = |list: &NlriList| context.add_path_send.has(list.family());
     let mut withdrawn = Vec::new();
     let mut unreach = Vec::new();
@@ -274,97 +277,4 @@ pub(super) fn update(update: &Update, context: &Context) -> Result<Bytes, Encode
 
 fn same(same: bool) -> Result<(), EncodeError> {
     if same { Ok(()) } else { Err(EncodeError::DifferentAttributes) }
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::BytesMut;
-    use ipnet::{Ipv4Net, Ipv6Net};
-
-    use super::*;
-    use crate::types::{AsPath, Asn, Ipv4Unicast, Ipv6Unicast, PathId, PerFamily};
-    use crate::wire::Message;
-
-    fn context() -> Context {
-        let families = PerFamily { ipv4: true, ipv6: true };
-        Context { four_octet_as: true, families, ebgp: true, ..Context::default() }
-    }
-
-    fn attributes(next_hop: &str) -> Attributes {
-        let next_hop = NextHop::Global(next_hop.parse().unwrap());
-        Attributes { as_path: AsPath::sequence([Asn(64512), Asn(4_200_000_000)]), med: Some(5), ..Attributes::originated(next_hop) }
-    }
-
-    fn ipv4(count: u32) -> Vec<Nlri<Ipv4Net>> {
-        (0..count).map(|n| Nlri { prefix: Ipv4Net::new_assert((0x0a00_0000 + (n << 8)).into(), 24), path_id: PathId(n) }).collect()
-    }
-
-    fn ipv6(count: u128) -> Vec<Nlri<Ipv6Net>> {
-        (0..count).map(|n| Nlri { prefix: Ipv6Net::new_assert(((0x2001_0db8 << 96) + (n << 64)).into(), 64), path_id: PathId(7) }).collect()
-    }
-
-    fn read(frames: &[Bytes], context: &Context) -> Vec<Update> {
-        let mut buffer = BytesMut::from(&frames.concat()[..]);
-        let mut updates = Vec::new();
-        while let Some(frame) = frame::next(&mut buffer, context).unwrap() {
-            match Message::decode(frame.kind, &frame.body, context).unwrap() {
-                Message::Update(update) => updates.push(update),
-                other => panic!("{other:?}"),
-            }
-        }
-        assert!(buffer.is_empty());
-        updates
-    }
-
-    #[test]
-    fn p1_full_frames_of_either_family_come_back_as_they_went() {
-        for path_ids in [false, true] {
-            let both = PerFamily { ipv4: path_ids, ipv6: path_ids };
-            let context = Context { add_path_send: both, add_path_receive: both, ..context() };
-            let (v4, v6) = (ipv4(10_000), ipv6(10_000));
-            let (mut frames4, mut frames6) = (Vec::new(), Vec::new());
-            assert!(announce::<Ipv4Unicast>(&attributes("10.0.0.1"), &v4, &context, &mut frames4).is_empty());
-            assert!(announce::<Ipv6Unicast>(&attributes("fd00::1"), &v6, &context, &mut frames6).is_empty());
-            for frames in [&frames4, &frames6] {
-                assert!(frames.iter().all(|frame| frame.len() <= 4096));
-                assert!(frames[..frames.len() - 1].iter().all(|frame| frame.len() >= 4080), "{:?}", frames[0].len());
-            }
-            let heard4: Vec<_> = read(&frames4, &context)
-                .into_iter()
-                .flat_map(|mut update| {
-                    assert_eq!(update.faults, []);
-                    let (heard, list) = update.announced.remove(0);
-                    assert_eq!(*heard, attributes("10.0.0.1"));
-                    match list {
-                        NlriList::Ipv4(items) => items,
-                        NlriList::Ipv6(_) => panic!(),
-                    }
-                })
-                .collect();
-            let sent: Vec<_> = v4.iter().map(|item| Nlri { path_id: PathId(if path_ids { item.path_id.0 } else { 0 }), ..*item }).collect();
-            assert_eq!(heard4, sent);
-            let heard6 = read(&frames6, &context).iter().map(|update| update.announced[0].1.len()).sum::<usize>();
-            assert_eq!(heard6, v6.len());
-        }
-    }
-
-    #[test]
-    fn withdrawals_come_back_as_they_went() {
-        let mut frames = Vec::new();
-        withdraw::<Ipv4Unicast>(&ipv4(3000), &context(), &mut frames);
-        withdraw::<Ipv6Unicast>(&ipv6(3000), &context(), &mut frames);
-        let updates = read(&frames, &context());
-        assert_eq!(updates.iter().flat_map(|update| &update.withdrawn).map(NlriList::len).sum::<usize>(), 6000);
-        assert!(updates.iter().all(|update| update.announced.is_empty() && update.faults.is_empty()));
-    }
-
-    #[test]
-    fn u12_end_of_rib_is_recognised() {
-        for family in Family::ALL {
-            let updates = read(&[end_of_rib(family)], &context());
-            assert_eq!(updates, [Update::end_of_rib(family)]);
-        }
-        assert_eq!(end_of_rib(Family::IPV4_UNICAST).len(), 23);
-        assert_eq!(end_of_rib(Family::IPV6_UNICAST).len(), 29);
-    }
 }

@@ -147,6 +147,12 @@ impl Reader<'_> {
         self.seen[usize::from(code) / 64] & 1 << (code % 64) != 0
     }
 
+    /// Whether the attribute is there and nothing is wrong with it, but perhaps a second one of its kind.
+    fn is_whole(&self, code: u8) -> bool {
+        let broken = |fault: &DecodeError| matches!(fault, DecodeError::Attribute(error) if error.code == code && error.problem != Problem::Repeated);
+        self.has(code) && !self.faults.iter().any(broken)
+    }
+
     /// What can be judged only when all attributes are known; matters only where something is announced.
     fn judge(&mut self, classic: bool) {
         self.merge_four_octet();
@@ -169,7 +175,7 @@ impl Reader<'_> {
         let context = self.context;
         if context.ebgp {
             let first = self.draft.attributes.as_path.first();
-            if context.check_first_as && self.has(attribute::AS_PATH) && first != Some(context.peer_asn) {
+            if context.check_first_as && first != Some(context.peer_asn) && self.is_whole(attribute::AS_PATH) {
                 self.fault(attribute::AS_PATH, Problem::Value("does not begin with the peer's AS"));
             }
         } else if !self.has(attribute::LOCAL_PREF) {
@@ -253,6 +259,7 @@ fn settle(errors: Vec<DecodeError>, withdrawable: bool) -> Result<Vec<Fault>, De
     for error in errors {
         match error.outcome() {
             Outcome::Reset(_) if reset.is_none() => reset = Some(error),
+            // The first of several is the one that the peer is told; the others are only named.
             Outcome::Reset(_) => {
                 faults.push(Fault { attribute: error.attribute(), what: error.to_string(), action: FaultAction::TreatAsWithdraw })
             }
