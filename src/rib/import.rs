@@ -139,6 +139,8 @@ fn loops(rib: &RibConfig, config: &PeerConfig, attributes: &Attributes) -> Optio
         Some(Fault::OriginatorLoop)
     } else if attributes.cluster_list.contains(&cluster) {
         Some(Fault::ClusterLoop)
+    } else if attributes.next_hop.is_martian() {
+        Some(Fault::NextHop)
     } else {
         None
     }

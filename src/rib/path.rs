@@ -53,6 +53,8 @@ pub(super) enum Fault {
     OriginatorLoop,
     /// CLUSTER_LIST has our cluster.
     ClusterLoop,
+    /// Its next hop can be no router's address.
+    NextHop,
     /// No peer may announce this prefix (M1).
     Martian,
     /// The prefix is an address or a connected subnet of this node (M2).
@@ -67,6 +69,7 @@ impl Fault {
             Self::AsLoop => "our AS is in its AS_PATH",
             Self::OriginatorLoop => "its ORIGINATOR_ID is ours",
             Self::ClusterLoop => "its CLUSTER_LIST has our cluster",
+            Self::NextHop => "its next hop is unspecified, loopback or multicast",
             Self::Martian => "a martian: no peer may announce this prefix",
             Self::OwnPrefix => "the prefix is an address or connected subnet of this node",
         }

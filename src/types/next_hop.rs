@@ -40,6 +40,13 @@ impl NextHop {
             Self::LinkLocal { address, .. } => IpAddr::V6(address),
         }
     }
+
+    /// Whether it can be no router's address: unspecified, loopback or multicast (RFC 1812 section 5.3.7). In an IPv4
+    /// UPDATE that is a fault; in MP_REACH_NLRI it makes the path one that may not be used.
+    pub fn is_martian(self) -> bool {
+        let address = self.address().to_canonical();
+        address.is_unspecified() || address.is_loopback() || address.is_multicast()
+    }
 }
 
 impl fmt::Display for NextHop {

@@ -17,7 +17,7 @@ fn received(bench: &mut Bench, n: u32) -> Vec<super::super::RouteRow> {
 fn faults_keep_a_path_out_and_visible() {
     let ours = RouterId(Ipv4Addr::new(10, 0, 0, 100));
     let looped = attributes("10.0.0.1", &[65001, US]);
-    let cases: [(&str, Attributes, &str); 8] = [
+    let cases: [(&str, Attributes, &str); 11] = [
         ("192.0.2.0/24", looped, "our AS is in its AS_PATH"),
         ("192.0.2.0/24", Attributes { originator_id: Some(ours), ..attributes("10.0.0.1", &[65001]) }, "ORIGINATOR_ID"),
         ("192.0.2.0/24", Attributes { cluster_list: [ClusterId(ours.0)].into(), ..attributes("10.0.0.1", &[65001]) }, "CLUSTER_LIST"),
@@ -26,6 +26,9 @@ fn faults_keep_a_path_out_and_visible() {
         ("10.0.0.100/32", attributes("10.0.0.1", &[65001]), "address or connected subnet of this node"),
         ("10.0.0.0/24", attributes("10.0.0.1", &[65001]), "address or connected subnet of this node"),
         ("192.0.2.0/24", attributes("10.0.0.100", &[65001]), "next hop 10.0.0.100 is an address of this node"),
+        ("2001:db8::/32", attributes("::", &[65001]), "next hop is unspecified"),
+        ("2001:db8::/32", attributes("ff02::1", &[65001]), "next hop is unspecified, loopback or multicast"),
+        ("2001:db8::/32", attributes("::ffff:127.0.0.1", &[65001]), "next hop is unspecified, loopback"),
     ];
     for (prefix, attributes, why) in cases {
         let mut bench = Bench::new();
