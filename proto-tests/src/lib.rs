@@ -1,5 +1,6 @@
 //! proof
 pub mod lab;
+pub mod live;
 pub mod story;
 pub mod transcript;
 pub mod wire;

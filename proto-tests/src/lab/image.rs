@@ -146,7 +146,7 @@ pub fn path() -> Result<String> {
 }
 
 /// The folder of the `margay` to run: that of `$MARGAY`, or the build folder of the running program.
-fn margay_folder() -> Result<PathBuf> {
+pub fn margay_folder() -> Result<PathBuf> {
     if let Some(program) = env::var_os("MARGAY") {
         return Ok(std::path::absolute(&program)?.parent().unwrap_or(Path::new("/")).to_owned());
     }

@@ -1,0 +1,13 @@
+//! A live margay as its neighbours see it: good ones, careless ones and hostile ones.
+//!
+//! Each test runs in a network namespace of its own and drives one margay from several loopback addresses. Where a message is
+//! malformed, a canary route on the same session, another one on a bystander's session and an observer's session tell what
+//! became of it. Tests are named after the statements that they prove.
+
+mod faults;
+mod header;
+mod keys;
+mod open;
+mod routes;
+mod session;
+mod unknown;
