@@ -32,6 +32,7 @@ const PENDING: u8 = 1;
 const LOGGED: u8 = 2;
 /// In [`Entry::flags`]: no message can carry it (P2): there, but not told.
 const UNSENDABLE: u8 = 4;
+
 /// A place in the log. Numbers go on across compactions and wrap; only [`AdjRibOut`] can compare them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Position(u32);
@@ -124,6 +125,8 @@ pub(super) struct AdjRibOut<A: AddressFamily> {
     compact_at: usize,
 }
 
+/// Changes of a round for which room is kept.
+const ROUND: usize = 4096;
 /// Slots that are not worth a compaction.
 const SLACK: usize = 1024;
 
@@ -155,12 +158,15 @@ impl<A: AddressFamily> AdjRibOut<A> {
         passed: Option<Position>,
     ) {
         let path_id = if self.add_path { path_id } else { PathId(0) };
-        self.evict_other(prefix, dest, passed);
-        let found = self.chain(dest).find(|e| self.path_id(*e) == path_id && !self.entries[*e as usize].is_vacant());
-        let entry = match found {
+        let entry = match self.find(prefix, dest, path_id) {
             Some(entry) => entry,
-            None if route.is_some() => self.attach(prefix, dest, path_id),
-            None => return,
+            None => {
+                self.evict_other(prefix, dest, passed);
+                if route.is_none() {
+                    return;
+                }
+                self.attach(prefix, dest, path_id)
+            }
         };
         let (attributes, source) = route.map_or((None, None), |(attributes, source)| (Some(attributes), source));
         self.put(entry, attributes, source);
@@ -168,9 +174,9 @@ impl<A: AddressFamily> AdjRibOut<A> {
 
     /// Ends a round: the entries that really changed, in order of their first offer.
     pub fn settle(&mut self) -> Vec<Changed> {
-        let round = std::mem::take(&mut self.round);
+        let mut round = std::mem::take(&mut self.round);
         let mut changes = Vec::with_capacity(round.len());
-        for old in round {
+        for old in round.drain(..) {
             let entry = &mut self.entries[old.entry as usize];
             entry.set(PENDING, false);
             let same = match (&old.attributes, &entry.attributes) {
@@ -190,6 +196,8 @@ impl<A: AddressFamily> AdjRibOut<A> {
             let source = (old.source != NONE).then_some(PeerId(old.source));
             changes.push(Changed { entry: old.entry, before: before.map(|attributes| (attributes, source)) });
         }
+        round.shrink_to(ROUND);
+        self.round = round;
         changes
     }
 
@@ -266,11 +274,11 @@ impl<A: AddressFamily> AdjRibOut<A> {
         1 + usize::from(prefix.prefix_len().div_ceil(8)) + if self.add_path { 4 } else { 0 }
     }
 
-    /// Whether the member is to hear of the entry now.
-    pub fn is_for(&self, entry: u32, receiver: &Receiver) -> bool {
+    /// What the member is to hear of the entry now.
+    pub fn told_to(&self, entry: u32, receiver: &Receiver) -> Option<&Arc<Attributes>> {
         let entry = &self.entries[entry as usize];
-        let told = entry.attributes.as_deref().filter(|_| entry.is_live());
-        told.is_some_and(|attributes| !receiver.is_excluded(&Provenance::of(entry.source(), attributes)))
+        let told = entry.attributes.as_ref().filter(|_| entry.is_live())?;
+        (!receiver.is_excluded(&Provenance::of(entry.source(), told))).then_some(told)
     }
 
     /// Entries that are told.
@@ -280,7 +288,7 @@ impl<A: AddressFamily> AdjRibOut<A> {
 
     /// All entries that are told to the member.
     pub fn told<'a>(&'a self, receiver: &'a Receiver) -> impl Iterator<Item = u32> + 'a {
-        (0..self.entries.len() as u32).filter(move |entry| self.is_for(*entry, receiver))
+        (0..self.entries.len() as u32).filter(move |entry| self.told_to(*entry, receiver).is_some())
     }
 
     /// The entries of one prefix.
@@ -413,6 +421,13 @@ impl<A: AddressFamily> AdjRibOut<A> {
         std::iter::successors((head != NONE).then_some(head), |at| Some(self.next(*at)).filter(|next| *next != NONE))
     }
 
+    fn find(&self, prefix: A::Prefix, dest: u32, path_id: PathId) -> Option<u32> {
+        self.chain(dest).find(|entry| {
+            let e = &self.entries[*entry as usize];
+            e.prefix == prefix && self.path_id(*entry) == path_id && !e.is_vacant()
+        })
+    }
+
     /// If entries of another prefix stand under the index: lets go of them.
     fn evict_other(&mut self, prefix: A::Prefix, dest: u32, passed: Option<Position>) {
         let mut at = match self.heads.get(dest as usize) {
@@ -480,5 +495,127 @@ impl<A: AddressFamily> AdjRibOut<A> {
             entry.set(PENDING, true);
             self.round.push(Old { entry: index, source, attributes: before });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use ipnet::{Ipv4Net, Ipv6Net};
+
+    use super::*;
+    use crate::types::{Ipv4Unicast, RouterId};
+
+    fn net(n: u32) -> Ipv4Net {
+        Ipv4Net::new(Ipv4Addr::from(n << 8), 24).unwrap()
+    }
+
+    fn receiver() -> Receiver {
+        Receiver { peer: PeerId(1), address: IpAddr::V4(Ipv4Addr::LOCALHOST), identifier: RouterId(Ipv4Addr::LOCALHOST) }
+    }
+
+    /// A table whose positions are about to wrap.
+    fn table() -> AdjRibOut<Ipv4Unicast> {
+        AdjRibOut { base: u32::MAX - 5, ..AdjRibOut::new(false) }
+    }
+
+    /// One round: (prefix, index, whether it is told).
+    fn round(rib: &mut AdjRibOut<Ipv4Unicast>, passed: Option<Position>, offers: &[(u32, u32, bool)]) {
+        for (n, dest, there) in offers {
+            rib.offer(net(*n), *dest, PathId(0), there.then(|| (Arc::default(), None)), passed);
+        }
+        for Changed { entry, before } in rib.settle() {
+            rib.append(entry, before.is_none(), &Excluded::default());
+        }
+    }
+
+    /// Prefixes (and whether they are told) of the valid slots from a position on.
+    fn valid(rib: &AdjRibOut<Ipv4Unicast>, mut position: Position) -> Vec<(Ipv4Net, bool)> {
+        let mut found = Vec::new();
+        while position != rib.end() {
+            found.extend(rib.valid(position).map(|entry| (rib.nlri(entry).prefix, rib.attributes(entry).is_some())));
+            position = rib.after(position);
+        }
+        found
+    }
+
+    #[test]
+    fn an_entry_is_small() {
+        assert_eq!(size_of::<Entry<Ipv4Net>>(), 24);
+        assert_eq!(size_of::<Entry<Ipv6Net>>(), 40);
+    }
+
+    #[test]
+    fn the_log_tells_each_path_once_in_its_latest_state() {
+        let mut rib = table();
+        round(&mut rib, None, &[(1, 0, true), (2, 1, true), (3, 2, true)]);
+        round(&mut rib, None, &[(1, 0, true), (2, 1, false), (2, 1, true), (2, 1, false)]);
+        round(&mut rib, None, &[(4, 3, true), (4, 3, false)]);
+        assert_eq!(valid(&rib, rib.start()), [(net(3), true), (net(1), true), (net(2), false)]);
+        assert_eq!(rib.live(), 2);
+    }
+
+    #[test]
+    fn compaction_keeps_what_is_needed_and_translates_cursors() {
+        let mut rib = table();
+        round(&mut rib, None, &(0..10).map(|n| (n, n, true)).collect::<Vec<_>>());
+        let mut after_five = (0..5).fold(rib.start(), |position, _| rib.after(position));
+        round(&mut rib, None, &(0..8).map(|n| (n, n, n % 2 == 0)).collect::<Vec<_>>());
+        let keep_from = rib.end();
+        round(&mut rib, None, &[(8, 8, false)]);
+        let left = valid(&rib, after_five);
+        let mut needed = Bits::default();
+        needed.set(1);
+        let (mut start, mut end) = (rib.start(), rib.end());
+        rib.compact(keep_from, &needed, &mut [&mut end, &mut after_five, &mut start]);
+        assert_eq!(start, rib.start());
+        assert_eq!(end, rib.end());
+        assert_eq!(valid(&rib, rib.start()).iter().filter(|(_, there)| !there).count(), 2, "a needed tombstone, and one that is recent");
+        let kept: Vec<_> = left.into_iter().filter(|(prefix, there)| *there || [net(1), net(8)].contains(prefix)).collect();
+        assert_eq!(valid(&rib, after_five), kept);
+        assert_eq!(
+            rib.known_at(rib.end(), &receiver()),
+            (0..10).filter(|n| n % 2 == 0 && *n != 8).chain([9]).fold(Bits::default(), |mut bits, n| {
+                bits.set(n);
+                bits
+            })
+        );
+    }
+
+    #[test]
+    fn an_index_used_again_detaches_the_tombstone_that_is_still_needed() {
+        let mut rib = table();
+        round(&mut rib, None, &[(1, 0, true)]);
+        round(&mut rib, None, &[(1, 0, false)]);
+        round(&mut rib, None, &[(2, 0, true)]);
+        assert_eq!(valid(&rib, rib.start()), [(net(1), false), (net(2), true)]);
+        round(&mut rib, None, &[(1, 1, true)]);
+        assert_eq!(valid(&rib, rib.start()), [(net(2), true), (net(1), true)], "it came back under another index");
+        assert_eq!(rib.entries.len(), 2);
+    }
+
+    #[test]
+    fn an_index_used_again_takes_over_a_tombstone_that_nobody_needs() {
+        let mut rib = table();
+        for n in 0..1000 {
+            for there in [true, false] {
+                let passed = Some(rib.end());
+                round(&mut rib, passed, &[(n, 0, there)]);
+            }
+        }
+        assert_eq!(rib.entries.len(), 1);
+    }
+
+    #[test]
+    fn memory_is_given_back_when_the_table_is_gone() {
+        let mut rib = table();
+        round(&mut rib, None, &(0..10_000).map(|n| (n, n, true)).collect::<Vec<_>>());
+        round(&mut rib, None, &(0..10_000).map(|n| (n, n, false)).collect::<Vec<_>>());
+        assert!(rib.wants_compaction(true));
+        rib.compact(rib.end(), &Bits::default(), &mut []);
+        assert_eq!(rib.entries.capacity() + rib.log.capacity() + rib.heads.capacity(), SLACK, "but for the slack of the log");
+        round(&mut rib, None, &[(7, 7, true)]);
+        assert_eq!(valid(&rib, rib.start()), [(net(7), true)]);
     }
 }

@@ -40,3 +40,20 @@ impl Bits {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_of_numbers() {
+        let (mut one, mut two) = (Bits::default(), Bits::default());
+        assert!(!one.has(1_000) && !one.clear(1_000));
+        one.set(63);
+        two.set(64);
+        two.set(1_000);
+        one.union(&two);
+        assert!(one.has(63) && one.has(64) && one.has(1_000) && !one.has(65));
+        assert!(one.clear(64) && !one.has(64));
+    }
+}

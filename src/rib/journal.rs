@@ -66,21 +66,27 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub(super) struct Credit {
     left: usize,
+    reserved: usize,
     given: bool,
 }
 
 impl Credit {
     pub fn new(octets: usize) -> Self {
-        Self { left: octets, given: false }
+        Self { left: octets, reserved: 0, given: false }
+    }
+
+    /// Holds back so much of it, instead of what was held back before.
+    pub fn reserve(&mut self, octets: usize) {
+        self.reserved = octets;
     }
 
     pub fn left(&self) -> usize {
-        self.left
+        self.left.saturating_sub(self.reserved)
     }
 
     /// Takes a message of this length, if it may still be given: the first one always may.
     pub fn take(&mut self, octets: usize) -> bool {
-        let may = octets <= self.left || (!self.given && self.left > 0);
+        let may = octets <= self.left() || (!self.given && self.left > 0);
         if may {
             self.left = self.left.saturating_sub(octets);
             self.given = true;
@@ -139,14 +145,15 @@ impl Journal {
     }
 
     /// Appends a message of a round.
-    pub fn push(&mut self, message: &[u8], audience: Audience) {
+    pub fn push(&mut self, message: &[u8], audience: &Audience) {
         if self.open.len() + message.len() > CHUNK {
             self.close_chunk();
         }
         let start = self.open.len() as u32;
         self.open.extend_from_slice(message);
         let chunk = self.first_chunk + self.chunks.len() as u64;
-        self.frames.push_back(Frame { chunk, start, end: self.open.len() as u32, audience, ends_round: None });
+        let end = self.open.len() as u32;
+        self.frames.push_back(Frame { chunk, start, end, audience: audience.clone(), ends_round: None });
         self.octets += message.len();
     }
 
@@ -265,5 +272,86 @@ impl Audience {
             Self::AllBut(excluded) => !excluded.has(peer),
             Self::Only(only) => *only == peer,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rib::adj_rib_out::AdjRibOut;
+    use crate::types::Ipv4Unicast;
+
+    const LIMITS: RingLimits = RingLimits { soft: 1_000, hard: 5_000 };
+
+    /// A journal with this many rounds of five messages of twenty octets; the last message of a round is for peer 7 only.
+    fn journal(rounds: u8) -> (Journal, Position) {
+        let position = AdjRibOut::<Ipv4Unicast>::new(false).end();
+        let mut journal = Journal::new(position, LIMITS);
+        for round in 0..rounds {
+            for _ in 0..4 {
+                journal.push(&[round; 20], &Audience::AllBut(Excluded::default()));
+            }
+            journal.push(&[round; 20], &Audience::Only(PeerId(7)));
+            journal.end_round(position);
+        }
+        (journal, position)
+    }
+
+    #[test]
+    fn messages_of_a_chunk_are_one_slice_and_the_credit_holds() {
+        let (journal, position) = journal(2);
+        for (peer, credit, slices) in
+            [(1, 1_000, vec![80, 80]), (7, 1_000, vec![100, 100]), (1, 110, vec![80, 20]), (1, 1, vec![20]), (1, 0, vec![])]
+        {
+            let mut place = Place { next: journal.first(), cursor: position, midway: false };
+            let mut frames = Vec::new();
+            journal.read(PeerId(peer), &mut place, &mut Credit::new(credit), &mut frames);
+            assert_eq!(frames.iter().map(Bytes::len).collect::<Vec<_>>(), slices, "peer {peer}, credit {credit}");
+            assert_eq!(place.next == journal.end(), credit == 1_000);
+        }
+    }
+
+    #[test]
+    fn q6_one_slow_reader_does_not_keep_the_ring() {
+        let (mut journal, _) = journal(30);
+        let end = journal.end();
+        let all_but_one = |slow: u64| std::iter::once(slow).chain(std::iter::repeat_n(end, 9));
+        let excess = journal.excess(all_but_one(0));
+        assert_eq!(excess, 100, "down to the soft limit");
+        journal.drop_before(excess);
+        assert_eq!((journal.octets(), journal.first()), (1_000, 100));
+        assert_eq!(journal.excess(all_but_one(0)), 100);
+    }
+
+    #[test]
+    fn most_readers_keep_the_ring_up_to_its_hard_limit() {
+        let slow = || std::iter::repeat_n(0, 10);
+        assert_eq!(journal(50).0.excess(slow()), 0);
+        assert_eq!(journal(60).0.excess(slow()), 50);
+        assert_eq!(journal(30).0.excess(std::iter::empty()), 100);
+    }
+
+    #[test]
+    fn who_loses_its_place_takes_the_rest_of_the_round() {
+        let (journal, position) = journal(3);
+        let mut place = Place { next: journal.first(), cursor: position, midway: false };
+        assert!(journal.read_rest(PeerId(1), &mut place).is_empty(), "between rounds there is no rest");
+        journal.read(PeerId(1), &mut place, &mut Credit::new(120), &mut Vec::new());
+        let rest = journal.read_rest(PeerId(1), &mut place);
+        assert_eq!(rest.concat(), [1; 40]);
+        assert_eq!((place.next, place.midway), (10, false));
+    }
+
+    #[test]
+    fn numbers_go_on_after_the_ring_was_emptied() {
+        let (mut journal, position) = journal(3);
+        journal.clear(position);
+        assert_eq!((journal.first(), journal.end(), journal.octets()), (15, 15, 0));
+        let mut place = journal.place_at_end(position);
+        journal.push(&[9; 20], &Audience::AllBut(Excluded::default()));
+        journal.end_round(position);
+        let mut frames = Vec::new();
+        journal.read(PeerId(1), &mut place, &mut Credit::new(100), &mut frames);
+        assert_eq!(frames, [Bytes::from_static(&[9; 20])]);
     }
 }

@@ -19,6 +19,7 @@ mod bunch;
 mod decision;
 mod explain;
 mod export;
+mod flush;
 mod groups;
 mod import;
 mod journal;

@@ -10,12 +10,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use foldhash::fast::FixedState;
-use hashbrown::HashSet;
 
 use super::adj_rib_out::{AdjRibOut, Position};
 use super::bits::Bits;
-use super::bunch::bunch;
+use super::bunch::{Bunches, bunches};
 use super::journal::{Credit, Journal, Place};
 use super::receiver::Receiver;
 use crate::types::{AddressFamily, Attributes, Nlri, PeerId};
@@ -115,7 +113,7 @@ pub(super) struct Walk {
 #[derive(Debug)]
 struct Window<P> {
     withdrawals: Vec<Nlri<P>>,
-    announcements: Vec<u32>,
+    announcements: Bunches<*const Attributes, u32>,
 }
 
 impl Walk {
@@ -161,17 +159,22 @@ impl Walk {
         let window = self.gather(rib, receiver, octets.clamp(*STEP.start(), *STEP.end()));
         let mut frames = Vec::new();
         pack::withdraw::<A>(&window.withdrawals, context, &mut frames);
-        let mut too_late = Vec::new();
-        let pointer = |entry: &u32| rib.attributes(*entry).map(Arc::as_ptr);
-        for run in bunch(window.announcements, pointer).chunk_by(|a, b| pointer(a) == pointer(b)) {
-            let Some(attributes) = run.first().and_then(|entry| rib.attributes(*entry)) else { continue };
-            let left = announce(rib, attributes, run, context, &mut frames);
-            too_late.extend(left.iter().filter(|entry| self.known.has(**entry)).map(|entry| rib.nlri(*entry)));
-            run.iter().for_each(|entry| self.known.set(*entry));
-            for entry in &left {
-                self.known.clear(*entry);
+        let (mut nlri, mut too_late) = (Vec::new(), Vec::new());
+        for run in bunches(&window.announcements.into_items()) {
+            let Some(attributes) = run.first().and_then(|(_, entry)| rib.attributes(*entry)) else { continue };
+            nlri.clear();
+            nlri.extend(run.iter().map(|(_, entry)| rib.nlri(*entry)));
+            let left = pack::announce::<A>(attributes, &nlri, context, &mut frames);
+            let mut unsent = 0;
+            for ((_, entry), nlri) in run.iter().zip(&nlri) {
+                if left.get(unsent) != Some(nlri) {
+                    self.known.set(*entry);
+                    continue;
+                }
+                unsent += 1;
+                too_late.extend(self.known.clear(*entry).then_some(*nlri));
+                unfit.push(*entry);
             }
-            unfit.extend(left);
         }
         pack::withdraw::<A>(&too_late, context, &mut frames);
         let mut backlog = BytesMut::with_capacity(frames.iter().map(Bytes::len).sum());
@@ -181,20 +184,20 @@ impl Walk {
     }
 
     fn gather<A: AddressFamily>(&mut self, rib: &AdjRibOut<A>, receiver: &Receiver, octets: usize) -> Window<A::Prefix> {
-        let mut window = Window { withdrawals: Vec::new(), announcements: Vec::new() };
+        let mut window = Window { withdrawals: Vec::new(), announcements: Bunches::with_capacity(octets / 16) };
         let mut estimate = 0;
-        let mut seen: HashSet<*const Attributes, FixedState> = HashSet::default();
         let mut last: *const Attributes = std::ptr::null();
         while self.cursor != rib.end() {
             let slot = rib.valid(self.cursor);
-            if let Some((entry, attributes)) = slot.filter(|e| rib.is_for(*e, receiver)).and_then(|e| Some((e, rib.attributes(e)?))) {
-                let same = last == Arc::as_ptr(attributes);
+            if let Some((entry, attributes)) = slot.and_then(|entry| Some((entry, rib.told_to(entry, receiver)?))) {
+                let key = Arc::as_ptr(attributes);
+                let same = last == key;
                 if estimate >= octets + if same { STRETCH } else { 0 } {
                     break;
                 }
-                last = Arc::as_ptr(attributes);
-                estimate += rib.octets(entry) + if same || !seen.insert(last) { 0 } else { ATTRIBUTES };
-                window.announcements.push(entry);
+                last = key;
+                estimate += rib.octets(entry) + if same || !window.announcements.is_new(key) { 0 } else { ATTRIBUTES };
+                window.announcements.push(key, entry);
             } else if let Some(entry) = slot.filter(|entry| self.known.has(*entry)) {
                 if estimate >= octets {
                     break;
@@ -212,18 +215,4 @@ impl Walk {
 /// Length of the first of some messages.
 fn message_length(messages: &[u8]) -> Option<usize> {
     messages.get(16..18)?.try_into().ok().map(u16::from_be_bytes).map(usize::from)
-}
-
-/// Encodes entries of one attribute set; answers those that did not fit.
-pub(super) fn announce<A: AddressFamily>(
-    rib: &AdjRibOut<A>,
-    attributes: &Attributes,
-    entries: &[u32],
-    context: &Context,
-    frames: &mut Vec<Bytes>,
-) -> Vec<u32> {
-    let nlri: Vec<_> = entries.iter().map(|entry| rib.nlri(*entry)).collect();
-    let left = pack::announce::<A>(attributes, &nlri, context, frames);
-    let mut left = left.iter().peekable();
-    entries.iter().zip(&nlri).filter(|(_, nlri)| left.next_if_eq(nlri).is_some()).map(|(entry, _)| *entry).collect()
 }

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use crate::types::{Attributes, PeerId, RouterId};
@@ -39,6 +41,28 @@ pub(super) struct Provenance {
 impl Provenance {
     pub fn of(source: Option<PeerId>, attributes: &Attributes) -> Self {
         Self { source, next_hop: attributes.next_hop.address(), originator: attributes.originator_id }
+    }
+}
+
+/// How many routes there are of each provenance, so that a new member knows how many are kept from it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Census {
+    counts: HashMap<Provenance, usize, FixedState>,
+}
+
+impl Census {
+    /// Counts so many more, or fewer.
+    pub fn add(&mut self, of: &Provenance, change: isize) {
+        let count = self.counts.entry(*of).or_default();
+        *count = count.saturating_add_signed(change);
+        if *count == 0 {
+            self.counts.remove(of);
+        }
+    }
+
+    /// How many are kept from the member.
+    pub fn excluded(&self, receiver: &Receiver) -> usize {
+        self.counts.iter().filter(|(of, _)| receiver.is_excluded(of)).map(|(_, count)| *count).sum()
     }
 }
 

@@ -187,12 +187,16 @@ impl UpdateGroup {
 
     /// Appends what the peer has not heard, as whole messages of at most `credit` octets in sum (or one message, if that is larger;
     /// nothing for a credit of 0), and to `ended` the families whose initial table, or refresh, is complete with them.
+    /// If both families have something each gets its share of the credit.
     /// May find nothing although [`has_output`](Self::has_output) held, when all that was new came from the peer itself.
     pub fn pull(&mut self, peer: PeerId, credit: usize, frames: &mut Vec<Bytes>, ended: &mut Vec<Family>) {
         self.flush();
         let Some(receiver) = self.receivers.get(peer) else { return };
+        let half = if self.ipv6.has_output(peer) { credit / 2 } else { 0 };
         let mut credit = Credit::new(credit);
+        credit.reserve(half);
         self.ipv4.pull(receiver, &self.receivers, &self.context, &mut credit, frames, ended);
+        credit.reserve(0);
         self.ipv6.pull(receiver, &self.receivers, &self.context, &mut credit, frames, ended);
     }
 
