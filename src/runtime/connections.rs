@@ -17,7 +17,7 @@ use crate::config::{Authentication, PeerConfig};
 use crate::runtime::socket;
 use crate::types::ConnectionId;
 
-/// A connect that hangs is abandoned after this (protocol bar section 2).
+/// A connect that hangs is abandoned after this.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a closing connection waits for the peer to read the NOTIFICATION (H5).
 const LINGER: Duration = Duration::from_secs(1);
