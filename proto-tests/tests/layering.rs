@@ -25,9 +25,24 @@ fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../src")
 }
 
+/// Names of the modules that a folder's `mod.rs` declares for tests only.
+fn test_modules(folder: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(folder.join("mod.rs")).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let declared = lines
+        .windows(2)
+        .filter(|pair| pair[0] == "#[cfg(test)]")
+        .filter_map(|pair| pair[1].trim_start_matches("pub(crate) ").strip_prefix("mod "));
+    declared.filter_map(|name| name.strip_suffix(';')).map(str::to_owned).collect()
+}
+
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    let tests = test_modules(folder);
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
+        if path.file_stem().is_some_and(|stem| tests.iter().any(|test| *test == *stem.to_string_lossy())) {
+            continue;
+        }
         if path.is_dir() {
             files(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
