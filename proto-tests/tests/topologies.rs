@@ -1,12 +1,13 @@
 //! The labs of `topologies/`: each is brought up on the real kernel, and what its comment and its `expect.yaml` promise must come true.
 //! Beside that, each story does the one thing that its topology is for.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use proto_tests::lab::image::Speaker;
-use proto_tests::lab::process::{Signal, alive, wait_until};
+use proto_tests::lab::image::{Speaker, repository};
+use proto_tests::lab::process::{Signal, alive, run, wait_until};
 use proto_tests::lab::suite::{self, Story};
 use proto_tests::lab::{Lab, Node};
 
@@ -16,6 +17,8 @@ fn main() -> ExitCode {
         Story { name: "quickstart", file: "topologies/quickstart.clab.yml", run: quickstart },
         Story { name: "mesh8", file: "topologies/mesh8.clab.yml", run: |lab| lab.expect() },
         Story { name: "tor_bird", file: "topologies/tor-bird.clab.yml", run: top_of_rack },
+        Story { name: "kill_and_restart", file: "topologies/tor-bird.clab.yml", run: kill_and_restart },
+        Story { name: "live_resources", file: "topologies/tor-bird.clab.yml", run: live_resources },
         Story { name: "tor_frr", file: "topologies/tor-frr.clab.yml", run: top_of_rack },
         Story { name: "tor_gobgp", file: "topologies/tor-gobgp.clab.yml", run: top_of_rack },
         Story { name: "tor_openbgpd", file: "topologies/tor-openbgpd.clab.yml", run: top_of_rack },
@@ -108,6 +111,96 @@ fn top_of_rack(lab: &mut Lab) -> Result<()> {
         ensure!(paths.iter().all(|path| path.as_path == [64512]), "{prefix}: {paths:?}");
     }
     borrowed_address_comes_and_goes(lab, "tor")
+}
+
+/// A margay is killed under traffic and comes back: no kernel route goes anywhere, and nobody hears a withdrawal (RFC 4724).
+fn kill_and_restart(lab: &mut Lab) -> Result<()> {
+    lab.expect()?;
+    let mut watches = Vec::new();
+    for node in ["node1", "node2", "tor"] {
+        watches.push(lab.node(node)?.watch_routes()?);
+    }
+    let mut pings = Vec::new();
+    for (from, to) in [("wl1a", "10.244.2.0"), ("wl2b", "10.244.1.255"), ("client", "10.244.1.0"), ("client", "fd00:10:244:1::b")] {
+        pings.push(lab.node(from)?.pings(to)?);
+    }
+    lab.kill("node1", Signal::KILL)?;
+    pings[0].wait_for_replies(50)?;
+    lab.restart("node1")?;
+    wait_until(Duration::from_secs(30), "the ToR has its sessions to node1 back", || {
+        let said = lab.node("tor")?.exec("birdc show protocols all node1")?;
+        ensure!(said.contains("Established") && said.contains("AF preserved: ipv4"), "{said}");
+        Ok(())
+    })?;
+    lab.expect()?;
+    // Long enough for End-of-RIB, for the sweep of the past life's routes, and for what should not happen.
+    pings[0].wait_for_replies(500)?;
+    pings.into_iter().try_for_each(|stream| stream.finish_without_loss())?;
+    for watch in &watches {
+        ensure!(watch.removed()?.is_empty(), "routes were removed: {:?}", watch.removed()?);
+    }
+    for session in ["node1", "node1_6"] {
+        let said = lab.node("tor")?.exec(&format!("birdc show protocols all {session}"))?;
+        let withdraws = said.lines().find(|line| line.contains("Import withdraws:")).unwrap_or_default();
+        ensure!(withdraws.split_whitespace().nth(2) == Some("0"), "the ToR heard withdrawals:\n{said}");
+    }
+    Ok(())
+}
+
+/// Resources change while margay runs: what need not reset does not, what is wrong is named, and the last good form stays.
+fn live_resources(lab: &mut Lab) -> Result<()> {
+    lab.node("node1")?.exec("cp -r /etc/margay/resources /run/resources")?;
+    lab.kill("node1", Signal::KILL)?;
+    lab.run("node1", Speaker::Margay, "margay run --node node1 --resources /run/resources")?;
+    lab.expect()?;
+    let (node1, tor) = (lab.node("node1")?, lab.node("tor")?);
+    let write = |name: &str, text: &str| {
+        // As an editor does it: a new file takes the place of the old one.
+        let line = format!("cat > /run/{name}.new && mv /run/{name}.new /run/resources/{name}");
+        run(node1.command(&["sh", "-c", &line])?, Some(text)).map(|_| ())
+    };
+    let since = || -> Result<BTreeMap<String, String>> {
+        let peers = node1.json("margay show peers --json")?;
+        let pairs = peers.as_array().into_iter().flatten().map(|peer| (peer["name"].to_string(), peer["since"].to_string()));
+        Ok(pairs.filter(|(name, _)| !name.contains("172_20_0_254")).collect())
+    };
+    let via_node1 = |wanted: bool| {
+        let paths = tor.learned()?.remove("10.244.1.0/26").unwrap_or_default();
+        let found = paths.iter().any(|path| path.next_hop.to_string() == "172.20.0.1");
+        ensure!(found == wanted, "the ToR's path to node1's block through node1: {found}");
+        Ok(())
+    };
+    let (whole, others) = (std::fs::read_to_string(repository().join("topologies/rack/cluster/bgp.yaml"))?, since()?);
+
+    let without: Vec<&str> = whole.split("---\n").filter(|document| !document.contains("tor-v4")).collect();
+    write("bgp.yaml", &without.join("---\n"))?;
+    wait_until(Duration::from_secs(5), "a deleted BGPPeer ends its session", || {
+        ensure!(!node1.sessions()?.contains_key("172.20.0.254"), "it is still there");
+        kernel(node1, "203.0.113.0/24", "absent")?;
+        via_node1(false)
+    })?;
+
+    let filter = |rule: &str| format!("---\nkind: BGPFilter\nmetadata: {{name: f}}\nspec: {{exportV4: [{rule}]}}\n");
+    let filtered = whole.replace("172.20.0.254, asNumber: 65000", "172.20.0.254, asNumber: 65000, filters: [f]");
+    write("bgp.yaml", &(filtered.clone() + &filter("{action: Reject}")))?;
+    wait_until(Duration::from_secs(15), "it is back, and the filter holds back every route", || {
+        ensure!(node1.sessions()?.get("172.20.0.254").is_some_and(|state| state == "Established"), "no session");
+        kernel(node1, "203.0.113.0/24", "via 172.20.0.254")?;
+        via_node1(false)
+    })?;
+    let tor_since = tor.exec("birdc show protocols node1")?;
+    write("bgp.yaml", &(filtered + &filter("{action: Reject, matchOperator: In, cidr: 10.99.0.0/16}")))?;
+    wait_until(Duration::from_secs(5), "a changed filter lets the routes go", || via_node1(true))?;
+    ensure!(tor.exec("birdc show protocols node1")? == tor_since, "a changed filter reset the session");
+
+    write("broken.yaml", "kind: BGPPeer\nmetadata: {name: x}\nspec: {peerIP: nowhere\n")?;
+    wait_until(Duration::from_secs(5), "the broken file is a problem", || {
+        let problems = node1.exec("margay show problems --json")?;
+        ensure!(problems.contains("broken.yaml"), "{problems}");
+        Ok(())
+    })?;
+    ensure!(since()? == others, "sessions that had nothing to do with it were reset: {others:?} {:?}", since()?);
+    lab.expect()
 }
 
 fn route_reflector(lab: &mut Lab) -> Result<()> {
