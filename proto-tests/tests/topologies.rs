@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Story { name: "tor_bird", file: "topologies/tor-bird.clab.yml", run: top_of_rack },
         Story { name: "kill_and_restart", file: "topologies/tor-bird.clab.yml", run: kill_and_restart },
         Story { name: "live_resources", file: "topologies/tor-bird.clab.yml", run: live_resources },
+        Story { name: "password", file: "topologies/tor-bird.clab.yml", run: password },
         Story { name: "tor_frr", file: "topologies/tor-frr.clab.yml", run: top_of_rack },
         Story { name: "tor_gobgp", file: "topologies/tor-gobgp.clab.yml", run: top_of_rack },
         Story { name: "tor_openbgpd", file: "topologies/tor-openbgpd.clab.yml", run: top_of_rack },
@@ -80,6 +81,21 @@ fn runner(lab: &mut Lab) -> Result<()> {
     ensure!(!std::path::Path::new("/etc/private").exists() && !std::path::Path::new("/run/private").exists(), "a node wrote to the host");
     let error = early.exec("sh -c 'echo because >&2; exit 3'").unwrap_err();
     ensure!(format!("{error:#}").contains("because") && format!("{error:#}").contains("on early"), "{error:#}");
+
+    // The instruments of the other stories see what they should.
+    let (pings, watch) = (late.pings("192.0.2.1")?, early.watch_routes()?);
+    early.exec("ip addr del 192.0.2.1/30 dev eth0")?;
+    ensure!(late.exec("ping -n -c 20 -i 0.01 -W 1 192.0.2.1").is_err(), "an address that is gone answers");
+    early.exec("ip addr add 192.0.2.1/30 dev eth0")?;
+    early.exec("ip route add 198.51.100.0/24 via 192.0.2.2 proto bird")?;
+    early.exec("ip route del 198.51.100.0/24 proto bird")?;
+    pings.wait_for_replies(5)?;
+    let report = pings.finish()?;
+    ensure!(report.received >= 5 && report.lost.len() >= 5, "{report:?}");
+    wait_until(PROMPT, "the watch sees a removed route", || {
+        ensure!(watch.removed()?.len() == 1, "{:?}", watch.removed()?);
+        Ok(())
+    })?;
 
     let other = Lab::up("proto-tests/tests/lab/features.clab.yml")?;
     let everybody: Vec<u32> = other.nodes().map(|node| node.processes()).collect::<Result<Vec<_>>>()?.concat();
@@ -201,6 +217,42 @@ fn live_resources(lab: &mut Lab) -> Result<()> {
     })?;
     ensure!(since()? == others, "sessions that had nothing to do with it were reset: {others:?} {:?}", since()?);
     lab.expect()
+}
+
+/// TCP-MD5 (RFC 2385) with BIRD: the key comes from a Secret, and without the right one there is no session.
+fn password(lab: &mut Lab) -> Result<()> {
+    lab.node("node1")?.exec("cp -r /etc/margay/resources /run/resources")?;
+    lab.kill("node1", Signal::KILL)?;
+    lab.run("node1", Speaker::Margay, "margay run --node node1 --resources /run/resources")?;
+    let (node1, tor) = (lab.node("node1")?, lab.node("tor")?);
+    let state = |wanted: bool| {
+        let up = tor.sessions()?.get("172.20.0.1").is_some_and(|state| state == "Established");
+        ensure!(
+            up == wanted && node1.sessions()?.get("172.20.0.254").is_some_and(|state| (state == "Established") == wanted),
+            "Established: {up}"
+        );
+        Ok(())
+    };
+    let key = |value: &str| {
+        let text = format!("kind: Secret\nmetadata: {{name: bgp, namespace: kube-system}}\nstringData: {{tor: {value}}}\n");
+        run(node1.command(&["sh", "-c", "cat > /run/new && mv /run/new /run/resources/secret.yaml"])?, Some(&text))
+    };
+    wait_until(Duration::from_secs(30), "the session is up without a key", || state(true))?;
+    key("s3cret")?;
+    node1.exec("sed -i 's/172.20.0.254, asNumber: 65000/&, password: {secretKeyRef: {name: bgp, key: tor}}/' /run/resources/bgp.yaml")?;
+    // Down for a moment proves nothing: it must still be down after several attempts.
+    let stays_down = |what: &str| {
+        wait_until(Duration::from_secs(20), what, || state(false))?;
+        node1.exec("ping -q -n -c 50 -i 0.1 172.20.0.254")?;
+        state(false).with_context(|| what.to_owned())
+    };
+    stays_down("BIRD has no key: the session goes")?;
+    tor.exec("sh -c 'sed \"s/172.20.0.1 as 64512;/& password \\\"s3cret\\\";/\" /etc/lab/bird.conf > /run/bird.conf'")?;
+    tor.exec("birdc configure '\"/run/bird.conf\"'")?;
+    wait_until(Duration::from_secs(40), "both have the key", || state(true))?;
+    key("another")?;
+    tor.exec("birdc restart node1")?;
+    stays_down("the keys differ")
 }
 
 fn route_reflector(lab: &mut Lab) -> Result<()> {

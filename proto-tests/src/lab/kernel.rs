@@ -2,12 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::fs::File;
 use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use super::Node;
+use super::{Node, process};
 
 /// A route of the main table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,5 +121,45 @@ impl fmt::Display for KernelRoute {
         self.gateways.iter().try_for_each(|gateway| write!(f, " via {gateway}"))?;
         self.devices.iter().try_for_each(|device| write!(f, " dev {device}"))?;
         write!(f, " proto {} metric {}", self.protocol, self.metric)
+    }
+}
+
+/// Every change of a node's routes since the watch began.
+#[derive(Debug)]
+pub struct RouteWatch {
+    child: Child,
+    output: PathBuf,
+}
+
+impl Node<'_> {
+    /// Begins to watch the changes of routes.
+    pub fn watch_routes(&self) -> Result<RouteWatch> {
+        let output = self.logs().join(format!("routes-{}.log", self.name()));
+        let mut command = self.background(&["stdbuf", "-oL", "ip", "-ts", "monitor", "route"])?;
+        let child = command.stdin(Stdio::null()).stdout(File::create(&output)?).stderr(Stdio::null()).spawn()?;
+        let watch = RouteWatch { child, output };
+        // A route of no consequence shows that the watch is on.
+        process::wait_until(Duration::from_secs(5), "the watch sees a change", || {
+            self.exec("ip route replace blackhole 198.18.0.0/32 proto static")?;
+            self.exec("ip route del blackhole 198.18.0.0/32 proto static")?;
+            anyhow::ensure!(!std::fs::read(&watch.output)?.is_empty(), "nothing seen");
+            Ok(())
+        })?;
+        Ok(watch)
+    }
+}
+
+impl RouteWatch {
+    /// The routes that a BGP speaker removed so far, a line each.
+    pub fn removed(&self) -> Result<Vec<String>> {
+        let text = std::fs::read_to_string(&self.output)?;
+        Ok(text.lines().filter(|line| line.contains("Deleted") && line.contains("proto bird")).map(str::to_owned).collect())
+    }
+}
+
+impl Drop for RouteWatch {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

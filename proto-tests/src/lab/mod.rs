@@ -33,7 +33,7 @@ mod topology;
 mod traffic;
 
 pub use expect::Expectations;
-pub use kernel::KernelRoute;
+pub use kernel::{KernelRoute, RouteWatch};
 pub use runner::{Lab, Node};
 pub use speaker::{Learned, LearnedPath};
 pub use topology::{Bind, End, Healthcheck, Link, Network, Stage, Topology, WaitFor};
