@@ -288,13 +288,14 @@ impl Pair {
         }
     }
 
-    /// One end's process dies without a word and is there again at once, restarting (R) or as new.
-    pub fn crash(&mut self, end: usize, restarting: bool) {
+    /// One end's process dies without a word and is there again at once, restarting (R), with or without the routes
+    /// of its past life in the kernel (F).
+    pub fn crash(&mut self, end: usize, forwarding: bool) {
         let one = &mut self.ends[end];
         one.lives += 1;
         one.settings.seed = one.settings.seed.wrapping_add(1_000_003);
-        one.settings.restarting = restarting;
-        one.settings.forwarding = PerFamily { ipv4: restarting, ipv6: restarting };
+        one.settings.restarting = true;
+        one.settings.forwarding = PerFamily { ipv4: forwarding, ipv6: forwarding };
         one.peer = Peer::new(PeerId(1), one.config.clone(), one.settings);
         (one.session, one.credit) = (None, None);
         one.walks.clear();

@@ -9,11 +9,10 @@
 //! The default arm from OpenSent on is the FSM error NOTIFICATION (RFC 6608). What concerns the peer as a whole (the
 //! other connection, routes, the next attempt) is left to it as an [`Effect`].
 
-use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use rand_pcg::Pcg32;
 
 use crate::config::PeerConfig;
@@ -21,10 +20,11 @@ use crate::types::{ConnectionId, Outbox};
 use crate::wire::{Context, Message, Notification, Open, RouteRefresh, Update};
 
 use super::collision::{self, Phase, Rival, Speaker, Verdict};
+use super::line::{Ends, Line};
 use super::negotiate::{Advert, Negotiated, negotiate, our_open};
 use super::refusal::Refusal;
 use super::restart::{Cause, hardened};
-use super::timer::{self, Timer, TimerTable, jitter};
+use super::timer::{self, Timer, jitter};
 use super::{DownReason, Output, Party, codec};
 
 /// What happens to a connection.
@@ -63,17 +63,6 @@ pub(super) enum Parting {
     Replaced,
     /// Without a word, because this process will be back.
     ProcessRestart,
-}
-
-/// Both ends of a TCP connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ends {
-    /// Ours.
-    pub local: SocketAddr,
-    /// The peer's.
-    pub remote: SocketAddr,
-    /// Our link-local address and the interface's index on the link of the session.
-    pub local_link: Option<(Ipv6Addr, u32)>,
 }
 
 /// What a connection asks of its peer.
@@ -331,7 +320,8 @@ fn open_confirm(state: &mut OpenConfirm, line: &mut Line, event: Event, scene: &
         Event::Message(Message::Notification(notification)) => Some(facts.notified(line, notification, scene)),
         Event::Broken { answer, text } => Some(facts.broken(line, answer, text, scene)),
         Event::Lost(error) => Some(facts.lost(line, error, scene)),
-        Event::Due(Timer::Hold) => line.expire(scene.now, state.settled.hold(), |line| facts.hold_expired(line, SILENT, scene)),
+        Event::Due(Timer::Hold) if line.extends_hold(scene.now, state.settled.hold()) => None,
+        Event::Due(Timer::Hold) => Some(facts.hold_expired(line, SILENT, scene)),
         Event::Due(Timer::Keepalive) => keepalive(line, &state.settled, scene),
         Event::Due(Timer::SendHold) => Some(facts.send_hold_expired(line, scene)),
         Event::Stop(parting) => Some(facts.part(line, parting, scene)),
@@ -363,7 +353,8 @@ fn established(state: &mut Established, line: &mut Line, event: Event, scene: &m
         Event::Message(Message::Notification(notification)) => Some(facts.notified(line, notification, scene)),
         Event::Broken { answer, text } => Some(facts.broken(line, answer, text, scene)),
         Event::Lost(error) => Some(facts.lost(line, error, scene)),
-        Event::Due(Timer::Hold) => line.expire(scene.now, state.settled.hold(), |line| facts.hold_expired(line, SILENT, scene)),
+        Event::Due(Timer::Hold) if line.extends_hold(scene.now, state.settled.hold()) => None,
+        Event::Due(Timer::Hold) => Some(facts.hold_expired(line, SILENT, scene)),
         Event::Due(Timer::Keepalive) => keepalive(line, &state.settled, scene),
         Event::Due(Timer::SendHold) => Some(facts.send_hold_expired(line, scene)),
         Event::Stop(parting) => Some(facts.part(line, parting, scene)),
@@ -583,115 +574,5 @@ fn name(event: &Event) -> &'static str {
         Event::Start { .. } => "a start",
         Event::Due(_) => "a timer that should not run",
         Event::Lost(_) | Event::Broken { .. } | Event::Stop(_) => "an end",
-    }
-}
-
-/// The TCP side of a connection: its number, bytes in, bytes out, timers.
-#[derive(Debug)]
-pub(super) struct Line {
-    /// Its number; of the last attempt where there is none now.
-    pub(super) id: ConnectionId,
-    /// We open it.
-    pub(super) outgoing: bool,
-    /// Its ends, while TCP is up.
-    pub(super) ends: Option<Ends>,
-    /// Its timers.
-    pub(super) timers: TimerTable,
-    /// Bytes of ours ahead of the socket, as far as we know.
-    pub(super) waiting: usize,
-    /// Bytes of the peer that are no whole message yet.
-    pub(super) input: BytesMut,
-    /// The runtime does not read at present.
-    pub(super) paused: bool,
-    /// Bytes came since the last whole message, or since Hold was last extended.
-    pub(super) alive: bool,
-    /// Connects that came to nothing since the last one that reached OpenConfirm.
-    failures: u32,
-    last_message: Option<Instant>,
-    send_hold: Duration,
-}
-
-impl Line {
-    fn new(id: ConnectionId, outgoing: bool) -> Self {
-        Self {
-            id,
-            outgoing,
-            ends: None,
-            timers: TimerTable::default(),
-            waiting: 0,
-            input: BytesMut::new(),
-            paused: false,
-            alive: false,
-            failures: 0,
-            last_message: None,
-            send_hold: timer::SEND_HOLD,
-        }
-    }
-
-    /// Writes bytes; SendHold runs from now if nothing was waiting before.
-    pub(super) fn send(&mut self, now: Instant, bytes: Bytes, out: &mut Outbox<Output>) {
-        self.waiting += bytes.len();
-        if !self.timers.runs(Timer::SendHold) {
-            self.timers.set(Timer::SendHold, now + self.send_hold);
-        }
-        out.push(Output::Send { connection: self.id, bytes });
-    }
-
-    /// Writes a message.
-    pub(super) fn say(&mut self, now: Instant, message: &Message, context: &Context, out: &mut Outbox<Output>) {
-        self.send(now, codec::encode(message, context), out);
-    }
-
-    /// The socket took bytes (S2).
-    pub(super) fn written(&mut self, now: Instant, waiting: usize) {
-        let progress = waiting < self.waiting;
-        self.waiting = waiting;
-        if waiting == 0 {
-            self.timers.clear(Timer::SendHold);
-        } else if progress {
-            self.timers.set(Timer::SendHold, now + self.send_hold);
-        }
-    }
-
-    fn opened(&mut self, now: Instant, hold: Duration) {
-        self.timers.set(Timer::Hold, now + hold);
-    }
-
-    /// Another connection may take its place, or this one goes on when that has not become clear in time.
-    pub(super) fn doubt(&mut self, now: Instant) {
-        if !self.timers.runs(Timer::Settle) {
-            self.timers.set(Timer::Settle, now + timer::COLLISION_WINDOW);
-        }
-    }
-
-    /// A message came that restarts Hold.
-    fn heard(&mut self, now: Instant, hold: Option<Duration>) {
-        self.alive = false;
-        self.last_message = Some(now);
-        if let Some(hold) = hold {
-            self.timers.set(Timer::Hold, now + hold);
-        }
-    }
-
-    /// F4: Hold is due. While we do not read, or while a long message is trickling in, it is extended, to three
-    /// times its length at most.
-    fn expire(&mut self, now: Instant, hold: Option<Duration>, end: impl FnOnce(&mut Self) -> State) -> Option<State> {
-        let limit = self.last_message.zip(hold).map(|(last, hold)| last + 3 * hold);
-        match limit {
-            Some(limit) if (self.paused || self.alive) && now < limit => {
-                self.alive = false;
-                self.timers.set(Timer::Hold, limit.min(now + hold.unwrap_or_default()));
-                None
-            }
-            _ => Some(end(self)),
-        }
-    }
-
-    fn close(&mut self, linger: bool, out: &mut Outbox<Output>) {
-        out.push(Output::Close { connection: self.id, linger });
-    }
-
-    fn reset(&mut self) {
-        *self = Self { failures: self.failures, ..Self::new(self.id, self.outgoing) };
     }
 }

@@ -9,9 +9,10 @@ use crate::types::{ConnectionId, Family, Outbox, ShardId};
 use crate::wire::{Message, RouteRefresh, Update};
 
 use super::codec;
-use super::connection::{Ends, Parting};
+use super::connection::Parting;
 use super::counts::Alarm;
 use super::flow::{Flow, Mark};
+use super::line::Ends;
 use super::negotiate::Negotiated;
 use super::peer::{Peer, link_of};
 use super::refusal::Refusal;

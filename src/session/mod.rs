@@ -1,6 +1,29 @@
 //! Peer machine: one configured peer, its up to two connections, and what the shards learn of it.
+//!
+//! ```text
+//!  bytes → line ─codec→ messages → connection (FSM) ─Effect→ peer ─→ ingest → Routes → shards
+//!                                     │  ├ negotiate (two OPENs)      ├→ restart (what stays) → Down, SweepStale
+//!                                     │  └ collision (which survives) ├→ flow (credit, walks) → Pull
+//!                                     └→ NOTIFICATION, KEEPALIVE      └→ Connect, the next attempt
+//!  shards ─Frames→ flow → line → Send                 timer: all of it as deadlines; status: all of it for people
+//! ```
+//!
+//! Supported: RFC 4271 sections 4, 6, 8 and 10, 4486 and 9003 (Cease), 4724 and 8538 (graceful restart, both roles),
+//! 5492 and 9072 (capabilities), 6286 (identifiers), 6608 (FSM subcodes), 6793 (four-octet AS), 2918 and 7313
+//! (refresh), 7911 (ADD-PATH), 8654 (extended messages), 8950 (IPv4 with IPv6 next hops), 9687 (SendHold). Not here:
+//! roles (9234), long-lived graceful restart (9494), the host name capability.
+//!
+//! What surprises in other speakers, and where it is minded:
+//! * Two speakers that judge a collision at different moments may each close another connection; the race stands in
+//!   RFC 4271. `collision.rs` says what is done about it; where the peer does otherwise, both try again within a second.
+//! * BIRD drops an Established session of a restarting peer as soon as TCP is up; here only a good OPEN does it (F8).
+//!   So a BIRD's port is never probed: nothing connects while a session is Established.
+//! * BIRD as a mere helper sends capability 64 with a time and no family: its paths do not stay (G6). OpenBGPD sets R
+//!   always; R means nothing to the helper (W2).
+//! * Old speakers refuse capabilities that they do not know instead of ignoring them: the next OPEN leaves them out (O10).
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
+mod attempt;
 mod codec;
 mod collision;
 mod connection;
@@ -8,6 +31,7 @@ mod counts;
 mod established;
 mod flow;
 mod ingest;
+mod line;
 mod negotiate;
 mod peer;
 mod refusal;

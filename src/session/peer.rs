@@ -13,26 +13,25 @@ use rand_pcg::Pcg32;
 
 use crate::config::{Authentication, PeerConfig};
 use crate::types::{ConnectionId, Family, Outbox, PeerId, PerFamily};
-use crate::wire::{cease, code};
+use crate::wire::cease;
 
 use super::collision::{Phase, Rival};
-use super::connection::{Connection, Effect, Ending, Ends, Event, Parting, Scene, next_number};
+use super::connection::{Connection, Effect, Event, Parting, Scene, next_number};
 use super::counts::Counts;
 use super::flow::Flow;
 use super::ingest::Ingest;
+use super::line::Ends;
 use super::negotiate::{Advert, Omitted};
-use super::refusal::{self, Refusal};
-use super::restart::{Cause, Helper};
+use super::refusal::Refusal;
+use super::restart::Helper;
 use super::status::{Capabilities, CapabilitySet, LastError, PeerStatus};
-use super::timer::{Backoff, Limiter, Timer, TimerTable, jitter, up_to};
+use super::timer::{Backoff, Limiter, Timer, TimerTable, up_to};
 use super::{DownReason, Event as Word, Input, Output, Party, State, StopReason};
 
 /// Incoming connections are taken no faster than this where speed would be abuse (F10, F12).
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// Pause after a stop that is none for good: new configuration comes right behind it.
 const RESTART_PAUSE: Duration = Duration::from_millis(100);
-/// The peer did not agree about a collision: both try again within this time (W5, F9).
-const COLLISION_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a peer machine is told once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,14 +71,14 @@ pub struct Peer {
     /// Down because of max-prefix, until reset or new configuration.
     pub(super) tripped: bool,
     /// A stop is under way: nothing plans the next attempt.
-    stopping: bool,
-    outgoing: Connection,
-    incoming: Vec<Connection>,
+    pub(super) stopping: bool,
+    pub(super) outgoing: Connection,
+    pub(super) incoming: Vec<Connection>,
     numbers: u32,
-    rng: Pcg32,
-    advert: Advert,
-    backoff: Backoff,
-    collided: bool,
+    pub(super) rng: Pcg32,
+    pub(super) advert: Advert,
+    pub(super) backoff: Backoff,
+    pub(super) collided: bool,
     last_accept: Option<Instant>,
     state: State,
     since: Option<Instant>,
@@ -232,7 +231,7 @@ impl Peer {
     }
 
     /// Why the peer is not allowed to run; none where it is.
-    fn held(&self) -> Option<String> {
+    pub(super) fn held(&self) -> Option<String> {
         if self.stopped {
             return Some("stopped".to_owned());
         }
@@ -401,7 +400,7 @@ impl Peer {
     }
 
     /// One event of one connection, and all that follows.
-    fn step(&mut self, now: Instant, place: Place, event: Event, out: &mut Outbox<Output>) {
+    pub(super) fn step(&mut self, now: Instant, place: Place, event: Event, out: &mut Outbox<Output>) {
         let rival = self.rival_of(now, place).map(|(_, rival)| rival);
         let mut effects = std::mem::take(&mut self.effects);
         let connection = match place {
@@ -462,82 +461,6 @@ impl Peer {
         }
     }
 
-    fn ended(&mut self, now: Instant, place: Place, ending: &Ending, out: &mut Outbox<Output>) {
-        if let Place::Incoming(id) = place {
-            self.incoming.retain(|open| open.line.id != id);
-        }
-        if let Some(session) = &ending.session {
-            self.lost(now, ending.cause, session, out);
-        }
-        self.learn(ending);
-        match ending.cause.is_collision() || ending.cause == Cause::Replaced {
-            true => out.push(Output::Event(Word::Down(ending.reason.clone()))),
-            false => self.remember(now, ending.reason.clone(), out),
-        }
-        self.release_awaiting(now, place, out);
-        self.collided |= ending.cause.is_collision();
-        if !self.stopping && self.held().is_none() {
-            self.plan(now, ending, out);
-        }
-    }
-
-    /// O10: the peer may refuse a capability by its name.
-    fn learn(&mut self, ending: &Ending) {
-        if let (Some(ours), Some(notification)) = (&ending.ours, &ending.received)
-            && notification.code == code::OPEN
-            && matches!(notification.subcode, refusal::open::UNSUPPORTED_PARAMETER | refusal::open::UNSUPPORTED_CAPABILITY)
-        {
-            self.advert.omitted.refused(ours, notification);
-        }
-    }
-
-    /// A connection that waited for the one that ended may become Established now.
-    fn release_awaiting(&mut self, now: Instant, place: Place, out: &mut Outbox<Output>) {
-        for other in self.places() {
-            let waits = other != place && self.connection_mut(other).is_some_and(|open| open.line.timers.runs(Timer::Settle));
-            if waits {
-                self.step(now, other, Event::Due(Timer::Settle), out);
-            }
-        }
-    }
-
-    /// When we try again after an end, if no other connection has got further.
-    fn plan(&mut self, now: Instant, ending: &Ending, out: &mut Outbox<Output>) {
-        let alive = |open: &Connection| open.name() >= State::OpenConfirm;
-        if self.connections().any(alive) {
-            return;
-        }
-        let only_trying = self.connections().all(|open| open.name() < State::OpenSent);
-        let cause = ending.cause;
-        let pause = if self.collided && only_trying && !cause.is_error() {
-            self.collided = false;
-            up_to(&mut self.rng, COLLISION_PAUSE)
-        } else if cause.is_error() {
-            let pause = self.backoff.after_error(now, self.config.idle_hold);
-            jitter(&mut self.rng, pause)
-        } else if ending.from >= State::OpenConfirm && cause == Cause::Lost {
-            match self.backoff.after_loss(now, self.config.idle_hold) {
-                Some(pause) => jitter(&mut self.rng, pause),
-                None => up_to(&mut self.rng, self.config.connect_delay),
-            }
-        } else if self.outgoing.name() == State::Idle && only_trying {
-            jitter(&mut self.rng, self.config.connect_retry)
-        } else {
-            return;
-        };
-        self.rest(now, pause, out);
-    }
-
-    /// Pauses our connects; one that is under way goes on.
-    fn rest(&mut self, now: Instant, pause: Duration, out: &mut Outbox<Output>) {
-        if self.outgoing.name() == State::Active {
-            self.step(now, Place::Outgoing, Event::Stop(Parting::Replaced), out);
-        }
-        if self.outgoing.name() == State::Idle {
-            self.timers.set(Timer::IdleHold, now + pause);
-        }
-    }
-
     fn due(&mut self, now: Instant, timer: Timer, out: &mut Outbox<Output>) {
         match timer {
             Timer::IdleHold => self.step(now, Place::Outgoing, Event::Start { after: Duration::ZERO }, out),
@@ -551,7 +474,7 @@ impl Peer {
     }
 
     /// Why the last session or attempt ended: kept and told.
-    fn remember(&mut self, now: Instant, reason: DownReason, out: &mut Outbox<Output>) {
+    pub(super) fn remember(&mut self, now: Instant, reason: DownReason, out: &mut Outbox<Output>) {
         self.last_error = Some(LastError { reason: reason.clone(), at: now });
         out.push(Output::Event(Word::Down(reason)));
     }
@@ -567,11 +490,11 @@ impl Peer {
         }
     }
 
-    fn connections(&self) -> impl Iterator<Item = &Connection> {
+    pub(super) fn connections(&self) -> impl Iterator<Item = &Connection> {
         std::iter::once(&self.outgoing).chain(&self.incoming)
     }
 
-    fn places(&self) -> Vec<Place> {
+    pub(super) fn places(&self) -> Vec<Place> {
         std::iter::once(Place::Outgoing).chain(self.incoming.iter().map(|open| Place::Incoming(open.line.id))).collect()
     }
 

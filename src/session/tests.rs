@@ -113,3 +113,153 @@ fn the_first_connects_are_retried_sooner_than_later_ones() {
         assert!((most * 3 / 4..=most).contains(pause), "{pauses:?}");
     }
 }
+
+/// A bench whose outgoing connection is in a state.
+fn bench_in(state: State) -> (Bench, ConnectionId) {
+    let mut bench = Bench::new(|_, _| {});
+    let connection = ConnectionId(1);
+    let open = bench.their_open();
+    match state {
+        State::Idle => {}
+        State::Active => drop(bench.say(Input::Start)),
+        State::Connect => {
+            bench.say(Input::Start);
+            bench.wait();
+        }
+        State::OpenSent => drop(bench.connect()),
+        State::OpenConfirm => {
+            bench.connect();
+            bench.receive(connection, &[open]);
+        }
+        State::Established => {
+            bench.connect();
+            bench.receive(connection, &[open, Message::Keepalive]);
+        }
+    }
+    assert_eq!(bench.peer.state(), state);
+    (bench, connection)
+}
+
+/// What an event makes of a state: the next state, and the NOTIFICATION sent.
+fn outcome(state: State, event: &str) -> String {
+    let (mut bench, connection) = bench_in(state);
+    let open = bench.their_open();
+    let said = match event {
+        "start" => bench.say(Input::Start),
+        "connected" => bench.say(connected(connection, true)),
+        "failed" => bench.say(Input::ConnectFailed { connection, error: "refused".to_owned() }),
+        "closed" => bench.say(Input::Closed { connection, error: None }),
+        "open" => bench.receive(connection, &[open]),
+        "keepalive" => bench.receive(connection, &[Message::Keepalive]),
+        "update" => bench.receive(connection, &[Message::Update(wire::Update::end_of_rib(Family::IPV4_UNICAST))]),
+        "refresh" => bench.receive(connection, &[Message::RouteRefresh(wire::RouteRefresh::new(Family::IPV4_UNICAST, 7))]),
+        "notification" => bench.receive(connection, &[Message::Notification(wire::Notification::new(6, 4))]),
+        "bad header" => bench.say(Input::Received { connection, bytes: Bytes::from_static(&[0; 19]) }),
+        "bad open" => {
+            let Message::Open(mut open) = open else { panic!("an OPEN") };
+            open.hold_time = 1;
+            bench.receive(connection, &[Message::Open(open)])
+        }
+        "hold expires" => {
+            bench.now += Duration::from_secs(240);
+            bench.peer.on_deadline(bench.now, &mut bench.out);
+            bench.out.drain().collect()
+        }
+        "written" => bench.say(Input::Written { connection, waiting: 0 }),
+        "shutdown" => bench.say(Input::Stop(StopReason::AdministrativeShutdown(String::new()))),
+        "process restart" => bench.say(Input::Stop(StopReason::ProcessRestart)),
+        other => panic!("{other}"),
+    };
+    let notification = said.iter().find_map(|output| match output {
+        Output::Send { bytes, .. } if bytes.get(18) == Some(&3) => Some(format!(" {}/{}", bytes[19], bytes[20])),
+        _ => None,
+    });
+    format!("{:?}{}", bench.peer.state(), notification.unwrap_or_default())
+}
+
+/// F1: every state answers every event. The table of the protocol bar's section 5, and the rest of what may come.
+#[test]
+fn f1_every_state_answers_every_event() {
+    const STATES: [State; 6] = [State::Idle, State::Connect, State::Active, State::OpenSent, State::OpenConfirm, State::Established];
+    #[rustfmt::skip]
+    let table = [
+        ("start",           ["Active", "Connect",  "Active", "OpenSent",    "OpenConfirm", "Established"]),
+        ("connected",       ["Idle",   "OpenSent", "Active", "OpenSent",    "OpenConfirm", "Established"]),
+        ("failed",          ["Idle",   "Active",   "Active", "Active",      "Idle",        "Idle"]),
+        ("closed",          ["Idle",   "Active",   "Active", "Active",      "Idle",        "Idle"]),
+        ("open",            ["Idle",   "Connect",  "Active", "OpenConfirm", "Idle 5/2",    "Idle 5/3"]),
+        ("bad open",        ["Idle",   "Connect",  "Active", "Idle 2/6",    "Idle 5/2",    "Idle 5/3"]),
+        ("keepalive",       ["Idle",   "Connect",  "Active", "Idle 5/1",    "Established", "Established"]),
+        ("update",          ["Idle",   "Connect",  "Active", "Idle 5/1",    "Idle 5/2",    "Established"]),
+        ("refresh",         ["Idle",   "Connect",  "Active", "Idle 5/1",    "Idle 5/2",    "Established"]),
+        ("notification",    ["Idle",   "Connect",  "Active", "Idle",        "Idle",        "Idle"]),
+        ("bad header",      ["Idle",   "Connect",  "Active", "Idle 1/1",    "Idle 1/1",    "Idle 1/1"]),
+        ("hold expires",    ["Idle",   "Active",   "Connect", "Idle 4/0",   "Idle 4/0",    "Idle 4/0"]),
+        ("written",         ["Idle",   "Connect",  "Active", "OpenSent",    "OpenConfirm", "Established"]),
+        ("shutdown",        ["Idle",   "Idle",     "Idle",   "Idle 6/2",    "Idle 6/2",    "Idle 6/9"]),
+        ("process restart", ["Idle",   "Idle",     "Idle",   "Idle",        "Idle",        "Idle"]),
+    ];
+    for (event, expected) in table {
+        let came = STATES.map(|state| outcome(state, event));
+        assert_eq!(came.each_ref().map(String::as_str), expected, "{event}");
+    }
+}
+
+/// U25, Q13: a faulty UPDATE is told with its octets, at most ten in a second.
+#[test]
+fn u25_faults_are_told_and_counted() {
+    let (mut bench, connection) = bench_in(State::Established);
+    // ORIGIN 7, an empty AS_PATH, a next hop and LOCAL_PREF, 10.0.0.0/8: treated as a withdrawal.
+    let body: [u8; 27] = [0, 0, 0, 21, 0x40, 1, 1, 7, 0x40, 2, 0, 0x40, 3, 4, 10, 0, 0, 2, 0x40, 5, 4, 0, 0, 0, 100, 8, 10];
+    let mut message = vec![0xff; 16];
+    message.extend([0, 46, 2]);
+    message.extend(body);
+    let mut told = 0;
+    for _ in 0..30 {
+        let said = bench.say(Input::Received { connection, bytes: Bytes::from(message.clone()) });
+        for output in &said {
+            if let Output::Event(Event::Fault { text, message }) = output {
+                told += 1;
+                assert!(text.contains("ORIGIN"), "{text}");
+                assert!(message.ends_with("080a") && message.starts_with("ffff"), "{message}");
+            }
+        }
+        assert!(
+            said.iter().any(|output| matches!(output, Output::Routes(_, batch) if matches!(batch.changes[..], [RouteChange::Withdraw(_)])))
+        );
+    }
+    assert_eq!(told, 10);
+    let status = bench.peer.status(bench.now);
+    assert_eq!((status.faulty_updates, status.state), (30, State::Established));
+}
+
+/// What `show peers` needs is in the status, as JSON too.
+#[test]
+fn status_tells_the_session() {
+    let (mut bench, _) = bench_in(State::Established);
+    let counts = PrefixCounts { received: 3, accepted: 2, advertised: 1 };
+    bench.say(Input::Counts { shard: ShardId(0), counts: PerFamily { ipv4: counts, ipv6: PrefixCounts::default() } });
+    bench.now += Duration::from_secs(7);
+    let status = bench.peer.status(bench.now);
+    assert_eq!((status.hold_time, status.keepalive_ms, status.seconds_in_state), (Some(90), Some(30_000), 7));
+    let json = serde_json::to_value(&status).expect("it is plain data");
+    assert_eq!(json["state"], "Established");
+    assert_eq!(json["remote"], "10.0.0.2:179");
+    assert_eq!(json["families"]["ipv4-unicast"]["received"], 3);
+    assert_eq!(json["capabilities"]["remote"]["graceful_restart"]["restart_time"], 120);
+    assert_eq!(json["last_error"], serde_json::Value::Null);
+    bench.say(Input::Stop(StopReason::AdministrativeShutdown("bye".to_owned())));
+    let json = serde_json::to_value(bench.peer.status(bench.now)).expect("it is plain data");
+    assert_eq!((&json["last_error"]["by"], &json["flaps"]), (&"us".into(), &1.into()));
+    assert_eq!(json["held"], "stopped");
+}
+
+/// Events are JSON too.
+#[test]
+fn events_are_json() {
+    let reason = DownReason { by: Party::Peer, code: 6, subcode: 2, text: "bye".to_owned() };
+    let json = serde_json::to_value(Event::Down(reason)).expect("it is plain data");
+    assert_eq!((&json["event"], &json["code"]), (&"down".into(), &6.into()));
+    let fault = Event::Fault { text: "ORIGIN".to_owned(), message: "ff".to_owned() };
+    assert_eq!(serde_json::to_value(fault).expect("it is plain data")["event"], "fault");
+}
