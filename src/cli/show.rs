@@ -176,18 +176,19 @@ pub fn problems(value: &Value) -> String {
     let mut text = String::new();
     for problem in rows(value) {
         let location = &problem["location"];
-        let place = format!("{}:{}:{}", cell(&location["file"]), cell(&location["line"]), cell(&location["column"]));
+        let place = match (cell(&location["file"]), cell(&location["line"])) {
+            (file, _) if file.is_empty() => String::new(),
+            (file, line) if line.is_empty() || line == "0" => file,
+            (file, line) => format!("{file}:{line}:{}", cell(&location["column"])),
+        };
         let name = match &problem["resource"] {
             Value::Null => String::new(),
             resource => format!("{} {}", cell(&resource["kind"]), cell(&resource["name"])),
         };
-        let subject = [name, cell(&problem["field"])].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
-        text.push_str(&format!(
-            "{place}: {}: {subject}: {}; {}\n",
-            cell(&problem["severity"]),
-            cell(&problem["what"]),
-            cell(&problem["instead"])
-        ));
+        let parts = [place, cell(&problem["severity"]), name, cell(&problem["field"]), cell(&problem["what"])];
+        text.push_str(&parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": "));
+        let instead = cell(&problem["instead"]);
+        text.push_str(&if instead.is_empty() { "\n".to_owned() } else { format!("; {instead}\n") });
     }
     if text.is_empty() { "no problems\n".into() } else { text }
 }
