@@ -81,6 +81,21 @@ const BATCH: usize = 512;
 /// Room for a datagram; the kernel makes none above 32 KB.
 const DATAGRAM: usize = 64 * 1024;
 
+/// Bit of `CAP_NET_ADMIN` in a set of capabilities.
+const NET_ADMIN: u32 = 12;
+
+/// Whether this process has `CAP_NET_ADMIN`, without which every write fails; yes where the system does not tell.
+pub fn may_write() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    effective(&status).is_none_or(|set| set & 1 << NET_ADMIN != 0)
+}
+
+/// The effective capabilities in the words of `/proc/PID/status`.
+fn effective(status: &str) -> Option<u64> {
+    let hex = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(hex.trim(), 16).ok()
+}
+
 /// Opens the sockets in the network namespace of the calling thread and starts the thread that serves them.
 ///
 /// Errors name the socket operation that failed; writing without `CAP_NET_ADMIN` is no error here, each write then fails
@@ -246,5 +261,16 @@ impl Worker {
         }
         let batch = std::mem::take(&mut self.pending);
         self.events.send(batch).await.map_err(|_| NobodyListens)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_are_read_from_the_status() {
+        assert_eq!(effective("Name:\tmargay\nCapPrm:\t0\nCapEff:\t0000000000001400\n"), Some(0x1400));
+        assert_eq!(effective("CapEff:\tx\n"), None);
     }
 }

@@ -58,6 +58,9 @@ const INBOX: usize = 256;
 /// # Errors
 /// What keeps it from starting, with the next step: a busy port, a missing capability, a control socket in use.
 pub async fn run(settings: Settings) -> Result<()> {
+    if !settings.dry_run && !crate::kernel::may_write() {
+        bail!("writing routes to the kernel needs CAP_NET_ADMIN: run as root, give the capability, or only look on with --dry-run");
+    }
     let mut signals = Signals::new()?;
     let (directory, watched) = watch::channel(Arc::new(Directory { node: settings.node.clone(), ..Directory::default() }));
     let control = crate::control::serve(&settings.socket, watched)?;
