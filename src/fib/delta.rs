@@ -4,6 +4,7 @@
 //! Routes of a past life are *adopted*: they stay until the same prefix is decided or the sweep comes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -73,16 +74,33 @@ pub(super) enum Plan {
     Write(SmallVec<[KernelOp; 1]>),
 }
 
+/// A prefix's place in the order of writing.
+///
+/// IPv4 is scattered, because neighbours in a row make Linux rebuild the same trie nodes again and again (additions take a
+/// third, deletions two thirds less CPU); IPv6 is sorted, which Linux likes better by as much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Turn(u32, IpNet);
+
+impl Turn {
+    fn of(prefix: IpNet) -> Self {
+        match prefix.addr() {
+            // An odd multiplier keeps all numbers apart and sends neighbours far away.
+            IpAddr::V4(address) => Self(u32::from(address).wrapping_mul(0x9e37_79b1), prefix),
+            IpAddr::V6(_) => Self(u32::MAX, prefix),
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Delta {
     rows: BTreeMap<IpNet, Row>,
     /// Protocol of other people's routes by prefix and metric.
     foreign: BTreeMap<(IpNet, u32), u8>,
-    /// Prefixes to be looked at.
-    dirty: BTreeSet<IpNet>,
+    /// Prefixes to be looked at, in the order of writing.
+    dirty: BTreeSet<Turn>,
     /// Where the last batch stopped: all prefixes get their turn.
-    cursor: Option<IpNet>,
+    cursor: Option<Turn>,
     generation: u8,
     /// A read-back is under way.
     reading: bool,
@@ -114,7 +132,7 @@ impl Delta {
     }
 
     pub(super) fn touch(&mut self, prefix: IpNet) {
-        self.dirty.insert(prefix);
+        self.dirty.insert(Turn::of(prefix));
     }
 
     /// Notes what was decided for a prefix; false when that is nothing new.
@@ -125,7 +143,7 @@ impl Delta {
         row.decision = decision;
         if changed {
             self.claim(prefix);
-            self.dirty.insert(prefix);
+            self.dirty.insert(Turn::of(prefix));
         }
         self.forget_empty(prefix);
         changed
@@ -177,7 +195,7 @@ impl Delta {
         let config = FibConfig::default();
         let writes = |prefix: &IpNet, row: &Row| matches!(self.plan(&config, *prefix, row), Plan::Write(_));
         let unsettled: Vec<IpNet> = self.rows.iter().filter(|(prefix, row)| writes(prefix, row)).map(|(prefix, _)| *prefix).collect();
-        self.dirty.extend(unsettled);
+        self.dirty.extend(unsettled.into_iter().map(Turn::of));
     }
 
     /// The kernel has this route of ours (read back, or set by a stranger).
@@ -199,7 +217,7 @@ impl Delta {
         }
         if !self.reading {
             self.claim(prefix);
-            self.dirty.insert(prefix);
+            self.dirty.insert(Turn::of(prefix));
         }
     }
 
@@ -217,7 +235,7 @@ impl Delta {
             self.lost(prefix, metric);
             return true;
         }
-        self.dirty.insert(prefix);
+        self.dirty.insert(Turn::of(prefix));
         self.rows.get(&prefix).is_none_or(|row| row.have(metric).is_none())
     }
 
@@ -225,7 +243,7 @@ impl Delta {
     fn lost(&mut self, prefix: IpNet, metric: u32) {
         if let Some(row) = self.rows.get_mut(&prefix) {
             row.drop_metric(metric);
-            self.dirty.insert(prefix);
+            self.dirty.insert(Turn::of(prefix));
             self.forget_empty(prefix);
         }
     }
@@ -240,7 +258,7 @@ impl Delta {
             let before = row.have.len();
             row.have.retain(|shape| !dead(shape));
             if row.have.len() != before {
-                self.dirty.insert(*prefix);
+                self.dirty.insert(Turn::of(*prefix));
             }
         }
         self.rows.retain(|_, row| row.decision.is_some() || row.has_any());
@@ -302,9 +320,10 @@ impl Delta {
         while ops.len() < limit {
             let after = self.cursor.map_or(Bound::Unbounded, Bound::Excluded);
             let next = self.dirty.range((after, Bound::Unbounded)).next().or_else(|| self.dirty.first()).copied();
-            let Some(prefix) = next else { break };
-            self.dirty.remove(&prefix);
-            self.cursor = Some(prefix);
+            let Some(turn) = next else { break };
+            self.dirty.remove(&turn);
+            self.cursor = Some(turn);
+            let Turn(_, prefix) = turn;
             if let Some(row) = self.rows.get(&prefix)
                 && may_try(&prefix)
                 && let Plan::Write(writes) = self.plan(config, prefix, row)

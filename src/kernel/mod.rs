@@ -40,7 +40,7 @@ use netlink::Route;
 /// Something that routes can be written to: the kernel, or nothing ([`DryRun`]).
 pub trait Kernel: Send {
     /// Carries out the operations and answers which failed: index and errno (positive). Operations of distinct keys are
-    /// independent and may be carried out in any order, deletions last.
+    /// independent: deletions are carried out last, the others in the order given.
     fn apply(&mut self, ops: &[KernelOp]) -> Vec<(usize, i32)>;
 }
 

@@ -252,6 +252,8 @@ impl View {
             merge_ipv6(known, route, flags);
         } else if flags & REPLACED != 0 && !known.is_empty() {
             known[0] = route;
+        } else if self.dumping && known.contains(&route) {
+            // A kernel without IPv6 answers the IPv6 dump with IPv4 once more.
         } else if flags & APPENDED != 0 || self.dumping {
             known.push(route);
         } else {
