@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use smallvec::SmallVec;
 
 use super::RibConfig;
 use super::import::{Import, Judgement, next_hop_key};
@@ -40,24 +41,26 @@ pub(super) fn announce<A: AddressFamily>(
     let interface = interface(&shared.facts.next_hops, next_hop);
     let mut import = Import::new(config, facts, A::FAMILY, received, interface, &mut shared.interner);
     let mut source: Option<(PathId, SourceId)> = None;
-    for item in items {
+    // In a loop of their own the look-ups overlap in the memory system, which is most of their time.
+    let indexes: SmallVec<[u32; 64]> = items.iter().map(|item| rib.table.enter(item.prefix)).collect();
+    for (item, index) in items.iter().zip(indexes) {
         let id = match source {
             Some((path_id, id)) if path_id == item.path_id => id,
             _ => shared.facts.sources.of_peer(facts, item.path_id),
         };
         source = Some((item.path_id, id));
-        if item.path_id != PathId(0) && is_full(rib, shared, facts.peer, item, id) {
+        if item.path_id != PathId(0) && is_full(rib, shared, facts.peer, index, id) {
             continue;
         }
         let judgement = import.judge(item.prefix.into(), &shared.facts.next_hops, &mut shared.interner);
-        rib.store(shared, item.prefix, id, NewPath { judgement, next_hop: Some(next_hop), told }, Some(counts));
+        rib.store(shared, index, id, NewPath { judgement, next_hop: Some(next_hop), told }, Some(counts));
     }
     shared.facts.next_hops.drop_unused(next_hop);
 }
 
 /// X3: the peer has as many paths for the prefix as it may.
-fn is_full<A: AddressFamily>(rib: &LocRib<A>, shared: &Shared, peer: PeerId, item: &Nlri<A::Prefix>, source: SourceId) -> bool {
-    let Some(destination) = rib.table.find(&item.prefix).and_then(|index| rib.table.get(index)) else { return false };
+fn is_full<A: AddressFamily>(rib: &LocRib<A>, shared: &Shared, peer: PeerId, index: u32, source: SourceId) -> bool {
+    let Some(destination) = rib.table.get(index) else { return false };
     destination.paths.len() >= PATHS_PER_PREFIX
         && destination.position(source).is_none()
         && destination.paths.iter().filter(|path| shared.facts.sources.get(path.source).peer == Some(peer)).count() >= PATHS_PER_PREFIX
@@ -78,9 +81,10 @@ pub(super) fn withdraw<A: AddressFamily>(
     let Some(state) = state else { return 0 };
     let PeerState { facts, counts, .. } = state;
     let Some(counts) = counts.of_mut(A::FAMILY) else { return 0 };
-    for item in items {
+    let indexes: SmallVec<[Option<u32>; 64]> = items.iter().map(|item| rib.table.find(&item.prefix)).collect();
+    for (item, index) in items.iter().zip(indexes) {
         let Some(source) = shared.facts.sources.find_peer(facts, item.path_id) else { continue };
-        let Some(index) = rib.table.find(&item.prefix) else { continue };
+        let Some(index) = index else { continue };
         rib.remove(shared, index, source, Some(counts));
     }
     items.len()
@@ -107,11 +111,10 @@ pub(super) fn local<A: AddressFamily>(rib: &mut LocRib<A>, shared: &mut Shared, 
     let attributes = shared.interner.intern(Arc::new(Attributes::originated(NextHop::Global(address))));
     let judgement = Judgement { attributes, received: None, fault: None, preference: key.source.preference() };
     let next_hop = tracked.map(|key| shared.facts.next_hops.track(key));
-    rib.store(shared, prefix, source, NewPath { judgement, next_hop, told: Epoch::default() }, None);
+    let index = rib.table.enter(prefix);
+    rib.store(shared, index, source, NewPath { judgement, next_hop, told: Epoch::default() }, None);
     // Interfaces and metrics are not in the path: it may look the same and be another.
-    if let Some(index) = rib.table.find(&prefix) {
-        rib.touch(index);
-    }
+    rib.touch(index);
 }
 
 /// Removes the paths of a peer that were last told before `older`.
@@ -173,7 +176,7 @@ pub(super) fn rejudge_one<A: AddressFamily>(
         let interface = interface(&shared.facts.next_hops, next_hop);
         let mut import = Import::new(config, facts, A::FAMILY, received, interface, &mut shared.interner);
         let judgement = import.judge(prefix.into(), &shared.facts.next_hops, &mut shared.interner);
-        rib.store(shared, prefix, source, NewPath { judgement, next_hop: Some(next_hop), told }, counts.of_mut(A::FAMILY));
+        rib.store(shared, index, source, NewPath { judgement, next_hop: Some(next_hop), told }, counts.of_mut(A::FAMILY));
     }
 }
 

@@ -17,6 +17,7 @@ use super::update_group::Told;
 use super::{Advertisement, Candidate, RibConfig, RouteRow, Step};
 use crate::origin::LocalTarget;
 use crate::policy::{DEFAULT_LOCAL_PREF, RouteSource};
+use crate::session::SessionFacts;
 use crate::types::{AddressFamily, Attributes, Family, NextHop, PeerId};
 
 /// What rows are made from.
@@ -197,9 +198,7 @@ pub(super) fn advertisements<A: AddressFamily>(
         } else if let Some(best) = destination.best() {
             let candidate = shared.facts.candidate(best, prefix);
             match shared.groups.explain(group, &candidate, &mut shared.interner) {
-                Some((Ok(sent), because)) if next_hop.is_none() => {
-                    withheld(&state.facts.remote, &sent, candidate.source.peer == Some(peer)).unwrap_or(because)
-                }
+                Some((Ok(sent), _)) if next_hop.is_none() => withheld(&state.facts, &sent, candidate.source.peer).to_owned(),
                 Some((_, because)) => because,
                 None => continue,
             }
@@ -212,13 +211,15 @@ pub(super) fn advertisements<A: AddressFamily>(
 }
 
 /// What keeps a route that the group is told from one of its members.
-fn withheld(remote: &std::net::IpAddr, sent: &Attributes, from_there: bool) -> Option<String> {
-    if from_there {
-        Some("learned from this very peer".to_owned())
-    } else if sent.next_hop.address() == *remote {
-        Some("its next hop is the peer itself".to_owned())
+fn withheld(facts: &SessionFacts, sent: &Attributes, source: Option<PeerId>) -> &'static str {
+    if source == Some(facts.peer) {
+        "learned from this very peer"
+    } else if sent.next_hop.address() == facts.remote {
+        "its next hop is the peer itself"
+    } else if sent.originator_id == Some(facts.identifier) {
+        "the peer is its originator"
     } else {
-        sent.originator_id.map(|id| format!("the peer may be its originator {id}"))
+        "no message of this session can carry it"
     }
 }
 

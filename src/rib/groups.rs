@@ -78,6 +78,8 @@ pub(super) struct Groups {
     groups: BTreeMap<GroupId, Group>,
     next: u32,
     recovered: bool,
+    /// How many paths no message could carry (P2).
+    pub(super) unsendable: u64,
 }
 
 impl Groups {
@@ -186,6 +188,7 @@ impl Groups {
         for group in self.groups.values_mut() {
             group.exporter.forget();
             group.out.flush();
+            self.unsendable += group.out.take_unsendable().len() as u64;
             for family in Family::ALL {
                 let complete = whole && group.filled.has(family) && !group.completed.has(family);
                 if let Some(completed) = group.completed.of_mut(family).filter(|_| complete) {

@@ -128,15 +128,7 @@ impl<A: AddressFamily> LocRib<A> {
     }
 
     /// Enters or replaces the path of a source. A path told again unchanged is only renewed.
-    pub(super) fn store(
-        &mut self,
-        shared: &mut Shared,
-        prefix: A::Prefix,
-        source: SourceId,
-        new: NewPath,
-        counts: Option<&mut PrefixCounts>,
-    ) {
-        let index = self.table.enter(prefix);
+    pub(super) fn store(&mut self, shared: &mut Shared, index: u32, source: SourceId, new: NewPath, counts: Option<&mut PrefixCounts>) {
         let Some(destination) = self.table.get_mut(index) else { return };
         let accepted = new.judgement.fault.is_none();
         let Some(at) = destination.position(source) else {

@@ -141,6 +141,8 @@ pub struct Stats {
     pub groups: usize,
     /// How often a destination has been decided.
     pub decisions: u64,
+    /// How many paths fit into no message for a group of peers, and were not told (P2).
+    pub unsendable: u64,
 }
 
 /// A question to a shard.

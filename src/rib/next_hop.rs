@@ -115,7 +115,10 @@ pub(super) struct NextHops {
     free: Vec<NextHopId>,
     ids: BTreeMap<Key, NextHopId>,
     suspects: BTreeSet<NextHopId>,
+    /// What M2 keeps from peers, as of the last round.
+    own_prefixes: BTreeSet<IpNet>,
     own_changes: BTreeSet<IpNet>,
+    addresses_changed: bool,
 }
 
 impl NextHops {
@@ -133,7 +136,9 @@ impl NextHops {
             free: Vec::new(),
             ids: BTreeMap::new(),
             suspects: BTreeSet::new(),
+            own_prefixes: BTreeSet::new(),
             own_changes: BTreeSet::new(),
+            addresses_changed: false,
         }
     }
 
@@ -166,6 +171,7 @@ impl NextHops {
     fn hear_address(&mut self, word: Sync<(u32, IpNet), InterfaceAddress>) {
         let mut changed = Vec::new();
         self.addresses.apply(word, |key, old| changed.push((*key, old.is_some())));
+        self.addresses_changed |= !changed.is_empty();
         for ((interface, address), was) in changed {
             let is = self.addresses.get(&(interface, address)).is_some();
             let owners = self.own.entry(address.addr()).or_default();
@@ -222,17 +228,33 @@ impl NextHops {
         changed
     }
 
-    /// Prefixes that have become, or are no longer, an own address or connected subnet (M2).
-    pub(super) fn take_own_changes(&mut self) -> BTreeSet<IpNet> {
-        std::mem::take(&mut self.own_changes)
+    /// Prefixes that have become, or are no longer, our own (M2).
+    pub(super) fn take_own_changes(&mut self) -> Vec<IpNet> {
+        let mut changed = Vec::new();
+        for prefix in std::mem::take(&mut self.own_changes) {
+            let differs = if self.is_ours(&prefix) { self.own_prefixes.insert(prefix) } else { self.own_prefixes.remove(&prefix) };
+            if differs {
+                changed.push(prefix);
+            }
+        }
+        changed
     }
 
-    /// Whether the prefix is an own address as a host route, or a connected subnet (M2). Service addresses
-    /// that kube-proxy puts on a dummy interface for IPVS are everybody's and do not count.
+    /// Whether an address has come or gone since the last call.
+    pub(super) fn take_addresses_changed(&mut self) -> bool {
+        std::mem::take(&mut self.addresses_changed)
+    }
+
+    /// Whether the prefix was, at the last round, an own address as a host route, or a connected subnet (M2).
     pub(super) fn is_own_prefix(&self, prefix: &IpNet) -> bool {
+        self.own_prefixes.contains(prefix)
+    }
+
+    /// Service addresses that kube-proxy puts on a dummy interface for IPVS are everybody's and do not count.
+    fn is_ours(&self, prefix: &IpNet) -> bool {
         let counts = |index: &u32| self.links.get(index).is_none_or(|link| !link.name.starts_with("kube-ipvs"));
-        let address = prefix.prefix_len() == prefix.max_prefix_len() && self.own.get(&prefix.addr()).is_some_and(|l| l.keys().any(counts));
-        address || self.connected.get(prefix).is_some_and(|links| links.keys().any(counts))
+        let host = prefix.prefix_len() == prefix.max_prefix_len() && self.own.get(&prefix.addr()).is_some_and(|l| l.keys().any(counts));
+        host || self.connected.get(prefix).is_some_and(|links| links.keys().any(counts))
     }
 
     /// The tracked next hop of a key, resolved.

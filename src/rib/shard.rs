@@ -109,6 +109,7 @@ impl Shard {
             attribute_sets: self.shared.interner.len(),
             groups: self.shared.groups.ids().len(),
             decisions: self.ipv4.decisions + self.ipv6.decisions,
+            unsendable: self.shared.groups.unsendable,
         }
     }
 
@@ -350,9 +351,6 @@ impl Shard {
             }
         }
         let own = next_hops.take_own_changes();
-        if own.is_empty() {
-            return;
-        }
         for prefix in own {
             match prefix {
                 IpNet::V4(prefix) => {
@@ -367,8 +365,10 @@ impl Shard {
                 }
             }
         }
-        let groups = self.shared.groups.renew_own_next_hops(&self.shared.facts.next_hops);
-        self.refill(groups);
+        if self.shared.facts.next_hops.take_addresses_changed() {
+            let groups = self.shared.groups.renew_own_next_hops(&self.shared.facts.next_hops);
+            self.refill(groups);
+        }
     }
 
     /// Peers whose configuration changed in place may belong elsewhere now.
@@ -491,11 +491,13 @@ impl Shard {
         next.map(|(family, cursor)| (Task::Answer { id, query, family }, cursor))
     }
 
+    /// Explains the prefix or, where there is none such, the longest one around it.
     fn explain(&mut self, prefix: IpNet) -> Answer {
-        let found = match prefix {
+        let around = (0..=prefix.prefix_len()).rev().filter_map(|length| IpNet::new(prefix.addr(), length).ok());
+        let found = around.map(|around| around.trunc()).find_map(|around| match around {
             IpNet::V4(prefix) => self.ipv4.table.find(&prefix),
             IpNet::V6(prefix) => self.ipv6.table.find(&prefix),
-        };
+        });
         let Some(index) = found else { return Answer::Explain(Vec::new(), Vec::new()) };
         let candidates = match prefix {
             IpNet::V4(_) => self.ipv4.table.get(index).map(|destination| self.view().candidates::<Ipv4Unicast>(destination)),

@@ -2,6 +2,7 @@
 
 mod export;
 mod import;
+mod measure;
 mod next_hops;
 mod restart;
 
