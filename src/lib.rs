@@ -47,6 +47,8 @@
 //! [`config::diff`](config::diff::diff) of old and new and tells only those concerned: a new or removed peer's task, the
 //! shards for changed policies ([`rib::Input::PeerReload`], no session is touched), the listeners for keys and addresses.
 #![warn(rustdoc::broken_intra_doc_links)]
+// The documentation is for those who work on the house, and is built with private items.
+#![allow(rustdoc::private_intra_doc_links)]
 
 pub mod calico;
 pub mod cli;

@@ -11,7 +11,7 @@
 //!
 //! A document is decoded when it arrives, field by field, so that one bad field is named with its line. A resource
 //! that cannot be used keeps its last good form; if it never had one it is left out (a BGPConfiguration or Node: only
-//! the bad fields are). [`compile`] is pure and total: the same store gives the same configuration in whatever order
+//! the bad fields are). [`compile()`] is pure and total: the same store gives the same configuration in whatever order
 //! it was filled.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 

@@ -101,13 +101,18 @@ async fn reset(directory: Shared, Path(name): Path<String>, Query(query): Query<
     match query.soft.as_deref() {
         None => tell(entry, Input::Stop(StopReason::AdministrativeReset)).await,
         Some("in") => {
+            if !offers_refresh(entry).await {
+                return Err(bad(format!(
+                    "{name} cannot be asked for its routes again: it is not Established, or does not offer route refresh; without --soft the session is reset"
+                )));
+            }
             for family in entry.config.offered() {
                 tell(entry, Input::RequestRefresh(family)).await;
             }
         }
         Some("out") => {
             for family in entry.config.offered() {
-                refresh_out(&directory, entry.id, family).await;
+                tell(entry, Input::Resend(family)).await;
             }
         }
         Some(other) => return Err(bad(format!("soft={other}: it is `in` or `out`"))),
@@ -120,10 +125,11 @@ async fn tell(entry: &PeerEntry, input: Input) {
     let _ = entry.inbox.send(PeerMessage::Input(input)).await;
 }
 
-async fn refresh_out(directory: &Directory, peer: PeerId, family: Family) {
-    for shard in &directory.shards {
-        let _ = shard.send(crate::runtime::message::ShardMessage::Input(rib::Input::RefreshRequested { peer, family })).await;
-    }
+async fn offers_refresh(entry: &PeerEntry) -> bool {
+    let status = ask::status(entry).await;
+    status.is_some_and(|status| {
+        status.state == SessionState::Established && status.capabilities.is_some_and(|both| both.remote.route_refresh)
+    })
 }
 
 #[derive(Deserialize)]

@@ -11,7 +11,7 @@
 //! | `POST /v1/peers/{name}/reset?soft` | reset a session |
 //! | `GET /livez`, `/readyz` | health |
 //!
-//! Handlers read the published [`Directory`](crate::runtime::directory::Directory) and ask the owners of the state;
+//! Handlers read the published [`Directory`] and ask the owners of the state;
 //! they own nothing themselves.
 
 mod api;

@@ -17,7 +17,7 @@ use crate::rib;
 use crate::runtime::connections::{Connections, Read, SocketEvent};
 use crate::runtime::message::{PeerMessage, PeerReplies, ShardCounts, ShardMessage};
 use crate::runtime::socket;
-use crate::session::{Event, Input, Output, Peer};
+use crate::session::{DownReason, Event, Input, Output, Peer, State};
 use crate::types::{ConnectionId, Outbox, PeerId};
 
 /// Answers of shards that may be on their way: one `Pull` a shard, doubled for a replaced one.
@@ -48,6 +48,8 @@ pub struct PeerTask {
     counts: watch::Receiver<ShardCounts>,
     /// Words for shards and recovery in order; reading stops while there are any.
     waiting: VecDeque<Waiting>,
+    /// The failure that was logged last.
+    told: Option<DownReason>,
 }
 
 enum Waiting {
@@ -88,6 +90,7 @@ impl PeerTask {
             replies,
             counts,
             waiting: VecDeque::new(),
+            told: None,
         }
     }
 
@@ -224,7 +227,7 @@ impl PeerTask {
             }
             FromPeer::Recovery(word) => self.wait_or_send(Waiting::Recovery(word)),
             FromPeer::Told(event, word) => {
-                tell(&event);
+                self.tell(&event);
                 if let Some(word) = word {
                     self.wait_or_send(Waiting::Recovery(word));
                 }
@@ -298,6 +301,26 @@ impl PeerTask {
         }
     }
 
+    /// Logs a session change; an attempt that fails as the one before it did is only for debugging.
+    fn tell(&mut self, event: &Event) {
+        match event {
+            Event::State { from, to } if *from == State::Established || *to == State::Established => {
+                self.told = None;
+                info!(?from, ?to, "session");
+            }
+            Event::State { from, to } => debug!(?from, ?to, "session"),
+            Event::Down(reason) if self.told.as_ref() == Some(reason) => debug!(text = %reason.text, "again"),
+            Event::Down(reason) => {
+                info!(by = ?reason.by, code = reason.code, subcode = reason.subcode, text = %reason.text, "session down, or an attempt failed");
+                self.told = Some(reason.clone());
+            }
+            Event::Fault { text, .. } => warn!(what = %text, "fault in UPDATE"),
+            Event::PrefixLimit { family, received, limit } => {
+                warn!(%family, received, limit, "the peer's paths come near its limit, or pass it");
+            }
+        }
+    }
+
     /// Sends what still waits, then tells the shards that the peer is gone.
     async fn finish(mut self) {
         for word in std::mem::take(&mut self.waiting) {
@@ -338,22 +361,5 @@ fn local_link(local: SocketAddr) -> Option<(Ipv6Addr, u32)> {
     match local {
         SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => Some((*v6.ip(), v6.scope_id())),
         _ => None,
-    }
-}
-
-fn tell(event: &Event) {
-    match event {
-        Event::State { from, to } => {
-            if *to == crate::session::State::Established || *from == crate::session::State::Established {
-                info!(?from, ?to, "session");
-            } else {
-                debug!(?from, ?to, "session");
-            }
-        }
-        Event::Down(reason) => info!(by = ?reason.by, code = reason.code, subcode = reason.subcode, text = %reason.text, "session down"),
-        Event::Fault { text, .. } => warn!(what = %text, "fault in UPDATE"),
-        Event::PrefixLimit { family, received, limit } => {
-            warn!(%family, received, limit, "the peer's paths come near its limit, or pass it")
-        }
     }
 }

@@ -207,6 +207,8 @@ pub enum Input {
     RecoveryDone,
     /// Ask the peer for its table again (soft reset in).
     RequestRefresh(Family),
+    /// Tell the peer our table again (soft reset out): as if it had asked.
+    Resend(Family),
 }
 
 /// Prefix counters of a peer in one family.

@@ -181,6 +181,9 @@ impl Peer {
                 self.advert.forwarding = PerFamily { ipv4: true, ipv6: true };
             }
             Input::RequestRefresh(family) => self.request_refresh(now, family, out),
+            Input::Resend(family) => {
+                self.refresh(now, crate::wire::RouteRefresh::new(family, crate::wire::RouteRefresh::REQUEST), out);
+            }
         }
         self.note_state(now, out);
     }
