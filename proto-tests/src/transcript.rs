@@ -360,6 +360,7 @@ fn capabilities(name: &str, value: &str) -> Result<Vec<Capability>> {
         "mp" => names().map(|name| Ok(Capability::Multiprotocol(family(name)?))).collect::<Result<_>>()?,
         "refresh" => vec![Capability::RouteRefresh],
         "enhanced" => vec![Capability::EnhancedRouteRefresh],
+        "llgr" => vec![Capability::LongLivedGracefulRestart(Vec::new())],
         "extended" => vec![Capability::ExtendedMessage],
         "as4" => vec![Capability::FourOctetAs(Asn(value.parse()?))],
         "gr" => {
@@ -480,6 +481,7 @@ fn capability_text(capability: &Capability) -> String {
         Capability::Multiprotocol(family) => format!("mp={family}"),
         Capability::RouteRefresh => "refresh".to_owned(),
         Capability::EnhancedRouteRefresh => "enhanced".to_owned(),
+        Capability::LongLivedGracefulRestart(families) if families.is_empty() => "llgr".to_owned(),
         Capability::ExtendedMessage => "extended".to_owned(),
         Capability::FourOctetAs(asn) => format!("as4={asn}"),
         Capability::GracefulRestart(gr) => {

@@ -48,6 +48,8 @@ pub(super) struct GroupKey {
     /// What the peers are to us.
     pub(super) role: Role,
     local_asn: Asn,
+    /// They may hear LLGR_STALE paths.
+    long_lived: bool,
     local: IpAddr,
     local_link: Option<(std::net::Ipv6Addr, u32)>,
     mode: NextHopMode,
@@ -78,6 +80,7 @@ impl GroupKey {
             context,
             role,
             local_asn: config.local_asn,
+            long_lived: facts.long_lived,
             local: facts.local,
             local_link: facts.local_link,
             mode: config.next_hop_mode,
@@ -145,6 +148,8 @@ pub(super) enum Refusal {
     NotReflected,
     /// NO_ADVERTISE (E5).
     NoAdvertise,
+    /// LLGR_STALE towards a peer that does not understand it (RFC 9494 section 4.3).
+    LongLivedStale,
     /// NO_EXPORT or NO_EXPORT_SUBCONFED towards another AS (E5).
     NoExport,
     /// The next hop cannot be sent, and we have no address to stand in for it (N8).
@@ -160,6 +165,7 @@ impl fmt::Display for Refusal {
             Self::NotReflected => "learned over iBGP, and neither side is a route reflector client",
             Self::NoAdvertise => "carries NO_ADVERTISE",
             Self::NoExport => "carries NO_EXPORT",
+            Self::LongLivedStale => "carries LLGR_STALE, and the peer does not know long-lived graceful restart",
             Self::NextHop => "no next hop that the peer could use: no address of the family on the session's interface",
             Self::Policy(_) => "refused by export policy",
         })
@@ -229,7 +235,6 @@ impl Exporter {
         match subject.attributes {
             Cow::Borrowed(_) => Ok(Arc::clone(&prepared.as_sent)),
             Cow::Owned(changed) => {
-                self.well_known(&changed)?;
                 let sent = self.strip(changed);
                 Ok(match &self.changed {
                     Some(last) if **last == sent => Arc::clone(last),
@@ -283,10 +288,13 @@ impl Exporter {
         self.well_known(path.attributes)
     }
 
+    /// Decided on the path as we hold it. What the export policy adds is meant for the peer: NO_EXPORT among the communities of
+    /// Calico's `prefixAdvertisements` is for a top-of-rack router to obey, as in BIRD.
     fn well_known(&self, attributes: &Attributes) -> Result<(), Refusal> {
         let external = self.key.role == Role::External;
         for community in &attributes.communities {
             match *community {
+                Community::LLGR_STALE if !self.key.long_lived => return Err(Refusal::LongLivedStale),
                 Community::NO_ADVERTISE => return Err(Refusal::NoAdvertise),
                 Community::NO_EXPORT | Community::NO_EXPORT_SUBCONFED if external => return Err(Refusal::NoExport),
                 _ => {}

@@ -124,6 +124,7 @@ pub(super) fn facts(n: u32, remote: u32, change: impl FnOnce(&mut PeerConfig, &m
         remote: address,
         identifier: RouterId(Ipv4Addr::from([n as u8; 4])),
         graceful_restart: None,
+        long_lived: false,
         enhanced_refresh: true,
         refresh: true,
     }

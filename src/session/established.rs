@@ -43,6 +43,7 @@ impl Peer {
             remote: ends.remote.ip(),
             identifier: settled.identifier(),
             graceful_restart: settled.graceful_restart.clone(),
+            long_lived: settled.long_lived,
             enhanced_refresh: settled.enhanced_refresh,
             refresh: settled.refresh,
         })));

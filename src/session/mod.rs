@@ -79,6 +79,8 @@ pub struct SessionFacts {
     pub identifier: RouterId,
     /// The peer's graceful restart capability, if it sent one.
     pub graceful_restart: Option<wire::GracefulRestart>,
+    /// The peer understands long-lived graceful restart, so it may hear LLGR_STALE paths (RFC 9494).
+    pub long_lived: bool,
     /// Both sides have enhanced route refresh (RFC 7313).
     pub enhanced_refresh: bool,
     /// The peer has route refresh (RFC 2918).

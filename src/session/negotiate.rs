@@ -94,6 +94,8 @@ fn all_capabilities(config: &PeerConfig, advert: &Advert) -> Vec<Capability> {
         list.push(Capability::AddPath(families.iter().map(|family| (*family, 3)).collect()));
     }
     list.push(Capability::EnhancedRouteRefresh);
+    // No family: we understand LLGR_STALE, but ask nobody to keep our paths for long (as Calico's BIRD does).
+    list.push(Capability::LongLivedGracefulRestart(Vec::new()));
     list
 }
 
@@ -129,6 +131,8 @@ pub(super) struct Negotiated {
     pub graceful_restart: Option<GracefulRestart>,
     /// NOTIFICATIONs are covered by graceful restart: N on both sides (RFC 8538).
     pub notification_restart: bool,
+    /// The peer understands long-lived graceful restart.
+    pub long_lived: bool,
     /// The peer has route refresh.
     pub refresh: bool,
     /// Both sides have enhanced route refresh.
@@ -192,6 +196,7 @@ pub(super) fn negotiate(config: &PeerConfig, ours: &Open, theirs: &Open) -> Resu
         keepalive: keepalive_interval(config, hold_time),
         notification_restart: we_cover && graceful_restart.as_ref().is_some_and(|gr| gr.notification),
         graceful_restart,
+        long_lived: theirs.capabilities.iter().any(|capability| matches!(capability, Capability::LongLivedGracefulRestart(_))),
         refresh: has(theirs, &Capability::RouteRefresh),
         enhanced_refresh,
         ours: ours.clone(),

@@ -24,7 +24,7 @@ mod expand;
 mod expect;
 pub mod image;
 mod kernel;
-mod namespace;
+pub(crate) mod namespace;
 pub mod process;
 mod runner;
 mod speaker;

@@ -9,6 +9,7 @@ use crate::config::{NextHopMode, PeerConfig};
 use crate::fib::KernelHop;
 use crate::origin::LocalTarget;
 use crate::policy::{Action, Match, Policy, RouteSource, Term, Verdict};
+use crate::session::SessionFacts;
 use crate::types::{Asn, Attributes, ClusterId, Community, ExtendedCommunity, NextHop, PeerId, PerFamily, RouterId, Segment, SegmentKind};
 use crate::wire::Context;
 
@@ -117,13 +118,27 @@ fn e5_well_known_communities() {
 }
 
 #[test]
-fn e5_decided_again_after_policy() {
+fn rfc9494_long_lived_stale_paths_only_to_those_who_understand() {
+    for understands in [true, false] {
+        let mut bench = Bench::new();
+        bench.up(1, 65001);
+        let facts = SessionFacts { long_lived: understands, ..facts(2, US, |_, _| {}) };
+        bench.say(Input::PeerUp(Arc::new(facts)));
+        bench.announce(1, PREFIX, Attributes { communities: [Community::LLGR_STALE].into(), ..attributes("10.0.0.1", &[65001]) });
+        assert_eq!(bench.told_of(2, PREFIX).is_some(), understands);
+    }
+}
+
+/// What is said to the peer is meant for the peer: NO_EXPORT of `prefixAdvertisements` is there to be obeyed by a top-of-rack router.
+#[test]
+fn e5_what_export_policy_adds_is_sent() {
     let add = |config: &mut PeerConfig, _: &mut Context| {
         let term = Term { name: "keep".into(), matches: vec![], actions: vec![Action::AddCommunity(Community::NO_EXPORT)], verdict: None };
         config.export.ipv4 = Arc::new(Policy { terms: vec![term], default: Verdict::Accept });
     };
-    assert_eq!(passed((65001, plain), (65002, add), attributes("10.0.0.1", &[65001])), None);
-    assert!(passed((65001, plain), (US, add), attributes("10.0.0.1", &[65001])).unwrap().has_community(Community::NO_EXPORT));
+    for asn in [65002, US] {
+        assert!(passed((65001, plain), (asn, add), attributes("10.0.0.1", &[65001])).unwrap().has_community(Community::NO_EXPORT));
+    }
 }
 
 #[test]
