@@ -107,6 +107,7 @@ fn facts(peer: usize, connection: u32) -> SessionFacts {
         identifier: RouterId(Ipv4Addr::from([n; 4])),
         config: Arc::new(config),
         graceful_restart: None,
+        long_lived: false,
         enhanced_refresh: true,
         refresh: true,
     }
