@@ -1,6 +1,6 @@
 //! Two Peer machines joined by a modelled TCP, in virtual time: a test reads as a story.
 //!
-//! ```ignore
+//! ```text
 //! let mut pair = Pair::new(42, |_, _| {});
 //! pair.start();
 //! pair.run(Duration::from_secs(10));

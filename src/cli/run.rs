@@ -25,7 +25,7 @@ pub struct Run {
     /// Control socket.
     #[arg(long, env = "MARGAY_SOCKET", value_name = "PATH", default_value = "/run/margay/margay.sock")]
     socket: PathBuf,
-    /// Folder for the last known configuration.
+    /// Folder for the last known configuration (nothing is kept there yet).
     #[arg(long, env = "MARGAY_STATE", value_name = "DIR", default_value = "/var/lib/margay")]
     state: PathBuf,
     /// Speak BGP, but write nothing to the kernel.

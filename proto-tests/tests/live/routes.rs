@@ -34,6 +34,9 @@ fn u12_e10_the_table_then_end_of_rib() {
         // A second peer announces the same: nobody is told what does not change, and nothing is withdrawn (D4).
         let mut rival = Neighbour::establish(&daemon, &daemon.peers[3])?;
         rival.send(&announce(&[origin(0), as_path(&[64603, 65001]), next_hop(NEXT_HOP)], &["10.0.0.0/16"]))?;
+        // Words of two peers have no order between them: the rival's next word tells that its first has been heard.
+        rival.send(&announce(&[origin(0), as_path(&[64603, 65001]), next_hop(NEXT_HOP)], &["98.0.0.0/16"]))?;
+        second.route("98.0.0.0/16")?;
         feeder.send(&withdraw(&["10.0.0.0/16"]))?;
         let key = ("10.0.0.0/16".parse()?, None);
         let from_rival = |seen: &Observer| seen.routes.get(&key).is_some_and(|route| route.as_path() == [ASN, 64603, 65001]);
