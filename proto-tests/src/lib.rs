@@ -1,4 +1,8 @@
-//! proof
+//! Everything that proves margay from outside: the lab of topologies, live sessions with neighbours of every kind, stories in
+//! virtual time, transcripts, parity with BIRD, and the wire against a second codec.
+// The documentation is for those who work on the tests, and is built with private items.
+#![allow(rustdoc::private_intra_doc_links)]
+
 pub mod lab;
 pub mod live;
 pub mod parity;

@@ -1,4 +1,5 @@
 //! `cargo prove`: installs what the tests need (asking first unless `CI` is set), runs them all, and sums up.
+//! `cargo quickstart`: installs the few tools that the tour needs in the same way, and starts it.
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::process::{Command, ExitCode, Stdio};
@@ -29,9 +30,20 @@ fn main() -> ExitCode {
     }
 }
 
+/// Packages of the quickstart: margay and the kernel do the rest.
+const TOUR: [&str; 4] = ["iproute2", "iputils-ping", "procps", "util-linux"];
+
 fn prove() -> Result<bool> {
-    install()?;
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    if std::env::args().nth(1).as_deref() == Some("quickstart") {
+        install(|package| TOUR.contains(&package))?;
+        run(Command::new(&cargo).args(["build", "--quiet", "--workspace", "--bins"]))?;
+        return Ok(Command::new(&cargo)
+            .args(["run", "--quiet", "--package", "proto-tests", "--bin", "lab", "--", "quickstart"])
+            .status()?
+            .success());
+    }
+    install(|_| true)?;
     run(Command::new(&cargo).args(["build", "--workspace", "--bins"]))?;
     let mut tests = Command::new(&cargo);
     tests.args(["test", "--workspace", "--no-fail-fast"]);
@@ -40,17 +52,20 @@ fn prove() -> Result<bool> {
     Ok(totals.failed == 0 && totals.whole)
 }
 
-fn install() -> Result<()> {
-    let missing: Vec<&str> =
-        PACKAGES.iter().filter(|(_, program)| !std::path::Path::new(program).exists()).map(|(package, _)| *package).collect();
+fn install(wanted: impl Fn(&str) -> bool) -> Result<()> {
+    let missing: Vec<&str> = PACKAGES
+        .iter()
+        .filter(|(package, program)| wanted(package) && !std::path::Path::new(program).exists())
+        .map(|(package, _)| *package)
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }
     let ask = std::env::var_os("CI").is_none();
     let root = rootly();
-    println!("The tests need these Debian packages: {}", missing.join(" "));
+    println!("These Debian packages are needed: {}", missing.join(" "));
     if ask && !agreed(&format!("Install them with `{}apt-get install`?", if root { "" } else { "sudo " }))? {
-        bail!("not installed; tests that need them would be skipped, so nothing was run");
+        bail!("not installed, so nothing was run");
     }
     // Packages must not start daemons of their own on this machine: only tests start them, in namespaces.
     let script = format!(
