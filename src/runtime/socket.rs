@@ -19,6 +19,8 @@ use crate::config::{Authentication, PeerConfig, Ttl};
 const NOTSENT_LOWAT: libc::c_int = 128 * 1024;
 /// Internetwork control, as every router marks BGP.
 const TYPE_OF_SERVICE: libc::c_int = 0xc0;
+/// What GTSM sends (RFC 5082).
+const GTSM_TTL: libc::c_int = 255;
 const LISTEN_BACKLOG: i32 = 4096;
 const MAX_MD5_KEY: usize = 80;
 
@@ -77,7 +79,9 @@ pub fn connecting(config: &PeerConfig) -> io::Result<Socket> {
 pub fn listening(address: SocketAddr) -> io::Result<Socket> {
     let socket = new_socket(address)?;
     socket.set_reuse_address(true)?;
-    option(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1)?;
+    // SYN-ACKs carry the listener's TTL: a peer with GTSM drops any but 255. The accepted socket gets its session's.
+    let (level, name) = ttl_option(address.ip());
+    option(&socket, level, name, &GTSM_TTL)?;
     socket.bind(&address.into()).map_err(|e| listen_error(address, &e))?;
     socket.listen(LISTEN_BACKLOG).map_err(|e| listen_error(address, &e))?;
     Ok(socket)
@@ -92,20 +96,22 @@ pub fn session_options(socket: &impl AsRawFd, remote: IpAddr, ttl: Ttl) -> io::R
     option(socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, &NOTSENT_LOWAT)?;
     let (sent, least) = match ttl {
         Ttl::Multihop => (64, None),
-        Ttl::Gtsm { hops } => (255, Some(256 - libc::c_int::from(hops.max(1)))),
+        Ttl::Gtsm { hops } => (GTSM_TTL, Some(256 - libc::c_int::from(hops.max(1)))),
         Ttl::Direct => (1, None),
     };
-    let (level, ttl_name, tos_name, least_name) = if remote.is_ipv4() {
-        (libc::IPPROTO_IP, libc::IP_TTL, libc::IP_TOS, libc::IP_MINTTL)
-    } else {
-        (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, libc::IPV6_TCLASS, libc::IPV6_MINHOPCOUNT)
-    };
+    let (level, ttl_name) = ttl_option(remote);
+    let (tos_name, least_name) =
+        if remote.is_ipv4() { (libc::IP_TOS, libc::IP_MINTTL) } else { (libc::IPV6_TCLASS, libc::IPV6_MINHOPCOUNT) };
     option(socket, level, ttl_name, &sent)?;
     option(socket, level, tos_name, &TYPE_OF_SERVICE)?;
     match least {
         Some(least) => option(socket, level, least_name, &least).map_err(|e| step(&e, "cannot set the least TTL (GTSM)".into())),
         None => Ok(()),
     }
+}
+
+fn ttl_option(address: IpAddr) -> (libc::c_int, libc::c_int) {
+    if address.is_ipv4() { (libc::IPPROTO_IP, libc::IP_TTL) } else { (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) }
 }
 
 /// Sets, replaces or (with an empty key) removes the TCP-MD5 key for a peer on a listening or connected socket.
@@ -215,6 +221,12 @@ mod tests {
         set_md5(&listener, remote, b"").unwrap();
         set_md5(&listener, remote, b"").unwrap();
         assert!(set_md5(&listener, remote, &[b'x'; 81]).is_err());
+    }
+
+    #[test]
+    fn t8_a_listener_answers_peers_with_gtsm() {
+        let listener = listening("127.0.0.1:0".parse().unwrap()).unwrap();
+        assert_eq!(listener.ttl_v4().unwrap(), 255, "SYN-ACKs carry the listener's TTL");
     }
 
     #[test]
