@@ -17,8 +17,9 @@ use super::compare::{self, Phases};
 use crate::lab::suite::chain;
 use crate::lab::{enclosure, image, process};
 
-/// How long a side may need for a phase. BIRD looks at the kernel every 2 s, and connects after as many.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a side may need for a phase. BIRD looks at the kernel every 2 s, and connects after as many; two BIRDs that
+/// connect to one another in the same instant may close both connections and then pause for half a minute.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// How long a side must stay as it is before that is what it has come to.
 const CALM: Duration = Duration::from_millis(500);
 /// The same for BIRD when nobody knows yet what it will come to.
