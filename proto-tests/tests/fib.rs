@@ -1,4 +1,4 @@
-//! The FibSyncer against a model of the kernel, in virtual time.
+//! The FibSyncer against a model of the kernel, in virtual time. Long because the model and its faults stand beside the stories.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

@@ -239,7 +239,7 @@ pub struct RouteRow {
     pub rejected_by: Option<String>,
 }
 
-/// Steps of the decision, numbered as in the protocol bar section 10 with Calico's preference before them.
+/// Steps of the decision, numbered after RFC 4271 9.1.2.2 with our extensions, Calico's preference before them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {

@@ -1,4 +1,4 @@
-//! Our OPEN, and what two OPENs settle: section 4 of the protocol bar (O2…O10).
+//! Our OPEN, and what two OPENs settle (statements O2…O10).
 
 use std::time::Duration;
 

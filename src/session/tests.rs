@@ -177,7 +177,7 @@ fn outcome(state: State, event: &str) -> String {
     format!("{:?}{}", bench.peer.state(), notification.unwrap_or_default())
 }
 
-/// F1: every state answers every event. The table of the protocol bar's section 5, and the rest of what may come.
+/// F1: every state answers every event. The table of RFC 4271 section 8, and the rest of what may come.
 #[test]
 fn f1_every_state_answers_every_event() {
     const STATES: [State; 6] = [State::Idle, State::Connect, State::Active, State::OpenSent, State::OpenConfirm, State::Established];

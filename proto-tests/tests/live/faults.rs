@@ -1,4 +1,4 @@
-//! Malformed UPDATEs: the rows of the protocol bar's sections 6 and 7, one peer a row.
+//! Malformed UPDATEs: the structure (U1…) and every attribute's faults (RFC 7606), one peer a row.
 //!
 //! Each row first announces its prefix in order, then says the same prefix with the fault. What must follow: the session is kept or
 //! reset with the right code; if it is kept a canary on the same session still propagates; another session is not disturbed.
