@@ -8,16 +8,23 @@ use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Ended, Failure};
+use crate::datastore::{self, Variables};
 use crate::runtime::{self, settings::Settings};
 
 /// Flags of the daemon.
 #[derive(Debug, Args)]
 pub struct Run {
-    /// Which Node resource is ours [default: $HOSTNAME, else the host's name].
+    /// Which Node resource is ours [default: what $CALICO_NODENAME_FILE (/var/lib/calico/nodename) says, else $HOSTNAME,
+    /// else the host's name].
     #[arg(long, env = "NODENAME", value_name = "NAME")]
     node: Option<String>,
-    /// File or folder of Calico v3 resources (YAML or JSON), watched; may be given several times.
-    #[arg(long, env = "MARGAY_RESOURCES", value_name = "PATH", value_delimiter = ':', default_value = "/etc/margay/resources")]
+    /// Where resources come from [default: $DATASTORE_TYPE (file, etcdv3 or kubernetes), else etcd where $ETCD_ENDPOINTS is
+    /// set and no --resources, else file].
+    #[arg(long, value_enum, value_name = "KIND")]
+    datastore: Option<datastore::Kind>,
+    /// File or folder of Calico v3 resources (YAML or JSON), watched; may be given several times
+    /// [default: /etc/margay/resources].
+    #[arg(long, env = "MARGAY_RESOURCES", value_name = "PATH", value_delimiter = ':')]
     resources: Vec<PathBuf>,
     /// Address to listen on for BGP; may be given several times [default: 0.0.0.0 and ::, or what bindMode says].
     #[arg(long, env = "MARGAY_LISTEN", value_name = "ADDR", value_delimiter = ',')]
@@ -58,18 +65,26 @@ impl Run {
     }
 
     fn settings(self) -> anyhow::Result<Settings> {
+        let variables = Variables::of_process();
         let node = match self.node.filter(|name| !name.is_empty()) {
             Some(name) => name,
-            None => host_name()?,
+            None => node_name(&variables)?,
         };
-        Ok(Settings { node, resources: self.resources, listen: self.listen, socket: self.socket, state: self.state, dry_run: self.dry_run })
+        let kind = datastore::Kind::choose(self.datastore, !self.resources.is_empty(), &variables)?;
+        let datastore = datastore::Settings::new(kind, self.resources, node, variables);
+        Ok(Settings { datastore, listen: self.listen, socket: self.socket, state: self.state, dry_run: self.dry_run })
     }
 }
 
-fn host_name() -> anyhow::Result<String> {
-    let name = std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty());
-    let name = name.or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned()));
-    name.map(|name| name.to_lowercase()).ok_or_else(|| anyhow!("cannot tell the node's name: give --node NAME"))
+/// The node's name as calico-node finds it where `NODENAME` is not set: from the file that its start has written, else
+/// the host name in lower case.
+fn node_name(variables: &Variables) -> anyhow::Result<String> {
+    let line = |path: &str| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned()).filter(|name| !name.is_empty());
+    if let Some(name) = line(variables.exactly("CALICO_NODENAME_FILE").unwrap_or("/var/lib/calico/nodename")) {
+        return Ok(name);
+    }
+    let host = variables.exactly("HOSTNAME").map(|name| name.trim().to_owned()).or_else(|| line("/proc/sys/kernel/hostname"));
+    host.map(|name| name.to_lowercase()).ok_or_else(|| anyhow!("cannot tell the node's name: give --node NAME"))
 }
 
 fn start_log(level: &str, format: LogFormat) -> anyhow::Result<()> {
@@ -80,4 +95,23 @@ fn start_log(level: &str, format: LogFormat) -> anyhow::Result<()> {
         LogFormat::Json => subscriber.json().init(),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_node_name_comes_from_calicos_file_then_from_the_host() {
+        let folder = std::env::temp_dir().join(format!("margay-nodename-{}", std::process::id()));
+        std::fs::write(&folder, "Worker-1\n").unwrap();
+        let path = folder.to_str().unwrap();
+        let name = |variables: &[(&str, &str)]| node_name(&variables.iter().copied().collect()).unwrap();
+        assert_eq!(name(&[("CALICO_NODENAME_FILE", path), ("HOSTNAME", "other")]), "Worker-1");
+        std::fs::write(&folder, "\n").unwrap();
+        assert_eq!(name(&[("CALICO_NODENAME_FILE", path), ("HOSTNAME", "Other")]), "other");
+        std::fs::remove_file(&folder).unwrap();
+        assert_eq!(name(&[("CALICO_NODENAME_FILE", path), ("HOSTNAME", " Other")]), "other");
+        assert!(!name(&[("CALICO_NODENAME_FILE", path)]).is_empty());
+    }
 }

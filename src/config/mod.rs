@@ -1,10 +1,9 @@
 //! What this node is to do: the compiler's result, plain data that can be compared field by field.
 //!
-//! [`diff`] says what a new configuration changes and which sessions it touches; [`local`] has the daemon's own settings.
+//! [`diff`] says what a new configuration changes and which sessions it touches.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 pub mod diff;
-pub mod local;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -16,8 +16,8 @@ use notify::Watcher;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::Datastore;
 use super::files::Files;
+use super::{Datastore, Link, Word};
 use crate::calico::Input;
 
 /// Files are read when nothing has changed for this long, …
@@ -49,7 +49,7 @@ impl FileDatastore {
         Self { files: Files::new(paths) }
     }
 
-    async fn watch(mut self, out: mpsc::Sender<Input>) -> anyhow::Result<()> {
+    async fn watch(mut self, mut link: Link) -> anyhow::Result<()> {
         // One pending note is enough: it means "look again".
         let (note, mut notes) = mpsc::channel(1);
         let mut watch = Watch::new(self.files.paths().to_vec(), note);
@@ -63,12 +63,13 @@ impl FileDatastore {
             .context("reading the resource files")?;
             self = Self { files };
             for input in inputs.into_iter().flatten() {
-                if out.send(input).await.is_err() {
+                if !link.say(Word::Input(input)).await {
                     return Ok(());
                 }
             }
             tokio::select! {
-                () = out.closed() => return Ok(()),
+                () = link.out.closed() => return Ok(()),
+                Some(()) = link.again.recv() => self.files.forget(),
                 _ = timeout(pause, notes.recv()) => {}
             }
             let quiet = async { while timeout(QUIET, notes.recv()).await.is_ok_and(|note| note.is_some()) {} };
@@ -78,8 +79,8 @@ impl FileDatastore {
 }
 
 impl Datastore for FileDatastore {
-    fn run(self: Box<Self>, out: mpsc::Sender<Input>) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>> {
-        Box::pin(self.watch(out))
+    fn run(self: Box<Self>, link: Link) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>> {
+        Box::pin(self.watch(link))
     }
 }
 

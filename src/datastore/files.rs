@@ -48,6 +48,11 @@ impl Files {
         &self.paths
     }
 
+    /// The next reading tells everything, changed or not.
+    pub fn forget(&mut self) {
+        self.told = None;
+    }
+
     /// Reads everything anew; none if nothing has changed since the last time.
     pub fn read(&mut self) -> Option<Vec<Input>> {
         let state = self.state();

@@ -1,11 +1,13 @@
-//! Where resources come from. Every source speaks one vocabulary, [`Input`]: `Begin`, documents, `End`, then live
-//! changes; and the problems of the source itself.
+//! Where resources come from. Every source speaks one vocabulary, [`Word`]: `Begin`, documents, `End`, then live
+//! changes; the problems of the source itself; and whether it can be reached.
 //!
-//! `file` reads YAML and JSON from files and folders and watches them.
+//! `selection` chooses one of three: `file` reads YAML and JSON from files and folders and watches them.
 
 mod document;
 pub mod file;
 mod files;
+mod selection;
+mod variables;
 mod yaml;
 
 use std::future::Future;
@@ -16,9 +18,47 @@ use tokio::sync::mpsc;
 use crate::calico::Input;
 
 pub use file::{FileDatastore, load};
+pub use selection::{Kind, Settings, open};
+pub use variables::Variables;
 
 /// A source of resources.
 pub trait Datastore: Send {
     /// Tells everything, then every change, until nobody listens any more (or the source is lost for good).
-    fn run(self: Box<Self>, out: mpsc::Sender<Input>) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
+    /// A source that cannot be reached says so and tries again by itself; it never tells half a table as a whole one.
+    fn run(self: Box<Self>, link: Link) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
+}
+
+/// What a source says.
+#[derive(Clone, Debug)]
+pub enum Word {
+    /// Resources, and problems of the source.
+    Input(Input),
+    /// It cannot be reached (any more), and why, in words. What it has told counts until it tells otherwise. May be
+    /// said again with another reason.
+    Away(String),
+    /// It can be reached again, and what it has told, with the changes since, is up to date. An `End` says the same.
+    Here,
+}
+
+/// What connects a source with its listener.
+#[derive(Debug)]
+pub struct Link {
+    /// Where it speaks.
+    pub out: mpsc::Sender<Word>,
+    /// It is asked to look again: to tell its whole table anew, from `Begin` to `End`, from a fresh listing.
+    pub again: mpsc::Receiver<()>,
+}
+
+impl Link {
+    /// Says something; false when nobody listens any more.
+    pub async fn say(&self, word: Word) -> bool {
+        self.out.send(word).await.is_ok()
+    }
+}
+
+/// Both ends of a link: the source's, what it says, and how it is asked to look again.
+pub fn link(capacity: usize) -> (Link, mpsc::Receiver<Word>, mpsc::Sender<()>) {
+    let (out, words) = mpsc::channel(capacity);
+    let (ask, again) = mpsc::channel(1);
+    (Link { out, again }, words, ask)
 }

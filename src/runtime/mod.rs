@@ -33,7 +33,7 @@ use tracing::{error, info, warn};
 
 use crate::calico::{Compiler, Environment};
 use crate::config::NodeConfig;
-use crate::datastore::{Datastore, FileDatastore};
+use crate::datastore::{self, Word};
 use crate::fib::FibSyncer;
 use crate::node::recovery::Recovery;
 use crate::origin::{self, Origin};
@@ -62,7 +62,7 @@ pub async fn run(settings: Settings) -> Result<()> {
         bail!("writing routes to the kernel needs CAP_NET_ADMIN: run as root, give the capability, or only look on with --dry-run");
     }
     let mut signals = Signals::new()?;
-    let (directory, watched) = watch::channel(Arc::new(Directory { node: settings.node.clone(), ..Directory::default() }));
+    let (directory, watched) = watch::channel(Arc::new(Directory { node: settings.datastore.node.clone(), ..Directory::default() }));
     let control = crate::control::serve(&settings.socket, watched)?;
     let compiled = start_compiler(&settings)?;
     let Some((config, mut compiled)) = first_config(&settings, compiled, &directory, &mut signals).await else {
@@ -70,7 +70,7 @@ pub async fn run(settings: Settings) -> Result<()> {
     };
     let (mut speaker, done) = start_speaker(&settings, config, directory).await?;
     speaker.start(compiled.borrow_and_update().problems.clone()).await;
-    info!(node = settings.node, "running");
+    info!(node = settings.datastore.node, "running");
     supervise(&mut speaker, compiled, done, control, &mut signals).await?;
     speaker.stop().await;
     Ok(())
@@ -116,14 +116,26 @@ async fn supervise(
 }
 
 fn start_compiler(settings: &Settings) -> Result<watch::Receiver<Compiled>> {
-    let variables = Environment::from_variables(|name| std::env::var(name).ok());
+    let variables = &settings.datastore.variables;
+    let variables = Environment::from_variables(|name| variables.exactly(name).map(str::to_owned));
     let environment = Environment { listen: settings.listen.clone(), ..variables };
-    let machine = Compiler::new(settings.node.clone(), environment);
+    let machine = Compiler::new(settings.datastore.node.clone(), environment);
     let (inputs, inbox) = mpsc::channel(INBOX);
-    let datastore: Box<dyn Datastore> = Box::new(FileDatastore::new(settings.resources.clone()));
+    let datastore = datastore::open(&settings.datastore)?;
+    let (link, mut words, again) = datastore::link(INBOX);
     tokio::spawn(async move {
-        if let Err(error) = datastore.run(inputs).await {
+        if let Err(error) = datastore.run(link).await {
             error!(error = format!("{error:#}"), "the resources are no longer watched; the configuration in force stays");
+        }
+    });
+    tokio::spawn(async move {
+        let _never_asked = again;
+        while let Some(word) = words.recv().await {
+            if let Word::Input(input) = word
+                && inputs.send(input).await.is_err()
+            {
+                return;
+            }
         }
     });
     let (newest, compiled) = watch::channel(Compiled::default());
@@ -147,7 +159,11 @@ async fn first_config(
             for problem in newest.problems.iter() {
                 warn!(%problem, "cannot start yet");
             }
-            directory.send_replace(Arc::new(Directory { node: settings.node.clone(), problems: newest.problems, ..Directory::default() }));
+            directory.send_replace(Arc::new(Directory {
+                node: settings.datastore.node.clone(),
+                problems: newest.problems,
+                ..Directory::default()
+            }));
         }
         tokio::select! {
             changed = compiled.changed() => if changed.is_err() { return None },

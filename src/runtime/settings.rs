@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use crate::datastore;
+
 /// Settings of the daemon; see `margay run --help`.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Which Node resource is ours.
-    pub node: String,
-    /// Files or folders of resources.
-    pub resources: Vec<PathBuf>,
+    /// Which Node resource is ours, and where resources come from.
+    pub datastore: datastore::Settings,
     /// Addresses to listen on; empty means all.
     pub listen: Vec<IpAddr>,
     /// Control socket.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use margay::calico::{Input, Problem, Severity};
-use margay::datastore::{Datastore, FileDatastore, load};
+use margay::datastore::{Datastore, FileDatastore, Word, link, load};
 use margay::types::Sync;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -15,19 +15,19 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A running datastore, and what it told so far.
 struct Watched {
-    inputs: mpsc::Receiver<Input>,
+    words: mpsc::Receiver<Word>,
     resources: BTreeMap<String, String>,
     problems: Vec<Problem>,
 }
 
 impl Watched {
     fn start(paths: &[&Path]) -> Self {
-        let (out, inputs) = mpsc::channel(4);
+        let (link, words, _) = link(4);
         let datastore = Box::new(FileDatastore::new(paths.iter().map(|path| path.to_path_buf()).collect()));
         tokio::spawn(async move {
-            datastore.run(out).await.unwrap();
+            datastore.run(link).await.unwrap();
         });
-        Self { inputs, resources: BTreeMap::new(), problems: Vec::new() }
+        Self { words, resources: BTreeMap::new(), problems: Vec::new() }
     }
 
     /// Waits until everything told so far is as wanted at an `End`.
@@ -35,7 +35,8 @@ impl Watched {
         let mut told = BTreeMap::new();
         let waiting = async {
             loop {
-                match self.inputs.recv().await.expect("the datastore ended") {
+                let Word::Input(input) = self.words.recv().await.expect("the datastore ended") else { panic!("files are never away") };
+                match input {
                     Input::SourceProblems(problems) => self.problems = problems,
                     Input::Resource(Sync::Begin) => told.clear(),
                     Input::Resource(Sync::Upsert(key, document)) => {
@@ -157,10 +158,10 @@ async fn a_folder_that_comes_later_is_seen() {
 #[tokio::test]
 async fn the_datastore_ends_when_nobody_listens() {
     let folder = folder(&[("a.yaml", &node("a", "1"))]);
-    let (out, mut inputs) = mpsc::channel(4);
-    let running = tokio::spawn(Box::new(FileDatastore::new(vec![folder.path().to_path_buf()])).run(out));
-    inputs.recv().await.unwrap();
-    drop(inputs);
+    let (link, mut words, _) = link(4);
+    let running = tokio::spawn(Box::new(FileDatastore::new(vec![folder.path().to_path_buf()])).run(link));
+    words.recv().await.unwrap();
+    drop(words);
     assert!(timeout(DEADLINE, running).await.expect("it goes on").unwrap().is_ok());
 }
 
