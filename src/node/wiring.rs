@@ -5,10 +5,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::config::diff::{Diff, PeerChange};
+use crate::config::{NodeConfig, PeerConfig};
 use crate::fib::{self, KernelEvent};
 use crate::node::recovery;
+use crate::origin;
+use crate::rib::RibConfig;
+use crate::session::StopReason;
 use crate::types::{ConnectionId, PeerId, QueryId, ShardId, Sync};
 use crate::{rib, session};
+
+/// Paths used together for one prefix at most, as Calico's BIRD does.
+const MAX_PATHS: usize = 16;
 
 /// Where a word of a Peer machine goes.
 #[derive(Debug)]
@@ -89,5 +97,63 @@ pub fn from_shard(shard: ShardId, output: rib::Output) -> FromShard {
         rib::Output::Counts { peer, counts } => FromShard::Peer(peer, session::Input::Counts { shard, counts }),
         rib::Output::FibChanges(changes) => FromShard::Fib(fib::Input::Changes(changes)),
         rib::Output::Answer { query, rows, done } => FromShard::Answer(query, rows, done),
+    }
+}
+
+/// What every shard knows of the node.
+pub fn rib_config(config: &NodeConfig) -> RibConfig {
+    let cluster_id = config.peers.values().find_map(|peer| peer.cluster_id);
+    RibConfig { router_id: config.router_id, cluster_id, max_paths: MAX_PATHS, protocol: config.fib.protocol }
+}
+
+/// What the machines other than peers hear of a changed configuration.
+#[derive(Debug)]
+pub struct FromConfig {
+    /// To every shard.
+    pub shards: Option<rib::Input>,
+    /// To the FibSyncer.
+    pub fib: Option<fib::Input>,
+    /// To the Origin machine.
+    pub origin: Option<origin::Input>,
+}
+
+/// Routes a new configuration that differs from the old one by `diff`; its peers go by [`from_peer_change`].
+pub fn from_config(diff: &Diff, new: &NodeConfig) -> FromConfig {
+    FromConfig {
+        shards: diff.rib.then(|| rib::Input::Configure(Arc::new(rib_config(new)))),
+        fib: diff.fib.then(|| fib::Input::Configure(Arc::new(new.fib.clone()))),
+        origin: diff.origin.then(|| origin::Input::Configure(Arc::new(new.origin.clone()))),
+    }
+}
+
+/// What a changed peer leads to.
+#[derive(Debug, Default)]
+pub struct FromPeerChange {
+    /// To the peer, in this order.
+    pub peer: Vec<session::Input>,
+    /// Then to every shard.
+    pub shards: Option<rib::Input>,
+    /// To recovery.
+    pub recovery: Option<recovery::Input>,
+}
+
+/// Routes the change of one peer. A peer that was added or deleted is made before, or forgotten after, by the caller.
+pub fn from_peer_change(peer: PeerId, change: &PeerChange, config: &Arc<PeerConfig>) -> FromPeerChange {
+    let configure = session::Input::Configure(Arc::clone(config));
+    match change {
+        PeerChange::Add => FromPeerChange { peer: vec![session::Input::Start], ..FromPeerChange::default() },
+        PeerChange::Delete => FromPeerChange {
+            peer: vec![session::Input::Stop(StopReason::Deconfigured)],
+            recovery: Some(recovery::Input::Failed(peer)),
+            ..FromPeerChange::default()
+        },
+        PeerChange::Keep | PeerChange::Reload(_) => FromPeerChange {
+            peer: vec![configure],
+            shards: Some(rib::Input::PeerReload { peer, config: Arc::clone(config) }),
+            ..FromPeerChange::default()
+        },
+        PeerChange::Reinit(_) => {
+            FromPeerChange { peer: vec![session::Input::Stop(StopReason::ConfigurationChange), configure], ..FromPeerChange::default() }
+        }
     }
 }

@@ -23,6 +23,8 @@ pub struct FibTask {
     kernel: mpsc::Sender<Command>,
     questions: BTreeMap<QueryId, mpsc::Sender<Vec<FibStatus>>>,
     asked: u64,
+    /// Shards that have nothing more to say before the sweep.
+    settled: usize,
 }
 
 impl FibTask {
@@ -34,7 +36,7 @@ impl FibTask {
         shards: Vec<mpsc::Sender<ShardMessage>>,
         kernel: mpsc::Sender<Command>,
     ) -> Self {
-        Self { machine, inbox, changes, shards, kernel, questions: BTreeMap::new(), asked: 0 }
+        Self { machine, inbox, changes, shards, kernel, questions: BTreeMap::new(), asked: 0, settled: 0 }
     }
 
     /// Runs until the inbox is closed.
@@ -52,7 +54,7 @@ impl FibTask {
                         self.machine.handle(Instant::now(), Input::Query(QueryId(self.asked), query), &mut outbox);
                     }
                 },
-                Some(input) = self.changes.recv() => self.machine.handle(Instant::now(), input, &mut outbox),
+                Some(input) = self.changes.recv() => self.changed(input, &mut outbox),
                 () = async { match deadline { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => {
                     self.machine.on_deadline(Instant::now(), &mut outbox);
                 }
@@ -61,6 +63,17 @@ impl FibTask {
                 self.deliver(output).await;
             }
         }
+    }
+
+    /// Each shard asks for the sweep when it has said all that it learned meanwhile; the last one's word counts.
+    fn changed(&mut self, input: Input, outbox: &mut Outbox<Output>) {
+        if matches!(input, Input::Sweep) {
+            self.settled += 1;
+            if self.settled < self.shards.len() {
+                return;
+            }
+        }
+        self.machine.handle(Instant::now(), input, outbox);
     }
 
     async fn deliver(&mut self, output: Output) {

@@ -35,7 +35,9 @@ use crate::calico::{Compiler, Environment};
 use crate::config::NodeConfig;
 use crate::datastore::{self, Word};
 use crate::fib::FibSyncer;
+use crate::node::first_telling::PastLife;
 use crate::node::recovery::Recovery;
+use crate::node::wiring::rib_config;
 use crate::origin::{self, Origin};
 use crate::rib::Shard;
 use crate::runtime::directory::Directory;
@@ -44,8 +46,8 @@ use crate::runtime::listener::{ListenTable, Listener};
 use crate::runtime::message::ShardMessage;
 use crate::runtime::settings::Settings;
 use crate::runtime::shard_thread::ShardThread;
-use crate::runtime::speaker::{Inboxes, Parts, Speaker, listen_addresses, rib_config};
-use crate::runtime::tasks::{Compiled, KernelAudience, PastLife};
+use crate::runtime::speaker::{Inboxes, Parts, Speaker, listen_addresses};
+use crate::runtime::tasks::{Compiled, KernelAudience};
 use crate::types::ShardId;
 
 /// Shards; one until more are measured to help.

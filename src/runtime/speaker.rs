@@ -12,10 +12,10 @@ use tracing::{Instrument, error, info, info_span};
 use crate::calico::Problem;
 use crate::config::diff::{PeerChange, diff};
 use crate::config::{NodeConfig, PeerConfig};
-use crate::fib;
 use crate::node::recovery;
+use crate::node::wiring::{from_config, from_peer_change};
 use crate::origin;
-use crate::rib::{self, RibConfig};
+use crate::rib;
 use crate::runtime::directory::{Directory, PeerEntry};
 use crate::runtime::listener::{ListenPeer, ListenTable};
 use crate::runtime::message::{FibMessage, PeerMessage, ShardMessage};
@@ -25,8 +25,6 @@ use crate::types::{PeerId, PerFamily};
 
 /// Messages that may wait in a peer's inbox: configuration words, accepted connections, questions.
 const PEER_INBOX: usize = 64;
-/// Paths used together for one prefix at most, as Calico's BIRD does.
-const MAX_PATHS: usize = 16;
 
 /// The inboxes that a configuration concerns.
 #[derive(Clone, Debug)]
@@ -117,14 +115,15 @@ impl Speaker {
         let old = std::mem::replace(&mut self.config, Arc::clone(&new));
         self.problems = problems;
         let changes = diff(Some(&old), &new);
-        if changes.rib {
-            self.every_shard(&rib::Input::Configure(Arc::new(rib_config(&new)))).await;
+        let words = from_config(&changes, &new);
+        if let Some(input) = words.shards {
+            self.every_shard(&input).await;
         }
-        if changes.fib {
-            let _ = self.inboxes.fib.send(FibMessage::Input(fib::Input::Configure(Arc::new(new.fib.clone())))).await;
+        if let Some(input) = words.fib {
+            let _ = self.inboxes.fib.send(FibMessage::Input(input)).await;
         }
-        if changes.origin {
-            let _ = self.inboxes.origin.send(origin::Input::Configure(Arc::new(new.origin.clone()))).await;
+        if let Some(input) = words.origin {
+            let _ = self.inboxes.origin.send(input).await;
         }
         for (name, change) in changes.peers {
             self.change(&name, &change, new.peers.get(&name)).await;
@@ -133,19 +132,30 @@ impl Speaker {
     }
 
     async fn change(&mut self, name: &str, change: &PeerChange, config: Option<&PeerConfig>) {
-        match (change, config) {
-            (PeerChange::Add, Some(config)) => {
-                self.add(name, Arc::new(config.clone()));
-                if let Some(entry) = self.peers.get(name) {
-                    let _ = entry.inbox.send(PeerMessage::Input(session::Input::Start)).await;
-                }
-            }
-            (PeerChange::Delete, _) | (_, None) => self.delete(name).await,
-            (PeerChange::Keep | PeerChange::Reload(_), Some(config)) => self.reload(name, Arc::new(config.clone()), None).await,
-            (PeerChange::Reinit(_), Some(config)) => {
-                info!(peer = name, ?change, "session is reset by its new configuration");
-                self.reload(name, Arc::new(config.clone()), Some(StopReason::ConfigurationChange)).await;
-            }
+        if let PeerChange::Reinit(_) = change {
+            info!(peer = name, ?change, "session is reset by its new configuration");
+        }
+        let config = config.map(|config| Arc::new(config.clone()));
+        if let (PeerChange::Add, Some(config)) = (change, &config) {
+            self.add(name, Arc::clone(config));
+        }
+        let Some(entry) = self.peers.get_mut(name) else { return };
+        if let Some(config) = config {
+            entry.config = config;
+        }
+        let words = from_peer_change(entry.id, change, &entry.config);
+        let inbox = entry.inbox.clone();
+        for input in words.peer {
+            let _ = inbox.send(PeerMessage::Input(input)).await;
+        }
+        if let Some(input) = words.shards {
+            self.every_shard(&input).await;
+        }
+        if let Some(word) = words.recovery {
+            let _ = self.inboxes.recovery.send(word).await;
+        }
+        if matches!(change, PeerChange::Delete) {
+            self.peers.remove(name);
         }
     }
 
@@ -165,27 +175,6 @@ impl Speaker {
         let handle = self.tasks.spawn(task.run().instrument(info_span!("peer", name)));
         self.names.insert(handle.id(), name.to_owned());
         self.peers.insert(name.to_owned(), PeerEntry { id, config, inbox });
-    }
-
-    async fn delete(&mut self, name: &str) {
-        let Some(entry) = self.peers.remove(name) else { return };
-        let _ = entry.inbox.send(PeerMessage::Input(session::Input::Stop(StopReason::Deconfigured))).await;
-        let _ = self.inboxes.recovery.send(recovery::Input::Failed(entry.id)).await;
-    }
-
-    async fn reload(&mut self, name: &str, config: Arc<PeerConfig>, stop: Option<StopReason>) {
-        let Some(entry) = self.peers.get_mut(name) else { return };
-        entry.config = Arc::clone(&config);
-        let peer = entry.id;
-        let inbox = entry.inbox.clone();
-        let reset = stop.is_some();
-        if let Some(reason) = stop {
-            let _ = inbox.send(PeerMessage::Input(session::Input::Stop(reason))).await;
-        }
-        let _ = inbox.send(PeerMessage::Input(session::Input::Configure(Arc::clone(&config)))).await;
-        if !reset {
-            self.every_shard(&rib::Input::PeerReload { peer, config }).await;
-        }
     }
 
     async fn every_shard(&self, input: &rib::Input) {
@@ -270,12 +259,6 @@ fn listen_peer(entry: &PeerEntry) -> ListenPeer {
         authentication: entry.config.authentication.clone(),
         inbox: entry.inbox.clone(),
     }
-}
-
-/// What every shard knows of the node.
-pub fn rib_config(config: &NodeConfig) -> RibConfig {
-    let cluster_id = config.peers.values().find_map(|peer| peer.cluster_id);
-    RibConfig { router_id: config.router_id, cluster_id, max_paths: MAX_PATHS, protocol: config.fib.protocol }
 }
 
 /// Where to listen: what `--listen` or bindMode say, else everywhere.

@@ -8,6 +8,7 @@ use tracing::{error, info};
 
 use crate::calico::{self, Compiler};
 use crate::fib::{self, KernelEvent};
+use crate::node::first_telling::{FirstTelling, PastLife};
 use crate::node::recovery::{self, Recovery};
 use crate::node::wiring::kernel_event_is_for_all;
 use crate::origin::{self, Origin};
@@ -116,20 +117,13 @@ pub struct KernelAudience {
     pub shards: Vec<mpsc::Sender<ShardMessage>>,
 }
 
-/// What the kernel's first whole telling showed.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct PastLife {
-    /// Routes with our protocol number are there: we, or the BIRD before us, ran since the host booted.
-    pub routes: usize,
-}
-
 /// Hands the kernel's facts on; `first` is told when links, addresses and routes have been told whole once.
 pub async fn kernel(mut events: mpsc::Receiver<Vec<KernelEvent>>, audience: KernelAudience, first: oneshot::Sender<PastLife>) {
     let mut first = Some(first);
-    let mut told = FirstTelling::default();
+    let mut told = FirstTelling::new(audience.protocol);
     while let Some(events) = events.recv().await {
         for event in events {
-            told.note(&event, audience.protocol);
+            told.note(&event);
             if kernel_event_is_for_all(&event, audience.protocol) {
                 let _ = audience.origin.send(origin::Input::Kernel(event.clone())).await;
                 for shard in &audience.shards {
@@ -141,34 +135,8 @@ pub async fn kernel(mut events: mpsc::Receiver<Vec<KernelEvent>>, audience: Kern
         if told.is_whole()
             && let Some(first) = first.take()
         {
-            let _ = first.send(told.past_life);
+            let _ = first.send(told.past_life());
         }
     }
     error!("the kernel monitor has ended; changes of links, addresses and routes are no longer seen");
-}
-
-#[derive(Default)]
-struct FirstTelling {
-    links: bool,
-    addresses: bool,
-    routes: bool,
-    past_life: PastLife,
-}
-
-impl FirstTelling {
-    fn note(&mut self, event: &KernelEvent, protocol: u8) {
-        match event {
-            KernelEvent::Link(Sync::End) => self.links = true,
-            KernelEvent::Address(Sync::End) => self.addresses = true,
-            KernelEvent::Route(Sync::End) => self.routes = true,
-            KernelEvent::Route(Sync::Upsert(_, route)) if !self.routes && route.protocol == protocol => {
-                self.past_life.routes += 1;
-            }
-            _ => {}
-        }
-    }
-
-    fn is_whole(&self) -> bool {
-        self.links && self.addresses && self.routes
-    }
 }
