@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use margay::config::{Authentication, MaxPrefixes, NextHopMode, PeerConfig, PeerKind, Ttl};
+use margay::config::{AddPath, PeerConfig};
 use margay::policy::Policy;
 use margay::session::{Event, Input, Output, Peer, Settings, State};
 use margay::types::{Asn, ConnectionId, Family, Outbox, PeerId, PerFamily, RouterId, ShardId};
@@ -45,36 +45,17 @@ impl Dice {
 pub fn config(us: [u8; 4], peer: [u8; 4]) -> PeerConfig {
     let accept = Arc::new(Policy::accept());
     PeerConfig {
-        name: format!("Node_{}_{}_{}_{}", peer[0], peer[1], peer[2], peer[3]),
-        kind: PeerKind::Node,
         asked_by: "BGPPeer story".to_owned(),
-        address: IpAddr::from(peer),
-        interface: None,
-        port: 179,
-        local_asn: Asn(64512),
-        remote_asn: Asn(64512),
-        router_id: RouterId(us.into()),
         local_address: Some(IpAddr::from(us)),
-        passive: false,
-        authentication: Authentication::None,
-        ttl: Ttl::Multihop,
         hold_time: 90,
-        keepalive: None,
-        connect_delay: Duration::from_secs(2),
-        connect_retry: Duration::from_secs(5),
-        idle_hold: (Duration::from_secs(5), Duration::from_secs(30)),
-        restart_time: 120,
-        families: PerFamily { ipv4: true, ipv6: false },
-        add_path: false,
-        extended_messages: false,
-        extended_next_hop: false,
-        reflector_client: false,
-        cluster_id: None,
-        next_hop_mode: NextHopMode::Auto,
-        allow_local_as: 0,
-        max_prefixes: MaxPrefixes::default(),
+        add_path: AddPath::Off,
         import: PerFamily { ipv4: accept.clone(), ipv6: accept.clone() },
         export: PerFamily { ipv4: accept.clone(), ipv6: accept },
+        ..PeerConfig::new(
+            format!("Node_{}_{}_{}_{}", peer[0], peer[1], peer[2], peer[3]),
+            (Asn(64512), RouterId(us.into())),
+            (peer.into(), Asn(64512)),
+        )
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use ipnet::IpNet;
-use margay::config::{Authentication, MaxPrefixes, NextHopMode, PeerConfig, PeerKind, Ttl};
+use margay::config::{AddPath, PeerConfig};
 use margay::fib::{BestRoute, InterfaceAddress, KernelEvent, KernelHop, KernelRoute, Link, RouteKey, RouteType};
 use margay::origin::{LocalKey, LocalRoute, LocalTarget};
 use margay::policy::{Policy, RouteSource};
@@ -57,37 +57,16 @@ fn facts(peer: usize, connection: u32) -> SessionFacts {
     let both = PerFamily { ipv4: true, ipv6: true };
     let remote = [65001, 65002, US, US][peer];
     let n = peer as u8 + 1;
+    let address = IpAddr::V4(Ipv4Addr::new(10, 0, 0, n));
     let config = PeerConfig {
-        name: format!("Node_10_0_0_{n}"),
-        kind: PeerKind::Node,
-        asked_by: String::new(),
-        address: IpAddr::V4(Ipv4Addr::new(10, 0, 0, n)),
-        interface: None,
-        port: 179,
-        local_asn: Asn(US),
-        remote_asn: Asn(remote),
-        router_id: RouterId(Ipv4Addr::new(10, 0, 0, 100)),
-        local_address: None,
-        passive: false,
-        authentication: Authentication::None,
-        ttl: Ttl::Multihop,
         hold_time: 90,
-        keepalive: None,
-        connect_delay: Duration::ZERO,
-        connect_retry: Duration::from_secs(5),
-        idle_hold: (Duration::from_secs(1), Duration::from_secs(30)),
-        restart_time: 120,
         families: both,
-        add_path: false,
-        extended_messages: false,
-        extended_next_hop: false,
+        add_path: AddPath::Off,
         reflector_client: peer == 2,
         cluster_id: Some(ClusterId(Ipv4Addr::new(244, 0, 0, 1))),
-        next_hop_mode: NextHopMode::Auto,
-        allow_local_as: 0,
-        max_prefixes: MaxPrefixes::default(),
         import: accept(),
         export: accept(),
+        ..PeerConfig::new(format!("Node_10_0_0_{n}"), (Asn(US), RouterId(Ipv4Addr::new(10, 0, 0, 100))), (address, Asn(remote)))
     };
     let add_path = PerFamily { ipv4: peer == 3, ipv6: peer == 3 };
     SessionFacts {

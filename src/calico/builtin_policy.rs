@@ -66,10 +66,39 @@ pub fn import_policy(filters: &[&CompiledFilter], family: Family, normal_priorit
     Policy { terms, default: Verdict::Reject }
 }
 
+/// Import where `margay.io/default-policy` is `reject`: what no filter accepts is refused (RFC 8212).
+pub fn filtered_import_policy(filters: &[&CompiledFilter], family: Family) -> Policy {
+    let mut terms: Vec<Term> = filters.iter().filter_map(|filter| filter.import.of(family)).flatten().cloned().collect();
+    terms.push(unaccepted());
+    Policy { terms, default: Verdict::Reject }
+}
+
+/// Export where `margay.io/default-policy` is `reject`: what no filter accepts is held back (RFC 8212). Rule 1 still comes first,
+/// so that filters see the same priorities.
+pub fn filtered_export_policy(filters: &[&CompiledFilter], inputs: &ExportInputs) -> Policy {
+    let mut terms = vec![priority(inputs)];
+    terms.extend(filters.iter().filter_map(|filter| filter.export.of(inputs.family)).flatten().cloned());
+    terms.push(unaccepted());
+    Policy { terms, default: Verdict::Reject }
+}
+
+/// Whether some term lets something through.
+pub fn accepts_anything(policy: &Policy) -> bool {
+    policy.default == Verdict::Accept || policy.terms.iter().any(|term| term.verdict == Some(Verdict::Accept))
+}
+
+fn unaccepted() -> Term {
+    term("margay.io/default-policy reject: accepted by no BGPFilter", [], [], Some(Verdict::Reject))
+}
+
+fn priority(inputs: &ExportInputs) -> Term {
+    let normal = inputs.normal_priority;
+    term("Calico export 1: route priority", [], [Action::CalicoPriority { normal }], None)
+}
+
 /// The export policy of a peer with these filters, in order.
 pub fn export_policy(filters: &[&CompiledFilter], inputs: &ExportInputs) -> Policy {
-    let normal = inputs.normal_priority;
-    let mut terms = vec![term("Calico export 1: route priority", [], [Action::CalicoPriority { normal }], None)];
+    let mut terms = vec![priority(inputs)];
     terms.extend(filters.iter().filter_map(|filter| filter.export.of(inputs.family)).flatten().cloned());
     hidden_pools(inputs, &mut terms);
     tunnels(inputs, &mut terms);

@@ -7,18 +7,17 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::builtin_policy::{ExportInputs, export_policy, import_policy};
+use super::builtin_policy::{ExportInputs, accepts_anything, export_policy, filtered_export_policy, filtered_import_policy, import_policy};
 use super::compile::{Cluster, own_blocks};
+use super::filter::CompiledFilter;
 use super::pool::pools;
-use super::resource::{Annotations, NextHop, ProgramClusterRoutes, SecretKey};
+use super::resource::{Annotations, DefaultPolicy, NextHop, ProgramClusterRoutes, SecretKey};
 use super::service::Services;
 use super::{Problem, Severity, Store};
 use crate::config::{Authentication, NextHopMode, PeerConfig, PeerKind, Ttl};
 use crate::policy::Policy;
 use crate::types::{Asn, ClusterId, Family, PerFamily};
 
-/// Hold time that Calico's speakers propose, seconds.
-const HOLD_TIME: u16 = 240;
 /// Graceful restart time unless a resource says otherwise, seconds.
 const RESTART_TIME: u16 = 120;
 /// Twelve bits in the capability (RFC 4724 section 3).
@@ -69,22 +68,17 @@ impl<'a> Peering<'a> {
         let local_asn = self.local_asn.unwrap_or(cluster.asn);
         let is_ibgp = local_asn == self.remote_asn;
         let own_cluster = cluster.node.cluster_id;
-        let defaults = &cluster.defaults.annotations;
-        let annotations = self.annotations.map_or_else(|| defaults.clone(), |own| own.or(defaults));
-        let family = family(self.address);
-        let (import, export) = policies.of(self, family, problems);
-        let nothing = policies.nothing.clone();
+        let annotations = self.annotations(cluster);
         let link_local = self.interface.is_some();
+        let families = self.families();
+        let default_policy = if is_ibgp { DefaultPolicy::Calico } else { annotations.default_policy.unwrap_or_default() };
+        let (import, export) = policies.of(self, families, default_policy, problems);
+        let usual = PeerConfig::new(self.name.clone(), (local_asn, cluster.router_id), (self.address, self.remote_asn));
         PeerConfig {
-            name: self.name.clone(),
             kind: self.kind,
             asked_by: self.asked_by.clone(),
-            address: self.address,
             interface: self.interface.clone(),
             port: self.effective_port(),
-            local_asn,
-            remote_asn: self.remote_asn,
-            router_id: cluster.router_id,
             local_address: cluster
                 .node
                 .address(self.address.is_ipv4())
@@ -92,17 +86,19 @@ impl<'a> Peering<'a> {
                 .filter(|_| self.from_node_address && !link_local),
             passive: self.passive,
             authentication: self.authentication(cluster, &annotations, problems),
-            ttl: self.ttl_security.map_or(Ttl::Multihop, |hops| Ttl::Gtsm { hops }),
-            hold_time: annotations.hold_time.unwrap_or(HOLD_TIME),
+            ttl: match self.ttl_security {
+                Some(hops) => Ttl::Gtsm { hops },
+                None if annotations.directly_connected.unwrap_or(false) => Ttl::Direct,
+                None => Ttl::Multihop,
+            },
+            hold_time: annotations.hold_time.unwrap_or(usual.hold_time),
+            send_hold: annotations.send_hold.unwrap_or_default(),
             keepalive: self.keepalive,
-            connect_delay: Duration::from_secs(2),
-            connect_retry: Duration::from_secs(5),
-            idle_hold: (Duration::from_secs(5), Duration::from_secs(30)),
             restart_time: self.restart_time(cluster, problems),
-            families: PerFamily { ipv4: family == Family::IPV4_UNICAST, ipv6: family == Family::IPV6_UNICAST },
-            add_path: annotations.add_path.unwrap_or(true),
-            extended_messages: false,
-            extended_next_hop: false,
+            families,
+            add_path: annotations.add_path.unwrap_or(usual.add_path),
+            extended_messages: annotations.extended_messages.unwrap_or(false),
+            extended_next_hop: link_local,
             reflector_client: is_ibgp && own_cluster.is_some() && self.peer_cluster != own_cluster,
             cluster_id: own_cluster,
             next_hop_mode: match self.next_hop {
@@ -112,14 +108,31 @@ impl<'a> Peering<'a> {
             },
             allow_local_as: self.allow_local_as,
             max_prefixes: annotations.max_prefixes.unwrap_or_default(),
-            import: by_family(family, import, &nothing),
-            export: by_family(family, export, &nothing),
+            import,
+            export,
+            ..usual
         }
+    }
+
+    /// The settings of the BGPPeer, else of our node's own BGPConfiguration, else of the cluster's.
+    fn annotations(&self, cluster: &Cluster<'_>) -> Annotations {
+        let own = cluster.store.configuration(&format!("node.{}", cluster.name));
+        let layers = [self.annotations, own.map(|own| &own.annotations), Some(&cluster.defaults.annotations)];
+        layers.into_iter().flatten().fold(Annotations::default(), |settings, layer| settings.or(layer))
+    }
+
+    /// A session carries the family of its addresses; over link-local ones, which belong to no plan of addresses, both (N12).
+    fn families(&self) -> PerFamily<bool> {
+        let link_local = self.interface.is_some();
+        PerFamily { ipv4: link_local || self.address.is_ipv4(), ipv6: self.address.is_ipv6() }
     }
 
     /// Fails closed: where a key is asked for and cannot be had, the session waits (unless it is `optional`).
     fn authentication(&self, cluster: &Cluster<'_>, annotations: &Annotations, problems: &mut Vec<Problem>) -> Authentication {
-        if annotations.tcp_ao {
+        if annotations.tcp_ao.is_some() {
+            let field = "metadata.annotations.margay.io/tcp-ao";
+            let what = "TCP-AO is not supported yet".to_owned();
+            problems.push(self.problem(cluster.store, Severity::Warning, field, what, "the session waits rather than run unprotected"));
             return Authentication::Missing("TCP-AO, which is not supported yet".to_owned());
         }
         let Some(reference) = self.password else { return Authentication::None };
@@ -167,18 +180,6 @@ impl<'a> Peering<'a> {
     }
 }
 
-/// The family that a session carries: that of its addresses.
-pub(super) fn family(address: IpAddr) -> Family {
-    if address.is_ipv4() { Family::IPV4_UNICAST } else { Family::IPV6_UNICAST }
-}
-
-fn by_family(family: Family, policy: Arc<Policy>, nothing: &Arc<Policy>) -> PerFamily<Arc<Policy>> {
-    match family {
-        Family::IPV4_UNICAST => PerFamily { ipv4: policy, ipv6: nothing.clone() },
-        _ => PerFamily { ipv4: nothing.clone(), ipv6: policy },
-    }
-}
-
 /// Import and export policy.
 type Pair = (Arc<Policy>, Arc<Policy>);
 
@@ -187,7 +188,7 @@ type Pair = (Arc<Policy>, Arc<Policy>);
 pub(super) struct Policies<'a> {
     store: &'a Store,
     inputs: PerFamily<ExportInputs>,
-    made: BTreeMap<(Family, &'a [String]), Pair>,
+    made: BTreeMap<(Family, &'a [String], DefaultPolicy), Pair>,
     /// For the family that a session does not carry.
     nothing: Arc<Policy>,
 }
@@ -202,8 +203,28 @@ impl<'a> Policies<'a> {
         Self { store: cluster.store, inputs, made: BTreeMap::new(), nothing: Arc::default() }
     }
 
-    /// Import and export policy of a session. A filter that is missing restricts nothing, as with Calico, but is named.
-    fn of(&mut self, peering: &Peering<'a>, family: Family, problems: &mut Vec<Problem>) -> Pair {
+    /// Import and export policy of a session, by family.
+    fn of(
+        &mut self,
+        peering: &Peering<'a>,
+        families: PerFamily<bool>,
+        default: DefaultPolicy,
+        problems: &mut Vec<Problem>,
+    ) -> (PerFamily<Arc<Policy>>, PerFamily<Arc<Policy>>) {
+        let filters = self.filters(peering, problems);
+        let pairs =
+            families.map(|family, carried| if carried { self.pair(&filters, peering.filters, family, default) } else { self.nothing() });
+        let carried = || pairs.iter().filter(|(family, _)| families.has(*family)).map(|(_, pair)| pair);
+        if default == DefaultPolicy::Reject && !carried().any(|(import, export)| accepts_anything(import) || accepts_anything(export)) {
+            let what = "margay.io/default-policy is reject, and no BGPFilter of this session accepts anything".to_owned();
+            let instead = "nothing is learned from the peer or advertised to it (RFC 8212) until spec.filters names one that does";
+            problems.push(peering.problem(self.store, Severity::Warning, "spec.filters", what, instead));
+        }
+        (pairs.clone().map(|_, (import, _)| import), pairs.map(|_, (_, export)| export))
+    }
+
+    /// A filter that is missing restricts nothing, as with Calico, but is named.
+    fn filters(&self, peering: &Peering<'a>, problems: &mut Vec<Problem>) -> Vec<&'a CompiledFilter> {
         let mut filters = Vec::new();
         for (index, name) in peering.filters.iter().enumerate() {
             match self.store.filter(name) {
@@ -214,12 +235,23 @@ impl<'a> Policies<'a> {
                 }
             }
         }
+        filters
+    }
+
+    fn pair(&mut self, filters: &[&CompiledFilter], names: &'a [String], family: Family, default: DefaultPolicy) -> Pair {
         let inputs = if family == Family::IPV4_UNICAST { &self.inputs.ipv4 } else { &self.inputs.ipv6 };
-        let make = || {
-            let import = import_policy(&filters, family, inputs.normal_priority);
-            (Arc::new(import), Arc::new(export_policy(&filters, inputs)))
+        let make = || match default {
+            DefaultPolicy::Calico => {
+                let import = import_policy(filters, family, inputs.normal_priority);
+                (Arc::new(import), Arc::new(export_policy(filters, inputs)))
+            }
+            DefaultPolicy::Reject => (Arc::new(filtered_import_policy(filters, family)), Arc::new(filtered_export_policy(filters, inputs))),
         };
-        self.made.entry((family, peering.filters)).or_insert_with(make).clone()
+        self.made.entry((family, names, default)).or_insert_with(make).clone()
+    }
+
+    fn nothing(&self) -> Pair {
+        (self.nothing.clone(), self.nothing.clone())
     }
 }
 

@@ -106,6 +106,7 @@ fn peer_change(old: &PeerConfig, new: &PeerConfig) -> PeerChange {
     let mut reload = differing![
         passive,
         hold_time,
+        send_hold,
         keepalive,
         connect_delay,
         connect_retry,
@@ -135,46 +136,14 @@ fn peer_change(old: &PeerConfig, new: &PeerConfig) -> PeerChange {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use super::*;
-    use crate::config::{FibConfig, ListenConfig, MaxPrefixes, NextHopMode, OriginConfig, Password, PeerKind, Ttl};
+    use crate::config::{FibConfig, ListenConfig, NextHopMode, OriginConfig, Password, Ttl};
     use crate::policy::Policy;
-    use crate::types::{Asn, PerFamily, RouterId};
+    use crate::types::{Asn, RouterId};
 
     fn peer(name: &str) -> PeerConfig {
-        PeerConfig {
-            name: name.to_owned(),
-            kind: PeerKind::Global,
-            asked_by: "BGPPeer p".to_owned(),
-            address: "192.0.2.1".parse().unwrap(),
-            interface: None,
-            port: 179,
-            local_asn: Asn(64512),
-            remote_asn: Asn(65001),
-            router_id: RouterId([10, 0, 0, 1].into()),
-            local_address: None,
-            passive: false,
-            authentication: Authentication::None,
-            ttl: Ttl::Multihop,
-            hold_time: 240,
-            keepalive: None,
-            connect_delay: Duration::from_secs(2),
-            connect_retry: Duration::from_secs(5),
-            idle_hold: (Duration::from_secs(5), Duration::from_secs(30)),
-            restart_time: 120,
-            families: PerFamily { ipv4: true, ipv6: false },
-            add_path: true,
-            extended_messages: false,
-            extended_next_hop: false,
-            reflector_client: false,
-            cluster_id: None,
-            next_hop_mode: NextHopMode::Auto,
-            allow_local_as: 0,
-            max_prefixes: MaxPrefixes::default(),
-            import: PerFamily::default(),
-            export: PerFamily::default(),
-        }
+        PeerConfig::new(name, (Asn(64512), RouterId([10, 0, 0, 1].into())), ("192.0.2.1".parse().unwrap(), Asn(65001)))
     }
 
     fn node(peers: &[PeerConfig]) -> NodeConfig {

@@ -85,6 +85,45 @@ pub enum Ttl {
     Direct,
 }
 
+/// Directions of ADD-PATH that we offer (RFC 7911).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AddPath {
+    /// Not offered.
+    #[default]
+    Off,
+    /// We can receive several paths.
+    Receive,
+    /// We would send several paths.
+    Send,
+    /// Both.
+    Both,
+}
+
+impl AddPath {
+    /// The Send/Receive field of the capability; none where it is not offered.
+    pub fn mode(self) -> Option<u8> {
+        match self {
+            Self::Off => None,
+            Self::Receive => Some(1),
+            Self::Send => Some(2),
+            Self::Both => Some(3),
+        }
+    }
+}
+
+/// How long a peer may take no byte of ours (RFC 9687).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub enum SendHold {
+    /// Eight minutes, or twice the negotiated hold time if that is longer.
+    #[default]
+    Derived,
+    /// For ever.
+    Off,
+    /// So long, but not less than the negotiated hold time.
+    After(Duration),
+}
+
 /// A TCP-MD5 key, never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password(pub Arc<[u8]>);
@@ -144,6 +183,8 @@ pub struct PeerConfig {
     pub ttl: Ttl,
     /// Proposed hold time, whole seconds: 0 or at least 3.
     pub hold_time: u16,
+    /// How long the peer may take no byte.
+    pub send_hold: SendHold,
     /// Keepalive interval; none means a third of the negotiated hold time.
     pub keepalive: Option<Duration>,
     /// Pause before the first connect (upper bound of a random choice).
@@ -156,8 +197,8 @@ pub struct PeerConfig {
     pub restart_time: u16,
     /// Families to offer.
     pub families: PerFamily<bool>,
-    /// Offer ADD-PATH in both directions.
-    pub add_path: bool,
+    /// Offer ADD-PATH, in which directions.
+    pub add_path: AddPath,
     /// Offer extended messages (RFC 8654).
     pub extended_messages: bool,
     /// Offer IPv4 with IPv6 next hops (RFC 8950).
@@ -179,6 +220,45 @@ pub struct PeerConfig {
 }
 
 impl PeerConfig {
+    /// A session between `local` and `peer` as Calico's speakers make it where no resource says otherwise: for the
+    /// family of the address, from whatever source address the kernel chooses, with policies that let nothing through.
+    pub fn new(name: impl Into<String>, local: (Asn, RouterId), peer: (IpAddr, Asn)) -> Self {
+        let ((local_asn, router_id), (address, remote_asn)) = (local, peer);
+        Self {
+            name: name.into(),
+            kind: PeerKind::Node,
+            asked_by: String::new(),
+            address,
+            interface: None,
+            port: 179,
+            local_asn,
+            remote_asn,
+            router_id,
+            local_address: None,
+            passive: false,
+            authentication: Authentication::None,
+            ttl: Ttl::Multihop,
+            hold_time: 240,
+            send_hold: SendHold::Derived,
+            keepalive: None,
+            connect_delay: Duration::from_secs(2),
+            connect_retry: Duration::from_secs(5),
+            idle_hold: (Duration::from_secs(5), Duration::from_secs(30)),
+            restart_time: 120,
+            families: PerFamily { ipv4: address.is_ipv4(), ipv6: address.is_ipv6() },
+            add_path: AddPath::Both,
+            extended_messages: false,
+            extended_next_hop: false,
+            reflector_client: false,
+            cluster_id: None,
+            next_hop_mode: NextHopMode::Auto,
+            allow_local_as: 0,
+            max_prefixes: MaxPrefixes::default(),
+            import: PerFamily::default(),
+            export: PerFamily::default(),
+        }
+    }
+
     /// iBGP: the peer's AS is the one we use on the session.
     pub fn is_ibgp(&self) -> bool {
         self.local_asn == self.remote_asn

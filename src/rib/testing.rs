@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
 use super::{Advertisement, Answer, Candidate, Input, Output, Query, RibConfig, RouteRow, Shard};
-use crate::config::{Authentication, MaxPrefixes, NextHopMode, PeerConfig, PeerKind, Ttl};
+use crate::config::{AddPath, PeerConfig};
 use crate::fib::{BestRoute, InterfaceAddress, KernelEvent, KernelHop, KernelRoute, Link, RouteKey, RouteType, Target};
 use crate::origin::{LocalKey, LocalRoute, LocalTarget};
 use crate::policy::{Policy, RouteSource};
@@ -71,36 +71,12 @@ pub(super) fn facts(n: u32, remote: u32, change: impl FnOnce(&mut PeerConfig, &m
     let accept = || PerFamily { ipv4: Arc::new(Policy::accept()), ipv6: Arc::new(Policy::accept()) };
     let address = IpAddr::V4(Ipv4Addr::new(10, 0, 0, n as u8));
     let mut config = PeerConfig {
-        name: format!("Node_10_0_0_{n}"),
-        kind: PeerKind::Node,
-        asked_by: String::new(),
-        address,
-        interface: None,
-        port: 179,
-        local_asn: Asn(US),
-        remote_asn: Asn(remote),
-        router_id: RouterId(Ipv4Addr::new(10, 0, 0, 100)),
-        local_address: None,
-        passive: false,
-        authentication: Authentication::None,
-        ttl: Ttl::Multihop,
         hold_time: 90,
-        keepalive: None,
-        connect_delay: Duration::ZERO,
-        connect_retry: Duration::from_secs(5),
-        idle_hold: (Duration::from_secs(1), Duration::from_secs(30)),
-        restart_time: 120,
         families: BOTH,
-        add_path: false,
-        extended_messages: false,
-        extended_next_hop: false,
-        reflector_client: false,
-        cluster_id: None,
-        next_hop_mode: NextHopMode::Auto,
-        allow_local_as: 0,
-        max_prefixes: MaxPrefixes::default(),
+        add_path: AddPath::Off,
         import: accept(),
         export: accept(),
+        ..PeerConfig::new(format!("Node_10_0_0_{n}"), (Asn(US), RouterId(Ipv4Addr::new(10, 0, 0, 100))), (address, Asn(remote)))
     };
     let mut context = wire::Context {
         four_octet_as: true,

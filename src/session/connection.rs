@@ -427,7 +427,7 @@ fn speakers(config: &PeerConfig, settled: &Negotiated) -> (Speaker, Speaker) {
 /// as the wait for the KEEPALIVE.
 fn enter_open_confirm(line: &mut Line, settled: Negotiated, scene: &mut Scene<'_>) -> State {
     line.failures = 0;
-    line.send_hold = settled.hold().map_or(timer::SEND_HOLD, |hold| timer::SEND_HOLD.max(2 * hold));
+    line.send_hold = timer::send_hold(scene.config.send_hold, settled.hold());
     line.say(scene.now, &Message::Keepalive, &settled.context, scene.out);
     if let Some(hold) = settled.hold() {
         line.heard(scene.now, Some(hold));
@@ -524,7 +524,7 @@ impl Facts {
 
     /// S2: 8/0 is tried once; the session ends as if TCP had been lost.
     fn send_hold_expired(self, line: &mut Line, scene: &mut Scene<'_>) -> State {
-        let refusal = Refusal::new(8, 0, format!("the peer took no byte for {} s", line.send_hold.as_secs()));
+        let refusal = Refusal::new(8, 0, format!("the peer took no byte for {} s", line.send_hold.unwrap_or_default().as_secs()));
         self.refuse_as(line, Cause::Lost, refusal.notification, refusal.text, scene)
     }
 

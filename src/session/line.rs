@@ -44,8 +44,8 @@ pub(super) struct Line {
     /// Connects that came to nothing since the last one that reached OpenConfirm.
     pub(super) failures: u32,
     last_message: Option<Instant>,
-    /// How long the peer may take no byte.
-    pub(super) send_hold: Duration,
+    /// How long the peer may take no byte; none: for ever.
+    pub(super) send_hold: Option<Duration>,
 }
 
 impl Line {
@@ -62,7 +62,7 @@ impl Line {
             alive: false,
             failures: 0,
             last_message: None,
-            send_hold: timer::SEND_HOLD,
+            send_hold: Some(timer::SEND_HOLD),
         }
     }
 
@@ -70,7 +70,7 @@ impl Line {
     pub(super) fn send(&mut self, now: Instant, bytes: Bytes, out: &mut Outbox<Output>) {
         self.waiting += bytes.len();
         if !self.timers.runs(Timer::SendHold) {
-            self.timers.set(Timer::SendHold, now + self.send_hold);
+            self.await_taken(now);
         }
         out.push(Output::Send { connection: self.id, bytes });
     }
@@ -87,7 +87,14 @@ impl Line {
         if waiting == 0 {
             self.timers.clear(Timer::SendHold);
         } else if progress {
-            self.timers.set(Timer::SendHold, now + self.send_hold);
+            self.await_taken(now);
+        }
+    }
+
+    fn await_taken(&mut self, now: Instant) {
+        match self.send_hold {
+            Some(pause) => self.timers.set(Timer::SendHold, now + pause),
+            None => self.timers.clear(Timer::SendHold),
         }
     }
 

@@ -90,8 +90,8 @@ fn all_capabilities(config: &PeerConfig, advert: &Advert) -> Vec<Capability> {
         families: families.iter().map(|family| (*family, advert.forwarding.has(*family))).collect(),
     }));
     list.push(Capability::FourOctetAs(config.local_asn));
-    if config.add_path {
-        list.push(Capability::AddPath(families.iter().map(|family| (*family, 3)).collect()));
+    if let Some(mode) = config.add_path.mode() {
+        list.push(Capability::AddPath(families.iter().map(|family| (*family, mode)).collect()));
     }
     list.push(Capability::EnhancedRouteRefresh);
     // No family: we understand LLGR_STALE, but ask nobody to keep our paths for long (as Calico's BIRD does).
@@ -312,6 +312,7 @@ fn keepalive_interval(config: &PeerConfig, hold_time: u16) -> Option<Duration> {
 mod tests {
     use super::super::sample;
     use super::*;
+    use crate::config::AddPath;
     use bytes::Bytes;
 
     fn theirs() -> Open {
@@ -416,7 +417,7 @@ mod tests {
     fn x1_add_path_needs_both_sides_and_o7_a_sane_mode() {
         for (mode, receive, send) in [(0, false, false), (1, false, true), (2, true, false), (3, true, true), (4, false, false)] {
             let settled = settle(|config, open| {
-                config.add_path = true;
+                config.add_path = AddPath::Both;
                 open.capabilities.push(Capability::AddPath(vec![(Family::IPV4_UNICAST, mode)]));
             })
             .unwrap();
@@ -429,6 +430,20 @@ mod tests {
                 .add_path_send
                 .ipv4
         );
+    }
+
+    #[test]
+    fn x1_add_path_in_the_directions_that_are_configured() {
+        let rows =
+            [(AddPath::Off, false, false), (AddPath::Receive, true, false), (AddPath::Send, false, true), (AddPath::Both, true, true)];
+        for (ours, receive, send) in rows {
+            let settled = settle(|config, open| {
+                config.add_path = ours;
+                open.capabilities.push(Capability::AddPath(vec![(Family::IPV4_UNICAST, 3)]));
+            })
+            .unwrap();
+            assert_eq!((settled.context.add_path_receive.ipv4, settled.context.add_path_send.ipv4), (receive, send), "{ours:?}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use rand_pcg::Pcg32;
 use rand_pcg::rand_core::RngCore;
 
+use crate::config::SendHold;
 use crate::types::Family;
 
 /// The pause after the first connect that fails; it doubles up to the ConnectRetry time.
@@ -26,6 +27,16 @@ pub(super) const COLLISION_WINDOW: Duration = Duration::from_secs(1);
 pub(super) const YOUTH: Duration = Duration::from_millis(250);
 /// Errors are forgotten after this time without one.
 pub(super) const AMNESIA: Duration = Duration::from_secs(300);
+
+/// How long the peer may take no byte, when `hold` was agreed; none: for ever. Never shorter than `hold`, as RFC 9687 advises.
+pub(super) fn send_hold(wanted: SendHold, hold: Option<Duration>) -> Option<Duration> {
+    let hold = hold.unwrap_or_default();
+    match wanted {
+        SendHold::Derived => Some(SEND_HOLD.max(2 * hold)),
+        SendHold::After(pause) => Some(pause.max(hold)),
+        SendHold::Off => None,
+    }
+}
 
 /// What may be due. A connection uses the first six, the peer the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,6 +218,22 @@ mod tests {
     use super::*;
 
     const RANGE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(30));
+
+    #[test]
+    fn s2_send_hold_is_never_shorter_than_hold() {
+        let seconds = Duration::from_secs;
+        let rows = [
+            (SendHold::Derived, Some(90), Some(480)),
+            (SendHold::Derived, Some(300), Some(600)),
+            (SendHold::Derived, None, Some(480)),
+            (SendHold::After(seconds(30)), Some(9), Some(30)),
+            (SendHold::After(seconds(30)), Some(90), Some(90)),
+            (SendHold::Off, Some(90), None),
+        ];
+        for (wanted, hold, expected) in rows {
+            assert_eq!(send_hold(wanted, hold.map(seconds)), expected.map(seconds), "{wanted:?} {hold:?}");
+        }
+    }
 
     #[test]
     fn timers_come_in_the_order_of_their_deadlines() {

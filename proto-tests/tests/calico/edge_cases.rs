@@ -1,7 +1,11 @@
 //! The unusual and the wrong, a test for each; what is wrong concerns its own resource only. Long because it is a
 //! list: one short story a case.
 
-use margay::config::{Authentication, NextHopMode};
+use std::time::Duration;
+
+use margay::config::{AddPath, Authentication, MaxPrefixAction, NextHopMode, SendHold, Ttl};
+use margay::policy::Policy;
+use margay::types::PerFamily;
 
 use crate::cluster::{Cluster, block, defaults, node, own, peer, pool, session};
 
@@ -197,7 +201,10 @@ fn link_local_peers_name_their_interface() {
         cluster.sessions("a"),
         ["Global_fe80__1_eth0 fe80::1:179 64512→65001 from any", "Global_fe80__2_eth1 fe80::2:179 64512→65002 from any"]
     );
-    assert_eq!(cluster.peer("a", "Global_fe80__1_eth0").interface.as_deref(), Some("eth0"));
+    let peer = cluster.peer("a", "Global_fe80__1_eth0");
+    assert_eq!(peer.interface.as_deref(), Some("eth0"));
+    // n12: both families over it, IPv4 with IPv6 next hops.
+    assert_eq!((peer.families, peer.extended_next_hop), (PerFamily { ipv4: true, ipv6: true }, true));
 }
 
 #[test]
@@ -627,33 +634,105 @@ fn a_bad_field_of_the_cluster_configuration_costs_that_field() {
     assert!(problems[1].contains("info: BGPConfiguration default: spec.nodeToNodeMeshEnabled: is text, not a boolean"), "{problems:#?}");
 }
 
+fn annotated(annotations: &str) -> Cluster {
+    with(&format!(
+        "---\nkind: BGPPeer\nmetadata: {{name: p, annotations: {{{annotations}}}}}\nspec: {{peerIP: 192.0.2.1, asNumber: 65001}}\n"
+    ))
+}
+
 #[test]
-fn annotations() {
-    let annotated = |annotations: &str| {
-        with(&format!(
-            "---\nkind: BGPPeer\nmetadata: {{name: p, annotations: {{{annotations}}}}}\nspec: {{peerIP: 192.0.2.1, asNumber: 65001}}\n"
-        ))
+fn annotations_set_what_calico_has_no_field_for() {
+    let peer_with = |annotations: &str| {
+        let cluster = annotated(annotations);
+        assert!(cluster.problems("a").is_empty(), "{annotations}: {:#?}", cluster.problems("a"));
+        cluster.peer("a", "Global_192_0_2_1")
     };
-    let cluster = annotated("margay.io/hold-time: 30, margay.io/max-prefixes: 50 idle, margay.io/add-path: off, example.com/x: y");
-    let peer = cluster.peer("a", "Global_192_0_2_1");
-    assert_eq!((peer.hold_time, peer.max_prefixes.limit), (30, 50));
-    assert!(!peer.add_path, "a bare off of YAML is the word off");
-    assert!(cluster.problems("a").is_empty(), "{:#?}", cluster.problems("a"));
+    let usual = peer_with("example.com/x: y");
+    assert_eq!((usual.hold_time, usual.add_path, usual.extended_messages), (240, AddPath::Both, false), "as Calico's BIRD");
+    assert_eq!((usual.ttl, usual.send_hold), (Ttl::Multihop, SendHold::Derived));
+    assert_eq!(peer_with("margay.io/hold-time: 30").hold_time, 30);
+    assert_eq!(peer_with("margay.io/hold-time: 1m30s").hold_time, 90);
+    let most = peer_with("margay.io/max-prefixes: 50 idle").max_prefixes;
+    assert_eq!((most.limit, most.action), (50, MaxPrefixAction::Idle));
+    for (word, mode) in [("off", AddPath::Off), ("receive", AddPath::Receive), ("send", AddPath::Send), ("both", AddPath::Both)] {
+        assert_eq!(peer_with(&format!("margay.io/add-path: {word}")).add_path, mode, "a bare off of YAML is the word off");
+    }
+    assert_eq!(peer_with("margay.io/send-hold-time: off").send_hold, SendHold::Off);
+    assert_eq!(peer_with("margay.io/send-hold-time: 5m").send_hold, SendHold::After(Duration::from_secs(300)));
+    assert!(peer_with("margay.io/extended-messages: on").extended_messages);
+    assert_eq!(peer_with("margay.io/directly-connected: on").ttl, Ttl::Direct);
+    assert_eq!(peer_with("margay.io/default-policy: calico"), usual);
+}
+
+#[test]
+fn annotations_that_say_nothing_useful_are_problems() {
     for bad in [
         "margay.io/hold-time: 2",
         "margay.io/hold-time: soon",
         "margay.io/max-prefixes: many",
+        "margay.io/max-prefixes: 5 warn idle",
         "margay.io/add-path: maybe",
+        "margay.io/send-hold-time: on",
+        "margay.io/extended-messages: big",
+        "margay.io/directly-connected: perhaps",
+        "margay.io/default-policy: accept",
+        "margay.io/interface: \"\"",
+        "margay.io/interface: eth0",
         "margay.io/nonsense: 1",
     ] {
         assert_one_problem(&annotated(bad), "a", "warning: BGPPeer p: metadata.annotations.margay.io/");
     }
     assert_one_problem(&annotated("margay.io/bfd: 50ms*3"), "a", "info: BGPPeer p: metadata.annotations.margay.io/bfd: not supported yet");
-    // On the cluster's configuration they are the default for all, the mesh included.
-    let cluster = with("---\nkind: BGPConfiguration\nmetadata: {name: default, annotations: {margay.io/hold-time: \"9\"}}\nspec: {}\n");
-    assert_eq!(cluster.peer("a", "Mesh_10_0_0_2").hold_time, 9);
+    let two = "---\nkind: BGPPeer\nmetadata: {name: p, annotations: {margay.io/directly-connected: on}}\n\
+               spec: {peerIP: 192.0.2.1, asNumber: 65001, ttlSecurity: 2}\n";
+    assert_one_problem(&with(two), "a", "margay.io/directly-connected: ttlSecurity lets the peer be 2 hops away; ttlSecurity applies");
     // What protects a session and is not supported keeps the session from running unprotected.
-    assert!(matches!(annotated("margay.io/tcp-ao: keys").peer("a", "Global_192_0_2_1").authentication, Authentication::Missing(_)));
+    let protected = annotated("margay.io/tcp-ao: keys");
+    assert!(matches!(protected.peer("a", "Global_192_0_2_1").authentication, Authentication::Missing(_)));
+    assert_one_problem(&protected, "a", "warning: BGPPeer p: metadata.annotations.margay.io/tcp-ao: TCP-AO is not supported yet");
+}
+
+#[test]
+fn annotations_of_the_configuration_are_defaults_for_all() {
+    let configuration = |name: &str, seconds: u8| {
+        format!(
+            "---\nkind: BGPConfiguration\nmetadata: {{name: {name}, annotations: {{margay.io/hold-time: \"{seconds}\"}}}}\nspec: {{}}\n"
+        )
+    };
+    let peer =
+        "---\nkind: BGPPeer\nmetadata: {name: p, annotations: {margay.io/hold-time: \"30\"}}\nspec: {peerIP: 192.0.2.1, asNumber: 65001}\n";
+    let cluster = with(&[&configuration("default", 9), peer].concat());
+    assert_eq!(cluster.peer("a", "Mesh_10_0_0_2").hold_time, 9, "the mesh included");
+    assert_eq!(cluster.peer("a", "Global_192_0_2_1").hold_time, 30, "the BGPPeer's own comes first");
+    let cluster = with(&[&configuration("default", 9), &configuration("node.a", 12), peer].concat());
+    assert_eq!((cluster.peer("a", "Mesh_10_0_0_2").hold_time, cluster.peer("b", "Mesh_10_0_0_1").hold_time), (12, 9), "a node's own next");
+    let cluster = with("---\nkind: BGPConfiguration\nmetadata: {name: default, annotations: {margay.io/interface: eth0}}\nspec: {}\n");
+    assert_one_problem(&cluster, "a", "warning: BGPConfiguration default: metadata.annotations.margay.io/interface: an interface belongs");
+}
+
+#[test]
+fn rfc_8212_default_policy_reject_lets_only_filtered_routes_through() {
+    let resources = |filters: &str| {
+        let filter =
+            "---\nkind: BGPFilter\nmetadata: {name: some}\nspec: {importV4: [{action: Accept, matchOperator: In, cidr: 10.9.0.0/16}]}\n";
+        let peer = format!(
+            "---\nkind: BGPPeer\nmetadata: {{name: p, annotations: {{margay.io/default-policy: reject}}}}\n\
+             spec: {{peerIP: 192.0.2.1, asNumber: 65001{filters}}}\n"
+        );
+        with(&[filter, &peer].concat())
+    };
+    let last = |policy: &Policy| policy.terms.last().map(|term| term.name.to_string()).unwrap_or_default();
+    let reject = "margay.io/default-policy reject: accepted by no BGPFilter";
+    let bare = resources("");
+    let peer = bare.peer("a", "Global_192_0_2_1");
+    assert_eq!((last(&peer.import.ipv4).as_str(), last(&peer.export.ipv4).as_str()), (reject, reject));
+    assert_one_problem(&bare, "a", "warning: BGPPeer p: spec.filters: margay.io/default-policy is reject, and no BGPFilter");
+    // The mesh is iBGP: RFC 8212 does not concern it.
+    assert_eq!(last(&bare.peer("a", "Mesh_10_0_0_2").import.ipv4), "Calico import: everything");
+    let filtered = resources(", filters: [some]");
+    assert!(filtered.problems("a").is_empty(), "{:#?}", filtered.problems("a"));
+    let import = &filtered.peer("a", "Global_192_0_2_1").import.ipv4;
+    assert_eq!((import.terms.len(), last(import).as_str()), (2, reject));
 }
 
 #[test]

@@ -1,28 +1,90 @@
 //! `margay.io/` annotations: what Calico's API has no field for.
+//!
+//! One row of the table below is one annotation: the field that it fills, its name, what its values are (in the words of
+//! a problem and of the README), and the function that reads one. The struct, reading, defaults and the list of known names
+//! all come from the table.
 
 use std::collections::BTreeMap;
 
 use super::{Fields, Text, duration};
 use crate::calico::{Document, Report};
-use crate::config::{MaxPrefixAction, MaxPrefixes};
+use crate::config::{AddPath, MaxPrefixAction, MaxPrefixes, SendHold};
 
-/// The settings that the annotations of a BGPPeer make, or of a BGPConfiguration as the default for all sessions.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Annotations {
-    /// `margay.io/hold-time`: seconds, 0 or at least 3.
-    pub hold_time: Option<u16>,
-    /// `margay.io/max-prefixes`: a number, then `warn` or `idle`.
-    pub max_prefixes: Option<MaxPrefixes>,
-    /// `margay.io/add-path`: `off` or `both`.
-    pub add_path: Option<bool>,
-    /// `margay.io/interface`: the interface of a link-local peer.
-    pub interface: Option<String>,
-    /// `margay.io/tcp-ao` is asked for: such a session waits, since it may not run without.
-    pub tcp_ao: bool,
+/// Defines [`Annotations`] from rows `field: type = "name", "values", reader;`.
+macro_rules! annotations {
+    ($($(#[$documentation:meta])* $field:ident: $kind:ty = $name:literal, $values:literal, $read:expr;)*) => {
+        /// The settings that the annotations of a BGPPeer make, or of a BGPConfiguration as the default for all sessions. A
+        /// setting that is not made is none.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Annotations {
+            $($(#[$documentation])* pub $field: Option<$kind>,)*
+        }
+
+        impl Annotations {
+            /// The names without `margay.io/`, and their values in words.
+            pub const KNOWN: &[(&str, &str)] = &[$(($name, $values)),*];
+
+            /// These settings where they are made, else those of `defaults`.
+            #[must_use]
+            pub fn or(&self, defaults: &Self) -> Self {
+                Self { $($field: self.$field.clone().or_else(|| defaults.$field.clone()),)* }
+            }
+
+            /// Reads one annotation; what is wrong with it, if anything.
+            fn read(&mut self, name: &str, value: &str) -> Result<(), Fault> {
+                match name {
+                    $($name => {
+                        self.$field = Some($read(value).ok_or(Fault::BadValue($values))?);
+                        Ok(())
+                    })*
+                    _ => Err(Fault::Unknown),
+                }
+            }
+        }
+    };
+}
+
+annotations! {
+    /// Hold time that we propose, seconds.
+    hold_time: u16 = "hold-time", "a hold time (0, or 3 to 65535 seconds)", hold_time;
+    /// How long the peer may take no byte (RFC 9687).
+    send_hold: SendHold = "send-hold-time", "`off` or a time of at least a second (RFC 9687)", send_hold;
+    /// How many prefixes a family are expected, and what happens when there are more.
+    max_prefixes: MaxPrefixes = "max-prefixes", "a number, then `warn` or `idle`", max_prefixes;
+    /// ADD-PATH (RFC 7911).
+    add_path: AddPath = "add-path", "one of off, receive, send, both", add_path;
+    /// Messages of up to 65535 octets are offered (RFC 8654).
+    extended_messages: bool = "extended-messages", "`on` or `off`", switch;
+    /// The peer is on a network of ours: packets are sent with TTL 1, and the session ends with the link.
+    directly_connected: bool = "directly-connected", "`on` or `off`", switch;
+    /// The interface of a link-local peer; on a BGPPeer only.
+    interface: String = "interface", "the name of an interface", text;
+    /// What happens on eBGP sessions to routes that no BGPFilter accepts or rejects (RFC 8212).
+    default_policy: DefaultPolicy = "default-policy", "`calico` or `reject`", default_policy;
+    /// A Secret of keys. Such a session waits, since TCP-AO is not supported yet and it may not run without.
+    tcp_ao: String = "tcp-ao", "the name of a Secret", text;
 }
 
 /// Understood by later versions; said at level info.
-const NOT_YET: [&str; 5] = ["bfd", "role", "llgr-stale-time", "send-hold-time", "default-policy"];
+const NOT_YET: [&str; 3] = ["bfd", "role", "llgr-stale-time"];
+
+/// `margay.io/default-policy`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DefaultPolicy {
+    /// What Calico's own rules say.
+    #[default]
+    Calico,
+    /// Refused, in both directions (RFC 8212).
+    Reject,
+}
+
+/// What is wrong with an annotation.
+enum Fault {
+    /// Its value is none of these.
+    BadValue(&'static str),
+    /// Nobody knows its name.
+    Unknown,
+}
 
 impl Annotations {
     /// Reads the annotations of a document. A bad value is a problem and counts as absent.
@@ -31,62 +93,41 @@ impl Annotations {
         let mut metadata = Fields::of(document, "metadata");
         let all: BTreeMap<String, Option<Text>> = metadata.get(report, "annotations").unwrap_or_default();
         for (key, value) in &all {
-            if let Some(name) = key.strip_prefix("margay.io/") {
-                let value = value.as_ref().map(|text| text.0.trim()).unwrap_or_default();
-                settings.read(name, value, &format!("metadata.annotations.{key}"), report);
+            let Some(name) = key.strip_prefix("margay.io/") else { continue };
+            let value = value.as_ref().map(|text| text.0.trim()).unwrap_or_default();
+            let field = format!("metadata.annotations.{key}");
+            match settings.read(name, value) {
+                Ok(()) => {}
+                Err(Fault::BadValue(wanted)) => report.warning(&field, format!("`{value}` is not {wanted}"), "the default stays"),
+                Err(Fault::Unknown) if NOT_YET.contains(&name) => report.info(&field, "not supported yet", "ignored"),
+                Err(Fault::Unknown) => {
+                    let known: Vec<&str> = Self::KNOWN.iter().map(|(name, _)| *name).collect();
+                    report.warning(&field, "margay knows no such annotation", format!("ignored; it knows {}", known.join(", ")));
+                }
             }
         }
         settings
     }
-
-    /// These settings where they are made, else those of `defaults`.
-    #[must_use]
-    pub fn or(&self, defaults: &Self) -> Self {
-        Self {
-            hold_time: self.hold_time.or(defaults.hold_time),
-            max_prefixes: self.max_prefixes.or(defaults.max_prefixes),
-            add_path: self.add_path.or(defaults.add_path),
-            interface: self.interface.clone(),
-            tcp_ao: self.tcp_ao || defaults.tcp_ao,
-        }
-    }
-
-    fn read(&mut self, name: &str, value: &str, field: &str, report: &mut Report<'_>) {
-        let bad = |report: &mut Report<'_>, wanted: &str| report.warning(field, format!("`{value}` is not {wanted}"), "the default stays");
-        match name {
-            "hold-time" => match hold_time(value) {
-                Some(seconds) => self.hold_time = Some(seconds),
-                None => bad(report, "a hold time (0, or 3 to 65535 seconds)"),
-            },
-            "max-prefixes" => match max_prefixes(value) {
-                Some(limit) => self.max_prefixes = Some(limit),
-                None => bad(report, "a number, then `warn` or `idle`"),
-            },
-            "add-path" => match value {
-                // A bare `off` is a boolean to YAML, and comes as `false`.
-                "off" | "false" => self.add_path = Some(false),
-                "both" => self.add_path = Some(true),
-                "receive" | "send" => report.info(field, format!("`{value}` alone is not supported yet"), "the default stays"),
-                _ => bad(report, "one of off, receive, send, both"),
-            },
-            "interface" if value.is_empty() => bad(report, "an interface"),
-            "interface" => self.interface = Some(value.to_owned()),
-            "tcp-ao" => {
-                self.tcp_ao = true;
-                report.warning(field, "TCP-AO is not supported yet", "the session waits rather than run unprotected");
-            }
-            _ if NOT_YET.contains(&name) => report.info(field, "not supported yet", "ignored"),
-            _ => report.warning(field, "margay knows no such annotation", "ignored; see the README for those it knows"),
-        }
-    }
 }
 
 fn hold_time(value: &str) -> Option<u16> {
-    let seconds = match value.parse::<u64>() {
-        Ok(seconds) => seconds,
-        Err(_) => duration(value)?.as_secs(),
-    };
-    u16::try_from(seconds).ok().filter(|seconds| *seconds == 0 || *seconds >= 3)
+    u16::try_from(seconds(value)?).ok().filter(|seconds| *seconds == 0 || *seconds >= 3)
+}
+
+fn send_hold(value: &str) -> Option<SendHold> {
+    match switch(value) {
+        Some(false) => Some(SendHold::Off),
+        Some(true) => None,
+        None => seconds(value).filter(|seconds| *seconds > 0).map(|seconds| SendHold::After(std::time::Duration::from_secs(seconds))),
+    }
+}
+
+/// `90`, `90s`, `1m30s`.
+fn seconds(value: &str) -> Option<u64> {
+    match value.parse::<u64>() {
+        Ok(seconds) => Some(seconds).filter(|seconds| *seconds <= u32::MAX.into()),
+        Err(_) => Some(duration(value)?.as_secs()),
+    }
 }
 
 fn max_prefixes(value: &str) -> Option<MaxPrefixes> {
@@ -98,4 +139,36 @@ fn max_prefixes(value: &str) -> Option<MaxPrefixes> {
         Some(_) => return None,
     };
     words.next().is_none().then_some(MaxPrefixes { limit, action })
+}
+
+fn add_path(value: &str) -> Option<AddPath> {
+    match value {
+        // A bare `off` is a boolean to YAML, and comes as `false`.
+        "off" | "false" => Some(AddPath::Off),
+        "receive" => Some(AddPath::Receive),
+        "send" => Some(AddPath::Send),
+        "both" => Some(AddPath::Both),
+        _ => None,
+    }
+}
+
+/// Bare `on` and `off` are booleans to YAML, and come as `true` and `false`.
+fn switch(value: &str) -> Option<bool> {
+    match value {
+        "on" | "true" => Some(true),
+        "off" | "false" => Some(false),
+        _ => None,
+    }
+}
+
+fn text(value: &str) -> Option<String> {
+    (!value.is_empty() && !value.contains(char::is_whitespace)).then(|| value.to_owned())
+}
+
+fn default_policy(value: &str) -> Option<DefaultPolicy> {
+    match value {
+        "calico" => Some(DefaultPolicy::Calico),
+        "reject" => Some(DefaultPolicy::Reject),
+        _ => None,
+    }
 }

@@ -100,6 +100,10 @@ impl BgpConfiguration {
             annotations: Annotations::decode(document, report),
             ..Self::default()
         };
+        if configuration.annotations.interface.take().is_some() {
+            let field = "metadata.annotations.margay.io/interface";
+            report.warning(field, "an interface belongs to one peer", "ignored; set it on the BGPPeer");
+        }
         if name == "default" {
             configuration.read_cluster_wide(&mut spec, report);
         } else {

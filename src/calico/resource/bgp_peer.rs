@@ -132,6 +132,14 @@ impl BgpPeer {
 
     /// What fits not together.
     fn check(&self, report: &mut Report<'_>) {
+        if self.annotations.interface.is_some() && !matches!(&self.endpoint, Endpoint::Address { interface: Some(_), .. }) {
+            let field = "metadata.annotations.margay.io/interface";
+            report.warning(field, "only a link-local peerIP is reached through an interface", "ignored");
+        }
+        if let (Some(true), Some(hops @ 2..)) = (self.annotations.directly_connected, self.ttl_security) {
+            let what = format!("ttlSecurity lets the peer be {hops} hops away");
+            report.warning("metadata.annotations.margay.io/directly-connected", what, "ttlSecurity applies");
+        }
         match &self.endpoint {
             Endpoint::Address { address, .. } => {
                 if self.reachable_by.is_some_and(|gateway| gateway.is_ipv4() != address.is_ipv4()) {
@@ -192,8 +200,9 @@ fn endpoint(spec: &mut Fields<'_>, report: &mut Report<'_>, interface: Option<&s
         report.error("spec.peerIP", format!("`{text}` is no address with or without a port"), "no session is made of this BGPPeer");
         return None;
     };
-    let interface = zone.or_else(|| interface.map(str::to_owned));
-    if matches!(address, IpAddr::V6(address) if address.is_unicast_link_local()) && interface.is_none() {
+    let link_local = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+    let interface = zone.or_else(|| interface.map(str::to_owned)).filter(|_| link_local);
+    if link_local && interface.is_none() {
         let instead = "write it as address%interface, or set the annotation margay.io/interface; no session is made until then";
         report.error("spec.peerIP", format!("`{text}` is link-local and needs an interface"), instead);
         return None;

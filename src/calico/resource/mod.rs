@@ -24,7 +24,7 @@ use super::{Document, Report, ResourceKey};
 use crate::policy::{Term, Verdict};
 use crate::types::PerFamily;
 
-pub use annotation::Annotations;
+pub use annotation::{Annotations, DefaultPolicy};
 pub use bgp_configuration::{BgpConfiguration, BindMode, ProgramClusterRoutes};
 pub use bgp_filter::{
     AddCommunity, BgpFilterRule, BgpFilterSpec, FilterRule, MatchCommunities, Operation, PrefixLength, PrependAsPath, SetPriority,
