@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use bytes::{Bytes, BytesMut};
-use margay::config::{Authentication, MaxPrefixAction, MaxPrefixes, PeerConfig};
+use margay::config::{AddPath, Authentication, MaxPrefixAction, MaxPrefixes, PeerConfig};
 use margay::session::{Event, Input, Output, Peer, PrefixCounts, RouteChange, Settings, StopReason};
 use margay::types::{AsPath, Asn, Attributes, ConnectionId, Family, Nlri, NlriList, Outbox, PathId, PeerId, PerFamily, RouterId, ShardId};
 use margay::wire::{Capability, Context, GracefulRestart, Message, Notification, Open, RouteRefresh, Update, frame};
@@ -320,7 +320,7 @@ fn configuration(options: &str) -> Result<(PeerConfig, Settings)> {
             "restart" => config.restart_time = value.parse()?,
             "passive" => config.passive = true,
             "ipv6" => config.families.ipv6 = true,
-            "add-path" => config.add_path = true,
+            "add-path" => config.add_path = AddPath::Both,
             "extended" => config.extended_messages = true,
             "key-missing" => config.authentication = Authentication::Missing("Secret bgp, key tor".to_owned()),
             "max-warn" => config.max_prefixes = MaxPrefixes { limit: value.parse()?, action: MaxPrefixAction::Warn },

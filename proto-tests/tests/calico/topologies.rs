@@ -1,6 +1,6 @@
 //! Typical clusters: who peers with whom, and the worked example of one with reflectors and a top-of-rack router.
 
-use margay::config::PeerKind;
+use margay::config::{AddPath, PeerKind};
 
 use crate::cluster::{Cluster, block, defaults, node, peer, pool};
 
@@ -33,7 +33,7 @@ fn dual_stack_mesh_has_a_session_for_each_family() {
     assert_eq!(config.peers.keys().collect::<Vec<_>>(), ["Mesh_10_0_0_2", "Mesh_fd00__2"]);
     let (v4, v6) = (&config.peers["Mesh_10_0_0_2"], &config.peers["Mesh_fd00__2"]);
     assert!(v4.families.ipv4 && !v4.families.ipv6 && !v6.families.ipv4 && v6.families.ipv6);
-    assert!(v4.add_path && v6.add_path);
+    assert_eq!((v4.add_path, v6.add_path), (AddPath::Both, AddPath::Both));
     assert_eq!(v6.local_address, Some("fd00::1".parse().unwrap()));
     // The identifier is the IPv4 address for both.
     assert_eq!(v6.router_id.to_string(), "10.0.0.1");
