@@ -32,6 +32,9 @@ pub struct Run {
     /// Control socket.
     #[arg(long, env = "MARGAY_SOCKET", value_name = "PATH", default_value = "/run/margay/margay.sock")]
     socket: PathBuf,
+    /// Folder to serve `bird.ctl` and `bird6.ctl` in, read-only, for the tools that ask BIRD (`/var/run/calico` in its place).
+    #[arg(long, env = "MARGAY_BIRD_SOCKETS", value_name = "DIR")]
+    bird_sockets: Option<PathBuf>,
     /// Folder for the last known configuration (nothing is kept there yet).
     #[arg(long, env = "MARGAY_STATE", value_name = "DIR", default_value = "/var/lib/margay")]
     state: PathBuf,
@@ -72,7 +75,14 @@ impl Run {
         };
         let kind = datastore::Kind::choose(self.datastore, !self.resources.is_empty(), &variables)?;
         let datastore = datastore::Settings::new(kind, self.resources, node, variables);
-        Ok(Settings { datastore, listen: self.listen, socket: self.socket, state: self.state, dry_run: self.dry_run })
+        Ok(Settings {
+            datastore,
+            listen: self.listen,
+            socket: self.socket,
+            bird_sockets: self.bird_sockets,
+            state: self.state,
+            dry_run: self.dry_run,
+        })
     }
 }
 

@@ -15,7 +15,7 @@ use crate::session::PeerStatus;
 /// A task that does not answer within this is stuck; the question is answered without it.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Parts of an answer that may wait to be read.
-const PARTS: usize = 4096;
+pub const PARTS: usize = 4096;
 
 /// Status of one peer; none if its task does not answer.
 pub async fn status(entry: &PeerEntry) -> Option<PeerStatus> {

@@ -16,6 +16,7 @@
 
 mod api;
 mod ask;
+pub mod bird;
 mod explain_peer;
 mod view;
 
@@ -39,18 +40,20 @@ const MODE: u32 = 0o660;
 /// # Errors
 /// The folder cannot be made, another daemon answers on the socket, or it cannot be bound.
 pub fn serve(socket: &Path, directory: watch::Receiver<Arc<Directory>>) -> Result<JoinHandle<Result<()>>> {
-    let listener = bind(socket).with_context(|| format!("cannot open the control socket {}", socket.display()))?;
+    let other = "stop it, or give this one its own --socket";
+    let listener = bind(socket, other).with_context(|| format!("cannot open the control socket {}", socket.display()))?;
     let app = api::router(directory);
     Ok(tokio::spawn(async move { axum::serve(listener, app).await.context("serving the control socket") }))
 }
 
-fn bind(socket: &Path) -> Result<UnixListener> {
+/// Opens a unix socket; `other` says what to do where somebody else answers there.
+fn bind(socket: &Path, other: &str) -> Result<UnixListener> {
     if let Some(folder) = socket.parent() {
         std::fs::create_dir_all(folder)
-            .with_context(|| format!("cannot make the folder {}: give --socket a place that can be written", folder.display()))?;
+            .with_context(|| format!("cannot make the folder {}: give a place that can be written", folder.display()))?;
     }
     match std::os::unix::net::UnixStream::connect(socket) {
-        Ok(_) => bail!("another margay answers there: stop it, or give this one its own --socket"),
+        Ok(_) => bail!("another one answers there: {other}"),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         // Left behind by a process that is gone.
         Err(_) => std::fs::remove_file(socket).context("a stale socket cannot be removed")?,

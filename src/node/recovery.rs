@@ -83,6 +83,14 @@ impl Recovery {
         }
     }
 
+    /// When nobody is waited for any more.
+    pub fn give_up(&self) -> Option<Instant> {
+        match &self.state {
+            State::Waiting { give_up, .. } => Some(*give_up),
+            State::Starting { .. } | State::Done => None,
+        }
+    }
+
     /// Takes one input.
     pub fn handle(&mut self, now: Instant, input: Input, out: &mut Outbox<Output>) {
         match (&mut self.state, input) {

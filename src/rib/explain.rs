@@ -14,7 +14,7 @@ use super::path::{Fault, Path};
 use super::shard::PeerState;
 use super::table::Destination;
 use super::update_group::Told;
-use super::{Advertisement, Candidate, RibConfig, RouteRow, Step};
+use super::{Advertisement, Candidate, RibConfig, RouteRow, Step, Via};
 use crate::origin::LocalTarget;
 use crate::policy::{DEFAULT_LOCAL_PREF, RouteSource};
 use crate::session::SessionFacts;
@@ -106,8 +106,10 @@ impl View<'_> {
             path_id: told.path_id,
             next_hop: Some(told.attributes.next_hop),
             attributes: Arc::clone(told.attributes),
-            lost_at: row.and_then(|row| row.lost_at),
+            lost_at: row.as_ref().and_then(|row| row.lost_at),
             rejected_by: None,
+            metric: row.as_ref().and_then(|row| row.metric),
+            via: row.and_then(|row| row.via),
         }
     }
 
@@ -133,7 +135,19 @@ impl View<'_> {
             attributes: if source.kind.is_bgp() { in_full(&path.attributes) } else { Arc::clone(&path.attributes) },
             lost_at: fate.lost_at,
             rejected_by: self.rejected_by(family, prefix, path),
+            via: self.via(path, prefix),
+            metric: self.facts.resolution(path).map(Resolution::metric).filter(|metric| *metric != u32::MAX),
         }
+    }
+
+    /// Where packets of a path go first.
+    fn via(&self, path: &Path, prefix: IpNet) -> Option<Via> {
+        let gateway = match (self.facts.resolution(path), self.facts.local_route(path, prefix).map(|route| &route.target)) {
+            (Some(resolution), _) => Some(resolution.gateways().first()?.address),
+            (None, Some(LocalTarget::Via(hops))) => hops.first()?.gateway,
+            _ => return None,
+        };
+        Some(Via { gateway, interface: Arc::clone(self.facts.interface(path, prefix)?) })
     }
 
     /// What keeps a path out, in words.

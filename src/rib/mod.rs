@@ -237,6 +237,19 @@ pub struct RouteRow {
     pub lost_at: Option<Step>,
     /// The rule that refused it.
     pub rejected_by: Option<String>,
+    /// Where packets go first; none where they are dropped, or where the next hop does not resolve.
+    pub via: Option<Via>,
+    /// Metric to the next hop; none where it is unknown.
+    pub metric: Option<u32>,
+}
+
+/// A way out of this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Via {
+    /// The next router; none on the link itself.
+    pub gateway: Option<IpAddr>,
+    /// The interface.
+    pub interface: Arc<str>,
 }
 
 /// Steps of the decision, numbered after RFC 4271 9.1.2.2 with our extensions, Calico's preference before them.

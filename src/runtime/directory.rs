@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::calico::Problem;
 use crate::config::{NodeConfig, PeerConfig};
-use crate::runtime::message::{FibMessage, PeerMessage, ShardMessage};
+use crate::runtime::message::{FibMessage, PeerMessage, RecoveryStatus, ShardMessage};
 use crate::types::PeerId;
 
 /// See the module.
@@ -27,6 +27,12 @@ pub struct Directory {
     pub fib: Option<mpsc::Sender<FibMessage>>,
     /// Our own restart is over.
     pub recovered: bool,
+    /// What our own restart waits for; none before the first configuration.
+    pub recovery: Option<watch::Receiver<RecoveryStatus>>,
+    /// When the process began.
+    pub started: jiff::Timestamp,
+    /// When the configuration in force was taken.
+    pub configured: jiff::Timestamp,
 }
 
 /// One peer.

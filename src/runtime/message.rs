@@ -49,6 +49,15 @@ pub struct PeerReplies {
 /// Counters of one peer, as its shards told them last.
 pub type ShardCounts = std::collections::BTreeMap<ShardId, PerFamily<PrefixCounts>>;
 
+/// What our own restart waits for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RecoveryStatus {
+    /// Peers whose table is awaited.
+    pub waiting: usize,
+    /// When nobody is waited for any more.
+    pub give_up: Option<std::time::Instant>,
+}
+
 /// To the FibSyncer's task.
 #[derive(Debug)]
 pub enum FibMessage {

@@ -43,7 +43,7 @@ use crate::rib::Shard;
 use crate::runtime::directory::Directory;
 use crate::runtime::fib_task::FibTask;
 use crate::runtime::listener::{ListenTable, Listener};
-use crate::runtime::message::ShardMessage;
+use crate::runtime::message::{RecoveryStatus, ShardMessage};
 use crate::runtime::settings::Settings;
 use crate::runtime::shard_thread::ShardThread;
 use crate::runtime::speaker::{Inboxes, Parts, Speaker, listen_addresses};
@@ -64,10 +64,19 @@ pub async fn run(settings: Settings) -> Result<()> {
         bail!("writing routes to the kernel needs CAP_NET_ADMIN: run as root, give the capability, or only look on with --dry-run");
     }
     let mut signals = Signals::new()?;
-    let (directory, watched) = watch::channel(Arc::new(Directory { node: settings.datastore.node.clone(), ..Directory::default() }));
+    let now = jiff::Timestamp::now();
+    let (directory, watched) = watch::channel(Arc::new(Directory {
+        node: settings.datastore.node.clone(),
+        started: now,
+        configured: now,
+        ..Directory::default()
+    }));
+    if let Some(folder) = &settings.bird_sockets {
+        crate::control::bird::serve(folder, &watched)?;
+    }
     let control = crate::control::serve(&settings.socket, watched)?;
     let compiled = start_compiler(&settings)?;
-    let Some((config, mut compiled)) = first_config(&settings, compiled, &directory, &mut signals).await else {
+    let Some((config, mut compiled)) = first_config(compiled, &directory, &mut signals).await else {
         return Ok(());
     };
     let (mut speaker, done) = start_speaker(&settings, config, directory).await?;
@@ -147,7 +156,6 @@ fn start_compiler(settings: &Settings) -> Result<watch::Receiver<Compiled>> {
 
 /// Waits for the first configuration; says what is missing meanwhile. None when a signal came first.
 async fn first_config(
-    settings: &Settings,
     mut compiled: watch::Receiver<Compiled>,
     directory: &watch::Sender<Arc<Directory>>,
     signals: &mut Signals,
@@ -161,11 +169,7 @@ async fn first_config(
             for problem in newest.problems.iter() {
                 warn!(%problem, "cannot start yet");
             }
-            directory.send_replace(Arc::new(Directory {
-                node: settings.datastore.node.clone(),
-                problems: newest.problems,
-                ..Directory::default()
-            }));
+            directory.send_modify(|now| *now = Arc::new(Directory { problems: newest.problems, ..Directory::clone(now) }));
         }
         tokio::select! {
             changed = compiled.changed() => if changed.is_err() { return None },
@@ -211,7 +215,9 @@ async fn start_speaker(
 
     let (recovery, recovery_inbox) = mpsc::channel(INBOX);
     let (done, is_done) = oneshot::channel();
-    tokio::spawn(tasks::recovery(Recovery::new(past_life.routes > 0), recovery_inbox, done));
+    let (waited_for, recovery_status) = watch::channel(RecoveryStatus::default());
+    tokio::spawn(tasks::recovery(Recovery::new(past_life.routes > 0), recovery_inbox, done, waited_for));
+    directory.send_modify(|now| *now = Arc::new(Directory { recovery: Some(recovery_status), ..Directory::clone(now) }));
     let (listeners, table) = watch::channel(Arc::new(ListenTable { addresses: sockets.keys().copied().collect(), peers: Vec::new() }));
     tokio::spawn(Listener::new(table, sockets).run());
     let parts = Parts {

@@ -14,6 +14,8 @@ pub struct Settings {
     pub listen: Vec<IpAddr>,
     /// Control socket.
     pub socket: PathBuf,
+    /// Folder of `bird.ctl` and `bird6.ctl`.
+    pub bird_sockets: Option<PathBuf>,
     /// Folder for the last known configuration.
     pub state: PathBuf,
     /// Only say what would be written to the kernel.

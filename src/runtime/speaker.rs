@@ -46,6 +46,8 @@ pub struct Speaker {
     listeners: watch::Sender<Arc<ListenTable>>,
     recovered: watch::Sender<bool>,
     config: Arc<NodeConfig>,
+    /// Since when `config` is in force.
+    configured: jiff::Timestamp,
     problems: Arc<[Problem]>,
     peers: BTreeMap<String, PeerEntry>,
     tasks: JoinSet<()>,
@@ -82,6 +84,7 @@ impl Speaker {
             listeners,
             recovered,
             config,
+            configured: jiff::Timestamp::now(),
             problems: Arc::default(),
             peers: BTreeMap::new(),
             tasks: JoinSet::new(),
@@ -113,6 +116,7 @@ impl Speaker {
     /// Applies a new configuration as a diff.
     pub async fn apply(&mut self, new: Arc<NodeConfig>, problems: Arc<[Problem]>) {
         let old = std::mem::replace(&mut self.config, Arc::clone(&new));
+        self.configured = jiff::Timestamp::now();
         self.problems = problems;
         let changes = diff(Some(&old), &new);
         let words = from_config(&changes, &new);
@@ -239,15 +243,20 @@ impl Speaker {
             addresses: listen_addresses(&self.config),
             peers: self.peers.values().map(listen_peer).collect(),
         }));
-        self.directory.send_replace(Arc::new(Directory {
-            node: self.config.node.clone(),
-            config: Some(Arc::clone(&self.config)),
-            problems: Arc::clone(&self.problems),
-            peers: self.peers.clone(),
-            shards: self.inboxes.shards.clone(),
-            fib: Some(self.inboxes.fib.clone()),
-            recovered: *self.recovered.borrow(),
-        }));
+        self.directory.send_modify(|now| {
+            *now = Arc::new(Directory {
+                node: self.config.node.clone(),
+                config: Some(Arc::clone(&self.config)),
+                problems: Arc::clone(&self.problems),
+                peers: self.peers.clone(),
+                shards: self.inboxes.shards.clone(),
+                fib: Some(self.inboxes.fib.clone()),
+                recovered: *self.recovered.borrow(),
+                recovery: now.recovery.clone(),
+                started: now.started,
+                configured: self.configured,
+            });
+        });
     }
 }
 

@@ -13,7 +13,7 @@ use crate::node::recovery::{self, Recovery};
 use crate::node::wiring::kernel_event_is_for_all;
 use crate::origin::{self, Origin};
 use crate::rib;
-use crate::runtime::message::{FibMessage, ShardMessage};
+use crate::runtime::message::{FibMessage, RecoveryStatus, ShardMessage};
 use crate::types::{Outbox, Sync};
 
 async fn until(deadline: Option<Instant>) {
@@ -84,8 +84,13 @@ pub async fn origin(
     }
 }
 
-/// Runs the Recovery machine until our own restart is over.
-pub async fn recovery(mut machine: Recovery, mut inbox: mpsc::Receiver<recovery::Input>, done: oneshot::Sender<()>) {
+/// Runs the Recovery machine until our own restart is over; `status` shows how far it is.
+pub async fn recovery(
+    mut machine: Recovery,
+    mut inbox: mpsc::Receiver<recovery::Input>,
+    done: oneshot::Sender<()>,
+    status: watch::Sender<RecoveryStatus>,
+) {
     let mut outbox = Outbox::new();
     let mut done = Some(done);
     loop {
@@ -96,6 +101,7 @@ pub async fn recovery(mut machine: Recovery, mut inbox: mpsc::Receiver<recovery:
             },
             () = until(machine.deadline()) => machine.on_deadline(Instant::now(), &mut outbox),
         }
+        status.send_replace(RecoveryStatus { waiting: machine.waited_for().len(), give_up: machine.give_up() });
         for recovery::Output::Done in outbox.drain() {
             info!("restart is over: learned routes are sent on, routes of a past life that nobody claimed are removed");
             if let Some(done) = done.take() {
