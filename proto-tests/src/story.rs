@@ -105,12 +105,23 @@ impl End {
             .collect()
     }
 
+    /// Families whose stale paths became long-lived, with the time.
+    pub fn long_lived(&self) -> Vec<(Duration, Family)> {
+        self.log
+            .iter()
+            .filter_map(|(at, output)| match output {
+                Output::LongLived(family) => Some((*at, *family)),
+                _ => None,
+            })
+            .collect()
+    }
+
     /// Reasons for ends, as `code/subcode`.
     pub fn reasons(&self) -> Vec<(u8, u8)> {
         self.log
             .iter()
             .filter_map(|(_, output)| match output {
-                Output::Event(Event::Down(reason)) => Some((reason.code, reason.subcode)),
+                Output::Event(Event::Down(reason) | Event::Superseded(reason)) => Some((reason.code, reason.subcode)),
                 _ => None,
             })
             .collect()
@@ -155,6 +166,8 @@ pub struct Pair {
     pub trace: bool,
     /// The process of this end is away: connects are refused.
     pub absent: [bool; 2],
+    /// The shards of this end never say that the initial table is complete: no End-of-RIB.
+    pub mute: [bool; 2],
     /// Octets of each segment at most; none delivers each write whole.
     pub segment: Option<usize>,
     dice: Dice,
@@ -195,6 +208,7 @@ impl Pair {
             blackhole: false,
             trace: false,
             absent: [false; 2],
+            mute: [false; 2],
             segment: None,
             dice: Dice(seed),
             origin: Instant::now(),
@@ -364,7 +378,7 @@ impl Pair {
             frames.push(frame.clone());
             one.frames.pop_front();
         }
-        let ended = if one.frames.is_empty() { std::mem::take(&mut one.walks) } else { Vec::new() };
+        let ended = if one.frames.is_empty() && !self.mute[end] { std::mem::take(&mut one.walks) } else { Vec::new() };
         if frames.is_empty() && ended.is_empty() {
             return;
         }

@@ -192,7 +192,7 @@ impl Stage {
         }
         Ok(match words.as_slice() {
             ["START"] => Input::Start,
-            ["STOP", "reset"] => Input::Stop(StopReason::AdministrativeReset),
+            ["STOP", "reset"] => Input::Stop(StopReason::AdministrativeReset(String::new())),
             ["STOP", "change"] => Input::Stop(StopReason::ConfigurationChange),
             ["STOP", "deconfigured"] => Input::Stop(StopReason::Deconfigured),
             ["STOP", "restart"] => Input::Stop(StopReason::ProcessRestart),
@@ -397,6 +397,7 @@ fn output_text(output: &Output) -> String {
         Output::Close { connection, linger } => format!("{connection} CLOSE{}", if *linger { " linger" } else { "" }),
         Output::Up(facts) => format!("UP {} {}", facts.connection, families(facts.context.families)),
         Output::Down { keep } => format!("DOWN keep {}", families(*keep)),
+        Output::LongLived(family) => format!("LONG-LIVED {family}"),
         Output::SweepStale(family) => format!("SWEEP {family}"),
         Output::Routes(shard, batch) => {
             format!("ROUTES {shard} {}", batch.changes.iter().map(change_text).collect::<Vec<_>>().join("; "))
@@ -415,6 +416,7 @@ fn event_text(event: &Event) -> String {
             let by = format!("{:?}", reason.by).to_lowercase();
             format!("EVENT down by {by} {}/{}: {}", reason.code, reason.subcode, reason.text)
         }
+        Event::Superseded(reason) => format!("EVENT superseded {}/{}: {}", reason.code, reason.subcode, reason.text),
         Event::Fault { text, .. } => format!("EVENT fault: {text}"),
         Event::PrefixLimit { family, received, limit } => format!("EVENT {received} of {limit} {family} paths"),
     }

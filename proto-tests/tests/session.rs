@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use margay::config::{Authentication, MaxPrefixAction, MaxPrefixes, PeerConfig};
+use margay::config::{Authentication, ConsecutiveRestarts, MaxPrefixAction, MaxPrefixes, PeerConfig};
 use margay::session::{Event, Input, Output, Peer, PrefixCounts, Settings, State, StopReason};
 use margay::types::{Asn, ConnectionId, Family, Outbox, PeerId, PerFamily, RouterId, ShardId};
 use margay::wire::{Capability, Context, GracefulRestart, Message, Notification, Open, RouteRefresh, Update};
@@ -145,6 +145,57 @@ fn restart_too_late() {
     assert!(swept >= killed + seconds(40) && swept < killed + seconds(41));
 }
 
+/// RFC 9494: not back in its restart time either, the peer's paths are long-lived; they go when that time is over, or with End-of-RIB.
+#[test]
+fn llgr_restart_much_too_late() {
+    for back in [false, true] {
+        let mut pair = Pair::new(5, |a, b| {
+            b.restart_time = 40;
+            (a.long_lived, b.long_lived) = (Some(5000), Some(1000));
+        });
+        pair.establish();
+        pair.kill(1);
+        let killed = pair.now();
+        pair.run(seconds(100));
+        let [(began, Family::IPV4_UNICAST)] = pair.ends[0].long_lived()[..] else { panic!("{:?}", pair.ends[0].long_lived()) };
+        assert!(began >= killed + seconds(40) && began < killed + seconds(41));
+        assert_eq!(pair.ends[0].sweeps(), []);
+        if back {
+            pair.revive(1);
+        }
+        pair.run(seconds(2000));
+        let [(swept, Family::IPV4_UNICAST)] = pair.ends[0].sweeps()[..] else { panic!("{:?}", pair.ends[0].sweeps()) };
+        match back {
+            false => assert!(swept >= began + seconds(1000) && swept < began + seconds(1001)),
+            true => assert!(swept >= pair.ends[0].ups()[1] && swept < pair.ends[0].ups()[1] + SECOND, "on End-of-RIB"),
+        }
+    }
+}
+
+/// A peer that dies again before it has told its table again: by default nothing goes, by the letter of RFC 4724 4.2 what is stale does.
+#[test]
+fn a_peer_that_dies_twice_in_a_row() {
+    for (setting, swept) in [(ConsecutiveRestarts::Keep, 0), (ConsecutiveRestarts::Drop, 1)] {
+        let mut pair = Pair::new(8, |a, _| a.consecutive_restarts = setting);
+        pair.establish();
+        pair.kill(1);
+        pair.run(seconds(5));
+        // It comes up, but its shards never end the initial table.
+        pair.mute[1] = true;
+        pair.revive(1);
+        pair.run(seconds(20));
+        assert_eq!((pair.ends[0].ups().len(), pair.ends[0].sweeps()), (2, vec![]), "{setting:?}");
+        pair.kill(1);
+        pair.run(seconds(5));
+        assert_eq!((pair.ends[0].downs(), pair.ends[0].sweeps().len()), (vec![V4; 2], swept), "{setting:?}");
+        pair.mute[1] = false;
+        pair.revive(1);
+        pair.run(seconds(20));
+        assert_eq!(pair.states(), [State::Established; 2]);
+        assert_eq!(pair.ends[0].sweeps().len(), swept + 1, "End-of-RIB sweeps what was not told again");
+    }
+}
+
 /// Back without F: stale paths go at once.
 #[test]
 fn restart_without_forwarding_state() {
@@ -181,7 +232,7 @@ fn f8_reboot_seen_by_its_new_open() {
 fn g7_reset_is_graceful_and_shutdown_is_hard() {
     let mut pair = Pair::new(10, |_, _| {});
     pair.establish();
-    pair.tell(0, Input::Stop(StopReason::AdministrativeReset));
+    pair.tell(0, Input::Stop(StopReason::AdministrativeReset(String::new())));
     pair.run(seconds(30));
     assert_eq!(pair.states(), [State::Established; 2]);
     assert_eq!((pair.ends[0].downs(), pair.ends[1].downs()), (vec![V4], vec![V4]));
@@ -241,7 +292,7 @@ impl Watch {
                 assert_eq!(*from, self.state, "{story}");
                 self.state = *to;
             }
-            Output::SweepStale(_) | Output::Event(_) => {}
+            Output::SweepStale(_) | Output::LongLived(_) | Output::Event(_) => {}
         }
         assert!(self.open.len() <= 3, "{story}: {:?}", self.open);
     }
@@ -345,7 +396,7 @@ impl Lone {
     fn reason(&mut self) -> StopReason {
         match self.dice.below(5) {
             0 => StopReason::AdministrativeShutdown("bye".to_owned()),
-            1 => StopReason::AdministrativeReset,
+            1 => StopReason::AdministrativeReset(String::new()),
             2 => StopReason::Deconfigured,
             3 => StopReason::ConfigurationChange,
             _ => StopReason::ProcessRestart,
@@ -444,8 +495,8 @@ fn law_calm_after_any_trouble() {
                 2 => pair.kill(end),
                 3 => pair.blackhole = true,
                 4 => {
-                    pair.tell(0, Input::Stop(StopReason::AdministrativeReset));
-                    pair.tell(1, Input::Stop(StopReason::AdministrativeReset));
+                    pair.tell(0, Input::Stop(StopReason::AdministrativeReset(String::new())));
+                    pair.tell(1, Input::Stop(StopReason::AdministrativeReset(String::new())));
                 }
                 5 => pair.tell(end, Input::Stop(StopReason::AdministrativeShutdown("bye".to_owned()))),
                 6 => pair.tell(end, Input::Stop(StopReason::ConfigurationChange)),

@@ -123,7 +123,8 @@ fn compile_node(store: &Store, name: &str, node: &Node, environment: &Environmen
     };
     let rules = pool::fib_rules(&cluster, &services, problems);
     let fib = FibConfig { table: environment.table, protocol: environment.protocol, rules, wireguard: wireguard(&cluster) };
-    NodeConfig { node: name.to_owned(), router_id, asn, listen: listen(&cluster), peers, origin, fib }
+    let keep_without_peers = defaults.annotations.keep_without_peers.unwrap_or(false);
+    NodeConfig { node: name.to_owned(), router_id, asn, listen: listen(&cluster), peers, origin, fib, keep_without_peers }
 }
 
 /// Addresses of the nodes that WireGuard reaches: those that have a WireGuard address of a family that ours has too.

@@ -95,6 +95,8 @@ impl<'a> Peering<'a> {
             send_hold: annotations.send_hold.unwrap_or_default(),
             keepalive: self.keepalive,
             restart_time: self.restart_time(cluster, problems),
+            long_lived: annotations.long_lived.unwrap_or(None),
+            consecutive_restarts: annotations.consecutive_restarts.unwrap_or_default(),
             families,
             add_path: annotations.add_path.unwrap_or(usual.add_path),
             extended_messages: annotations.extended_messages.unwrap_or(false),

@@ -93,6 +93,12 @@ impl Target {
     }
 }
 
+/// Text as a value in a query.
+pub fn escaped(text: &str) -> String {
+    let keep = |octet: &u8| octet.is_ascii_alphanumeric() || b"-_.~".contains(octet);
+    text.bytes().map(|octet| if keep(&octet) { char::from(octet).to_string() } else { format!("%{octet:02X}") }).collect()
+}
+
 fn take_lines(pending: &mut Vec<u8>, each: &mut impl FnMut(&str) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let Some(last) = pending.iter().rposition(|octet| *octet == b'\n') else { return Ok(()) };
     let rest = pending.split_off(last + 1);

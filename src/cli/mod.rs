@@ -4,6 +4,7 @@
 
 mod check;
 mod client;
+mod drain;
 mod explain;
 mod render;
 mod reset;
@@ -38,6 +39,10 @@ enum Verb {
     Render(render::Render),
     /// Reset a session, or ask for routes again with --soft.
     Reset(reset::Reset),
+    /// Move traffic away from this node: tell all routes with GRACEFUL_SHUTDOWN (RFC 8326).
+    Drain(drain::Drain),
+    /// End a drain: the node is in service again.
+    Undrain(drain::Undrain),
     /// Print the completion script of a shell.
     Completion {
         /// bash, zsh, fish, elvish or powershell.
@@ -94,6 +99,8 @@ fn carry_out(verb: Verb) -> Result<Ended, Failure> {
         Verb::Check(verb) => verb.carry_out(),
         Verb::Render(verb) => verb.carry_out(),
         Verb::Reset(verb) => verb.carry_out(),
+        Verb::Drain(verb) => verb.carry_out(),
+        Verb::Undrain(verb) => verb.carry_out(),
         Verb::Completion { shell } => {
             clap_complete::generate(shell, &mut command(), "margay", &mut std::io::stdout());
             Ok(Ended::Done)

@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use crate::cli::client::{Reply, Target};
+use crate::cli::client::{Reply, Target, escaped};
 use crate::cli::{Ended, Failure};
 
 /// Which session, and how.
@@ -16,6 +16,12 @@ pub struct Reset {
     /// Keep the session: ask for the peer's routes again (in), or send ours again (out).
     #[arg(long, value_enum)]
     soft: Option<Direction>,
+    /// A hard reset (RFC 8538): the peer does not keep our routes meanwhile, nor we its.
+    #[arg(long, conflicts_with = "soft")]
+    hard: bool,
+    /// Tell the peer why (RFC 9003).
+    #[arg(long, value_name = "TEXT", conflicts_with = "soft", default_value = "", hide_default_value = true)]
+    reason: String,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -28,9 +34,9 @@ impl Reset {
     /// Tells the daemon.
     pub fn carry_out(self) -> Result<Ended, Failure> {
         let query = match self.soft {
-            None => "",
-            Some(Direction::In) => "?soft=in",
-            Some(Direction::Out) => "?soft=out",
+            None => format!("?hard={}&reason={}", self.hard, escaped(&self.reason)),
+            Some(Direction::In) => "?soft=in".to_owned(),
+            Some(Direction::Out) => "?soft=out".to_owned(),
         };
         match self.target.post::<Value>(&format!("/v1/peers/{}/reset{query}", self.peer))? {
             Reply::Found(_) => Ok(Ended::Done),

@@ -112,6 +112,8 @@ fn peer_change(old: &PeerConfig, new: &PeerConfig) -> PeerChange {
         connect_retry,
         idle_hold,
         restart_time,
+        long_lived,
+        consecutive_restarts,
         reflector_client,
         cluster_id,
         next_hop_mode,
@@ -155,6 +157,7 @@ mod tests {
             peers: peers.iter().map(|peer| (peer.name.clone(), peer.clone())).collect(),
             origin: OriginConfig::default(),
             fib: FibConfig::default(),
+            keep_without_peers: false,
         }
     }
 

@@ -33,6 +33,8 @@ pub struct NodeConfig {
     pub origin: OriginConfig,
     /// What goes into the kernel.
     pub fib: FibConfig,
+    /// After our own restart routes of a past life stay in the kernel until some peer is up, however long that takes. Read at start.
+    pub keep_without_peers: bool,
 }
 
 /// Where we listen (`listenPort`, `bindMode`).
@@ -195,6 +197,10 @@ pub struct PeerConfig {
     pub idle_hold: (Duration, Duration),
     /// Graceful restart time in our OPEN, seconds, 0 to 4095.
     pub restart_time: u16,
+    /// Long-lived graceful restart (RFC 9494): for how many seconds (1 to 16777215) paths stay after the restart time; none: it is off.
+    pub long_lived: Option<u32>,
+    /// What becomes of stale paths when the session is lost again.
+    pub consecutive_restarts: ConsecutiveRestarts,
     /// Families to offer.
     pub families: PerFamily<bool>,
     /// Offer ADD-PATH, in which directions.
@@ -245,6 +251,8 @@ impl PeerConfig {
             connect_retry: Duration::from_secs(5),
             idle_hold: (Duration::from_secs(5), Duration::from_secs(30)),
             restart_time: 120,
+            long_lived: None,
+            consecutive_restarts: ConsecutiveRestarts::Keep,
             families: PerFamily { ipv4: address.is_ipv4(), ipv6: address.is_ipv6() },
             add_path: AddPath::Both,
             extended_messages: false,
@@ -268,6 +276,18 @@ impl PeerConfig {
     pub fn offered(&self) -> impl Iterator<Item = Family> + '_ {
         self.families.iter().filter(|(_, on)| **on).map(|(family, _)| family)
     }
+}
+
+/// What becomes of paths that are stale when the session of a restarting peer is lost once more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConsecutiveRestarts {
+    /// They stay as long as the series of losses is younger than the stale path time (360 s): a peer that starts twice in a row
+    /// still forwards.
+    #[default]
+    Keep,
+    /// They go, as RFC 4724 section 4.2 has it.
+    Drop,
 }
 
 /// What happens when a peer sends more paths than expected (Q3).

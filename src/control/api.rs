@@ -15,14 +15,14 @@ use futures::stream::{self, StreamExt};
 use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::control::view::{self, ExplainView, PeerView, RouteView};
 use crate::control::{ask, explain_peer};
 use crate::fib::FibStatus;
 use crate::rib::{self, Answer};
 use crate::runtime::directory::{Directory, PeerEntry};
-use crate::runtime::message::PeerMessage;
+use crate::runtime::message::{Order, PeerMessage};
 use crate::session::{Input, State as SessionState, StopReason};
 use crate::types::{Family, PeerId};
 
@@ -36,6 +36,8 @@ pub fn router(directory: watch::Receiver<Arc<Directory>>) -> Router {
         .route("/v1/peers", get(peers))
         .route("/v1/peers/{name}", get(peer))
         .route("/v1/peers/{name}/reset", post(reset))
+        .route("/v1/drain", get(drained).post(drain))
+        .route("/v1/undrain", post(undrain))
         .route("/v1/routes", get(routes))
         .route("/v1/explain", get(explain))
         .route("/v1/explain/peer/{name}", get(explain_the_peer))
@@ -68,11 +70,11 @@ fn bad(what: String) -> Refusal {
 
 async fn peers(directory: Shared) -> Json<Vec<PeerView>> {
     let directory = now(&directory);
-    Json(futures::future::join_all(directory.peers.values().map(view_of)).await)
+    Json(futures::future::join_all(directory.peers.values().map(|entry| view_of(&directory, entry))).await)
 }
 
-async fn view_of(entry: &PeerEntry) -> PeerView {
-    PeerView::new(&entry.config, ask::status(entry).await.as_ref())
+async fn view_of(directory: &Directory, entry: &PeerEntry) -> PeerView {
+    PeerView::new(&entry.config, ask::status(entry).await.as_ref(), directory.drained)
 }
 
 fn find<'a>(directory: &'a Directory, name: &str) -> Result<(&'a String, &'a PeerEntry), Refusal> {
@@ -87,19 +89,24 @@ fn find<'a>(directory: &'a Directory, name: &str) -> Result<(&'a String, &'a Pee
 async fn peer(directory: Shared, Path(name): Path<String>) -> Result<Json<PeerView>, Refusal> {
     let directory = now(&directory);
     let (_, entry) = find(&directory, &name)?;
-    Ok(Json(view_of(entry).await))
+    Ok(Json(view_of(&directory, entry).await))
 }
 
 #[derive(Deserialize)]
 struct ResetQuery {
     soft: Option<String>,
+    #[serde(default)]
+    hard: bool,
+    #[serde(default)]
+    reason: String,
 }
 
 async fn reset(directory: Shared, Path(name): Path<String>, Query(query): Query<ResetQuery>) -> Result<Json<Value>, Refusal> {
     let directory = now(&directory);
     let (name, entry) = find(&directory, &name)?;
     match query.soft.as_deref() {
-        None => tell(entry, Input::Stop(StopReason::AdministrativeReset)).await,
+        None if query.hard => tell(entry, Input::Stop(StopReason::HardReset(query.reason.clone()))).await,
+        None => tell(entry, Input::Stop(StopReason::AdministrativeReset(query.reason.clone()))).await,
         Some("in") => {
             if !offers_refresh(entry).await {
                 return Err(bad(format!(
@@ -118,6 +125,45 @@ async fn reset(directory: Shared, Path(name): Path<String>, Query(query): Query<
         Some(other) => return Err(bad(format!("soft={other}: it is `in` or `out`"))),
     }
     Ok(Json(json!({ "peer": name, "reset": query.soft.unwrap_or_else(|| "hard".into()) })))
+}
+
+#[derive(Deserialize)]
+struct DrainQuery {
+    /// With it the sessions are shut down, with this text (RFC 9003).
+    shutdown: Option<String>,
+}
+
+async fn drained(directory: Shared) -> Json<Value> {
+    let directory = now(&directory);
+    Json(json!({ "drained": directory.drained, "shutdown": directory.shut }))
+}
+
+async fn drain(directory: Shared, Query(query): Query<DrainQuery>) -> Result<Json<Value>, Refusal> {
+    order(&directory, |done| Order::Drain(true, done)).await?;
+    if let Some(text) = query.shutdown {
+        order(&directory, |done| Order::Shutdown(text, done)).await?;
+    }
+    Ok(drained(directory).await)
+}
+
+async fn undrain(directory: Shared) -> Result<Json<Value>, Refusal> {
+    order(&directory, |done| Order::Drain(false, done)).await?;
+    Ok(drained(directory).await)
+}
+
+/// Gives the supervisor an order and waits until it is carried out.
+async fn order(directory: &Shared, make: impl FnOnce(oneshot::Sender<()>) -> Order) -> Result<(), Refusal> {
+    let directory = now(directory);
+    let orders = directory.orders.as_ref().ok_or_else(|| {
+        Refusal(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "there are no sessions yet: the node has no configuration (see `margay show problems`)".into(),
+        )
+    })?;
+    let (done, carried_out) = oneshot::channel();
+    let gone = |_| Refusal(StatusCode::SERVICE_UNAVAILABLE, "the daemon is ending".into());
+    orders.send(make(done)).await.map_err(|_| gone(()))?;
+    carried_out.await.map_err(|_| gone(()))
 }
 
 async fn tell(entry: &PeerEntry, input: Input) {

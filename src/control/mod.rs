@@ -8,7 +8,8 @@
 //! | `GET /v1/explain/peer/{name}` | which resource asked for a peer, or why there is none |
 //! | `GET /v1/kernel?prefix` | what the kernel should hold and holds |
 //! | `GET /v1/problems`, `/v1/config` | what is wrong with the resources; the configuration in force |
-//! | `POST /v1/peers/{name}/reset?soft` | reset a session |
+//! | `POST /v1/peers/{name}/reset?soft&hard&reason` | reset a session |
+//! | `GET /v1/drain`, `POST /v1/drain?shutdown`, `POST /v1/undrain` | whether the node is drained (RFC 8326); drain it, or end that |
 //! | `GET /livez`, `/readyz` | health |
 //!
 //! Handlers read the published [`Directory`] and ask the owners of the state;

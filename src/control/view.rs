@@ -34,6 +34,8 @@ pub struct PeerView {
     #[serde(flatten)]
     status: serde_json::Map<String, serde_json::Value>,
     bfd: Option<()>,
+    /// The node is drained: this peer is told GRACEFUL_SHUTDOWN with every route.
+    drained: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -45,7 +47,7 @@ struct LastErrorView {
 
 impl PeerView {
     /// See the struct.
-    pub fn new(config: &PeerConfig, status: Option<&PeerStatus>) -> Self {
+    pub fn new(config: &PeerConfig, status: Option<&PeerStatus>, drained: bool) -> Self {
         let local = status.and_then(|status| status.local).map(|local| local.ip());
         let error = status.and_then(|status| status.last_error.as_ref());
         Self {
@@ -63,6 +65,7 @@ impl PeerView {
             last_error: error.map(|error| LastErrorView { reason: error.reason.clone(), at: wall_clock(error.at) }),
             status: status.map(rest).unwrap_or_default(),
             bfd: None,
+            drained,
         }
     }
 }

@@ -1,13 +1,25 @@
 //! The kernel's first whole telling: when it is over, and what it showed of a past life.
 
 use crate::fib::KernelEvent;
-use crate::types::Sync;
+use crate::types::{PerFamily, Sync, family_of};
 
 /// What the kernel's first whole telling showed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PastLife {
     /// Routes with our protocol number are there: we, or the BIRD before us, ran since the host booted.
-    pub routes: usize,
+    pub routes: PerFamily<usize>,
+}
+
+impl PastLife {
+    /// Whether there has been one.
+    pub fn is_some(self) -> bool {
+        !self.forwarding().is_empty()
+    }
+
+    /// The families that the kernel has gone on forwarding for: what F bits say (RFC 4724).
+    pub fn forwarding(self) -> PerFamily<bool> {
+        self.routes.map(|_, routes| routes > 0)
+    }
 }
 
 /// Follows the first telling of links, addresses and routes.
@@ -32,8 +44,10 @@ impl FirstTelling {
             KernelEvent::Link(Sync::End) => self.links = true,
             KernelEvent::Address(Sync::End) => self.addresses = true,
             KernelEvent::Route(Sync::End) => self.routes = true,
-            KernelEvent::Route(Sync::Upsert(_, route)) if !self.routes && route.protocol == self.protocol => {
-                self.past_life.routes += 1;
+            KernelEvent::Route(Sync::Upsert(key, route)) if !self.routes && route.protocol == self.protocol => {
+                if let Some(routes) = self.past_life.routes.of_mut(family_of(&key.prefix)) {
+                    *routes += 1;
+                }
             }
             _ => {}
         }

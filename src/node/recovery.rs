@@ -2,8 +2,10 @@
 //! kept (RFC 4724 section 4.1).
 //!
 //! A peer is waited for until, in every family of its session, it has sent End-of-RIB; or it came up without
-//! graceful restart, or restarting itself (two nodes back from one power cut do not wait for each other); or an
-//! attempt to reach it failed; or it has not come up within [`COME_UP`]. Nobody is waited for beyond [`DEFERRAL`].
+//! graceful restart, or restarting itself (two nodes back from one power cut do not wait for each other); or it has not
+//! come up within [`COME_UP`]. One that refuses, cannot be reached, or is lost again is given [`PATIENCE`] from then: a
+//! speaker that starts together with us is often there a moment later, and comes to be waited for again. Nobody is
+//! waited for beyond [`DEFERRAL`]. With `keep_without_peers` the end is put off until some peer has come up.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,6 +16,8 @@ use crate::types::{Family, Outbox, PeerId, PerFamily};
 
 /// How long a peer may take to come up before it is no longer waited for.
 pub const COME_UP: Duration = Duration::from_secs(120);
+/// How long a peer may take to come (back) after a failed attempt, or after its session was lost.
+pub const PATIENCE: Duration = Duration::from_secs(5);
 /// Selection deferral: the longest wait altogether.
 pub const DEFERRAL: Duration = Duration::from_secs(360);
 
@@ -24,8 +28,10 @@ pub enum Input {
     Start(Vec<PeerId>),
     /// A session is Established.
     Up(Arc<SessionFacts>),
-    /// A session or an attempt failed, or the peer was removed: it is no longer waited for.
+    /// A session or an attempt failed: the peer is given a moment.
     Failed(PeerId),
+    /// The peer was removed: it is no longer waited for.
+    Removed(PeerId),
     /// A peer's End-of-RIB.
     EndOfRib(PeerId, Family),
 }
@@ -41,6 +47,10 @@ pub enum Output {
 #[derive(Debug)]
 pub struct Recovery {
     state: State,
+    /// Wait for a first peer, however long that takes.
+    keep_without_peers: bool,
+    /// Some session has been Established.
+    seen: bool,
 }
 
 #[derive(Debug)]
@@ -60,14 +70,17 @@ enum State {
 #[derive(Debug)]
 enum Wait {
     ToComeUp,
+    /// It has failed; until when it may come back.
+    Failing(Instant),
     /// Families whose End-of-RIB is missing.
     ForEndOfRib(PerFamily<bool>),
 }
 
 impl Recovery {
     /// `restarting`: the kernel holds routes of a past life. Otherwise there is nothing to wait for, and `Start` ends it.
-    pub fn new(restarting: bool) -> Self {
-        Self { state: State::Starting { restarting } }
+    /// With `keep_without_peers` that wait lasts at least until a session is Established, unless there are no peers at all.
+    pub fn new(restarting: bool, keep_without_peers: bool) -> Self {
+        Self { state: State::Starting { restarting }, keep_without_peers, seen: false }
     }
 
     /// Whether it is over.
@@ -96,10 +109,14 @@ impl Recovery {
         match (&mut self.state, input) {
             (State::Starting { restarting }, Input::Start(peers)) => {
                 let peers = if *restarting { peers } else { Vec::new() };
+                self.seen = peers.is_empty();
                 let waited_for = peers.into_iter().map(|peer| (peer, Wait::ToComeUp)).collect();
                 self.state = State::Waiting { waited_for, give_up_absent: now + COME_UP, give_up: now + DEFERRAL };
             }
-            (State::Waiting { waited_for, .. }, input) => wait_less(waited_for, input),
+            (State::Waiting { waited_for, .. }, input) => {
+                self.seen |= matches!(input, Input::Up(_));
+                wait_otherwise(now, waited_for, input);
+            }
             (State::Starting { .. } | State::Done, _) => {}
         }
         self.finish_if_alone(out);
@@ -109,8 +126,12 @@ impl Recovery {
     pub fn deadline(&self) -> Option<Instant> {
         match &self.state {
             State::Waiting { waited_for, give_up_absent, give_up } => {
-                let absent = waited_for.values().any(|wait| matches!(wait, Wait::ToComeUp));
-                Some(if absent { *give_up_absent.min(give_up) } else { *give_up })
+                let due = waited_for.values().map(|wait| match wait {
+                    Wait::ToComeUp => *give_up_absent,
+                    Wait::Failing(until) => *until,
+                    Wait::ForEndOfRib(_) => *give_up,
+                });
+                due.min().map(|due| due.min(*give_up))
             }
             State::Starting { .. } | State::Done => None,
         }
@@ -119,40 +140,43 @@ impl Recovery {
     /// Stops waiting for those whose time is up.
     pub fn on_deadline(&mut self, now: Instant, out: &mut Outbox<Output>) {
         if let State::Waiting { waited_for, give_up_absent, give_up } = &mut self.state {
-            if now >= *give_up_absent {
-                waited_for.retain(|_, wait| !matches!(wait, Wait::ToComeUp));
-            }
-            if now >= *give_up {
-                waited_for.clear();
-            }
+            waited_for.retain(|_, wait| match wait {
+                _ if now >= *give_up => false,
+                Wait::ToComeUp => now < *give_up_absent,
+                Wait::Failing(until) => now < *until,
+                Wait::ForEndOfRib(_) => true,
+            });
         }
         self.finish_if_alone(out);
     }
 
     fn finish_if_alone(&mut self, out: &mut Outbox<Output>) {
-        if matches!(&self.state, State::Waiting { waited_for, .. } if waited_for.is_empty()) {
+        let held = self.keep_without_peers && !self.seen;
+        if !held && matches!(&self.state, State::Waiting { waited_for, .. } if waited_for.is_empty()) {
             self.state = State::Done;
             out.push(Output::Done);
         }
     }
 }
 
-fn wait_less(waited_for: &mut BTreeMap<PeerId, Wait>, input: Input) {
+fn wait_otherwise(now: Instant, waited_for: &mut BTreeMap<PeerId, Wait>, input: Input) {
     match input {
         Input::Start(_) => {}
         Input::Failed(peer) => {
-            waited_for.remove(&peer);
-        }
-        Input::Up(facts) => {
-            if let Some(wait) = waited_for.get_mut(&facts.peer) {
-                match expected(&facts) {
-                    Some(families) => *wait = Wait::ForEndOfRib(families),
-                    None => {
-                        waited_for.remove(&facts.peer);
-                    }
-                }
+            if let Some(wait) = waited_for.get_mut(&peer)
+                && !matches!(wait, Wait::Failing(_))
+            {
+                *wait = Wait::Failing(now + PATIENCE);
             }
         }
+        Input::Removed(peer) => {
+            waited_for.remove(&peer);
+        }
+        // Also one that had been given up: while others are waited for, so may be this one.
+        Input::Up(facts) => match expected(&facts) {
+            Some(families) => drop(waited_for.insert(facts.peer, Wait::ForEndOfRib(families))),
+            None => drop(waited_for.remove(&facts.peer)),
+        },
         Input::EndOfRib(peer, family) => {
             let Some(Wait::ForEndOfRib(missing)) = waited_for.get_mut(&peer) else { return };
             if let Some(missing) = missing.of_mut(family) {
@@ -188,31 +212,83 @@ mod tests {
         Instant::now()
     }
 
+    fn later(recovery: &mut Recovery, now: Instant) -> Vec<Output> {
+        let mut out = Outbox::new();
+        recovery.on_deadline(now, &mut out);
+        out.drain().collect()
+    }
+
+    /// Peer `n` is up in IPv4, with graceful restart or without, restarting itself or not.
+    fn up(n: u32, graceful_restart: Option<bool>) -> Input {
+        let facts = crate::session::sample::facts(n, graceful_restart);
+        Input::Up(Arc::new(facts))
+    }
+
+    const ONE: PeerId = PeerId(1);
+    const END_1: Input = Input::EndOfRib(ONE, Family::IPV4_UNICAST);
+
     #[test]
     fn nothing_to_adopt_nothing_to_wait_for() {
-        let mut recovery = Recovery::new(false);
-        assert_eq!(run(&mut recovery, start(), Input::Start(vec![PeerId(1)])), [Output::Done]);
-        assert_eq!(run(&mut recovery, start(), Input::Failed(PeerId(1))), [], "said once");
+        let mut recovery = Recovery::new(false, true);
+        assert_eq!(run(&mut recovery, start(), Input::Start(vec![])), [Output::Done]);
+        assert_eq!(run(&mut recovery, start(), Input::Failed(ONE)), [], "said once");
+        let mut recovery = Recovery::new(false, false);
+        assert_eq!(run(&mut recovery, start(), Input::Start(vec![ONE])), [Output::Done]);
     }
 
     #[test]
     fn no_peers_is_over_at_once() {
-        let mut recovery = Recovery::new(true);
+        let mut recovery = Recovery::new(true, true);
         assert_eq!(run(&mut recovery, start(), Input::Start(vec![])), [Output::Done]);
     }
 
+    /// Section 11, "we restarted", step 2: one row, one way for the wait for a peer to end.
     #[test]
-    fn failure_and_time_end_the_wait() {
-        let start = start();
-        let mut recovery = Recovery::new(true);
-        assert_eq!(run(&mut recovery, start, Input::Start(vec![PeerId(1), PeerId(2)])), []);
-        assert_eq!(run(&mut recovery, start, Input::Failed(PeerId(1))), []);
+    fn what_ends_the_wait_for_a_peer() {
+        let rows: [(&str, Vec<Input>, Duration); 8] = [
+            ("End-of-RIB", vec![up(1, Some(false)), END_1], Duration::ZERO),
+            ("R in its OPEN", vec![up(1, Some(true))], Duration::ZERO),
+            ("no graceful restart", vec![up(1, None)], Duration::ZERO),
+            ("removed", vec![Input::Removed(ONE)], Duration::ZERO),
+            ("refused or unreachable", vec![Input::Failed(ONE), Input::Failed(ONE)], PATIENCE),
+            ("lost again", vec![up(1, Some(false)), Input::Failed(ONE)], PATIENCE),
+            ("not there", vec![], COME_UP),
+            ("no End-of-RIB", vec![up(1, Some(false))], DEFERRAL),
+        ];
+        for (name, inputs, after) in rows {
+            let (start, mut recovery) = (start(), Recovery::new(true, false));
+            assert_eq!(run(&mut recovery, start, Input::Start(vec![ONE])), []);
+            let mut said: Vec<Output> = inputs.into_iter().flat_map(|input| run(&mut recovery, start, input)).collect();
+            if !after.is_zero() {
+                assert_eq!((said.len(), recovery.deadline()), (0, Some(start + after)), "{name}");
+                assert_eq!(later(&mut recovery, start + after - Duration::from_millis(1)), [], "{name}");
+                said = later(&mut recovery, start + after);
+            }
+            assert_eq!((said, recovery.is_done(), recovery.deadline()), (vec![Output::Done], true, None), "{name}");
+        }
+    }
+
+    #[test]
+    fn one_slow_peer_holds_back_nobody_longer_than_it_may_and_one_that_comes_back_is_waited_for() {
+        let (start, mut recovery) = (start(), Recovery::new(true, false));
+        run(&mut recovery, start, Input::Start(vec![ONE, PeerId(2)]));
+        run(&mut recovery, start, up(2, Some(false)));
+        run(&mut recovery, start, Input::Failed(ONE));
+        assert_eq!(later(&mut recovery, start + PATIENCE), []);
         assert_eq!(recovery.waited_for(), [PeerId(2)]);
-        assert_eq!(recovery.deadline(), Some(start + COME_UP));
-        let mut out = Outbox::new();
-        recovery.on_deadline(start + COME_UP, &mut out);
-        assert_eq!(out.as_slice(), [Output::Done]);
-        assert!(recovery.is_done());
-        assert_eq!(recovery.deadline(), None);
+        assert_eq!(run(&mut recovery, start + PATIENCE, up(1, Some(false))), []);
+        assert_eq!(run(&mut recovery, start + PATIENCE, Input::EndOfRib(PeerId(2), Family::IPV4_UNICAST)), []);
+        assert_eq!(run(&mut recovery, start + PATIENCE, END_1), [Output::Done]);
+    }
+
+    #[test]
+    fn g2_without_peers_routes_stay_where_the_operator_wants_it() {
+        let (start, mut recovery) = (start(), Recovery::new(true, true));
+        run(&mut recovery, start, Input::Start(vec![ONE]));
+        run(&mut recovery, start, Input::Failed(ONE));
+        assert_eq!(later(&mut recovery, start + DEFERRAL), []);
+        assert_eq!((recovery.is_done(), recovery.deadline()), (false, None));
+        assert_eq!(run(&mut recovery, start + 2 * DEFERRAL, up(1, Some(false))), []);
+        assert_eq!(run(&mut recovery, start + 2 * DEFERRAL, END_1), [Output::Done]);
     }
 }

@@ -55,12 +55,14 @@ pub fn from_peer(peer: PeerId, output: session::Output) -> FromPeer {
         Output::Close { connection, linger } => FromPeer::Socket(SocketWord::Close(connection, linger)),
         Output::Up(facts) => FromPeer::EveryShardAndRecovery(rib::Input::PeerUp(Arc::clone(&facts)), recovery::Input::Up(facts)),
         Output::Down { keep } => FromPeer::EveryShardAndRecovery(rib::Input::PeerDown { peer, keep }, recovery::Input::Failed(peer)),
+        Output::LongLived(family) => FromPeer::EveryShard(rib::Input::LongLived { peer, family }),
         Output::SweepStale(family) => FromPeer::EveryShard(rib::Input::SweepStale { peer, family }),
         Output::Routes(shard, batch) => FromPeer::OneShard(shard, rib::Input::Routes(batch)),
         Output::RefreshRequested(family) => FromPeer::EveryShard(rib::Input::RefreshRequested { peer, family }),
         Output::Pull { credit } => FromPeer::EveryShard(rib::Input::Pull { peer, credit }),
         Output::EndOfRib(family) => FromPeer::Recovery(recovery::Input::EndOfRib(peer, family)),
         Output::Event(event) => {
+            // A connection that gave way to another one (`Superseded`) is no failure.
             let failed = matches!(event, session::Event::Down(_)).then_some(recovery::Input::Failed(peer));
             FromPeer::Told(event, failed)
         }
@@ -144,7 +146,7 @@ pub fn from_peer_change(peer: PeerId, change: &PeerChange, config: &Arc<PeerConf
         PeerChange::Add => FromPeerChange { peer: vec![session::Input::Start], ..FromPeerChange::default() },
         PeerChange::Delete => FromPeerChange {
             peer: vec![session::Input::Stop(StopReason::Deconfigured)],
-            recovery: Some(recovery::Input::Failed(peer)),
+            recovery: Some(recovery::Input::Removed(peer)),
             ..FromPeerChange::default()
         },
         PeerChange::Keep | PeerChange::Reload(_) => FromPeerChange {

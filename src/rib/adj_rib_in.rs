@@ -15,11 +15,12 @@ use super::RibConfig;
 use super::import::{Import, Judgement, next_hop_key};
 use super::loc_rib::{LocRib, NewPath, Shared};
 use super::next_hop::{Key, NextHopId, NextHops};
-use super::path::SourceId;
+use super::path::{Path, SourceId};
 use super::shard::PeerState;
 use super::stale::Epoch;
 use crate::origin::{LocalKey, LocalTarget};
-use crate::types::{AddressFamily, Attributes, NextHop, Nlri, PathId, PeerId};
+use crate::session::{PrefixCounts, SessionFacts};
+use crate::types::{AddressFamily, Attributes, Community, NextHop, Nlri, PathId, PeerId};
 
 /// Paths that a peer may announce for one prefix with ADD-PATH; newer ones are ignored (X3).
 const PATHS_PER_PREFIX: usize = 64;
@@ -172,11 +173,53 @@ pub(super) fn rejudge_one<A: AddressFamily>(
         .collect();
     for (peer, source, received, told) in picked {
         let Some(PeerState { facts, counts, .. }) = peers.get_mut(&peer) else { continue };
-        let next_hop = shared.facts.next_hops.track(next_hop_key(&facts.config, &received));
-        let interface = interface(&shared.facts.next_hops, next_hop);
-        let mut import = Import::new(config, facts, A::FAMILY, received, interface, &mut shared.interner);
-        let judgement = import.judge(prefix.into(), &shared.facts.next_hops, &mut shared.interner);
-        rib.store(shared, index, source, NewPath { judgement, next_hop: Some(next_hop), told }, counts.of_mut(A::FAMILY));
+        judge_again(rib, shared, config, (facts, counts.of_mut(A::FAMILY)), (index, prefix.into(), source), (received, told));
+    }
+}
+
+/// Runs import on what a path received and enters what comes of it.
+fn judge_again<A: AddressFamily>(
+    rib: &mut LocRib<A>,
+    shared: &mut Shared,
+    config: &RibConfig,
+    (facts, counts): (&SessionFacts, Option<&mut PrefixCounts>),
+    (index, prefix, source): (u32, IpNet, SourceId),
+    (received, told): (Arc<Attributes>, Epoch),
+) {
+    let next_hop = shared.facts.next_hops.track(next_hop_key(&facts.config, &received));
+    let interface = interface(&shared.facts.next_hops, next_hop);
+    let mut import = Import::new(config, facts, A::FAMILY, received, interface, &mut shared.interner);
+    let judgement = import.judge(prefix, &shared.facts.next_hops, &mut shared.interner);
+    rib.store(shared, index, source, NewPath { judgement, next_hop: Some(next_hop), told }, counts);
+}
+
+/// Marks the stale paths of a peer, those told before the epoch, with LLGR_STALE; those with NO_LLGR go (RFC 9494 section 4.3).
+/// The mark counts as received: policies see it, and the path loses it only by being told again.
+pub(super) fn long_lived<A: AddressFamily>(
+    rib: &mut LocRib<A>,
+    shared: &mut Shared,
+    config: &RibConfig,
+    peers: &mut BTreeMap<PeerId, PeerState>,
+    (peer, older): (PeerId, Epoch),
+    range: Range<u32>,
+) {
+    let Some(PeerState { facts, counts, .. }) = peers.get_mut(&peer) else { return };
+    for index in range {
+        let Some(destination) = rib.table.get(index) else { continue };
+        let prefix = destination.prefix;
+        let of_peer = |path: &&Path| path.told < older && shared.facts.sources.get(path.source).peer == Some(peer);
+        let stale: SmallVec<[_; 1]> =
+            destination.paths.iter().filter(of_peer).map(|path| (path.source, Arc::clone(path.received()), path.told)).collect();
+        for (source, received, told) in stale {
+            if received.has_community(Community::NO_LLGR) {
+                rib.remove(shared, index, source, counts.of_mut(A::FAMILY));
+            } else if !received.has_community(Community::LLGR_STALE) {
+                let mut marked = Attributes::clone(&received);
+                marked.add_community(Community::LLGR_STALE);
+                let received = shared.interner.intern(Arc::new(marked));
+                judge_again(rib, shared, config, (facts, counts.of_mut(A::FAMILY)), (index, prefix.into(), source), (received, told));
+            }
+        }
     }
 }
 

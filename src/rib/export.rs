@@ -55,11 +55,13 @@ pub(super) struct GroupKey {
     mode: NextHopMode,
     cluster: ClusterId,
     policies: PerFamily<Arc<Policy>>,
+    /// The node is drained (RFC 8326).
+    draining: bool,
 }
 
 impl GroupKey {
     /// The key of a session. Our identifier stands in for a cluster id that is not configured (E4).
-    pub(super) fn new(facts: &SessionFacts, rib: &RibConfig) -> Self {
+    pub(super) fn new(facts: &SessionFacts, rib: &RibConfig, draining: bool) -> Self {
         let config = &facts.config;
         let role = match (config.is_ibgp(), config.reflector_client) {
             (false, _) => Role::External,
@@ -86,6 +88,7 @@ impl GroupKey {
             mode: config.next_hop_mode,
             cluster: config.cluster_id.or(rib.cluster_id).unwrap_or(ClusterId(rib.router_id.0)),
             policies: config.export.clone(),
+            draining,
         }
     }
 
@@ -250,6 +253,10 @@ impl Exporter {
         let because = match &result {
             Err(Refusal::Policy(ruling)) => self.policy(path).reason(ruling, &path.prefix),
             Err(refusal) => refusal.to_string(),
+            Ok(_) if self.key.draining => {
+                let term = self.accepting_term(path, interner).unwrap_or_default();
+                format!("{term}; with GRACEFUL_SHUTDOWN (65535:0), because the node is drained")
+            }
             Ok(_) => self.accepting_term(path, interner).unwrap_or_default(),
         };
         (result, because)
@@ -381,6 +388,10 @@ impl Exporter {
             attributes.cluster_list = Box::default();
         } else {
             attributes.local_pref.get_or_insert(DEFAULT_LOCAL_PREF);
+        }
+        if self.key.draining {
+            attributes.add_community(Community::GRACEFUL_SHUTDOWN);
+            attributes.local_pref = attributes.local_pref.map(|_| 0);
         }
         attributes
     }

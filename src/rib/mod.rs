@@ -99,6 +99,13 @@ pub enum Input {
         /// The family.
         family: Family,
     },
+    /// Stale paths of this family are long-lived from now on (RFC 9494): marked with LLGR_STALE, and gone where NO_LLGR says so.
+    LongLived {
+        /// The peer.
+        peer: PeerId,
+        /// The family.
+        family: Family,
+    },
     /// The peer asked for our table again: one walk, then the family in `ended`. BoRR and EoRR are made by the session.
     RefreshRequested {
         /// The peer.
@@ -110,6 +117,9 @@ pub enum Input {
     Local(Sync<LocalKey, LocalRoute>),
     /// The kernel's links, addresses and routes, for next hops and own addresses.
     Kernel(KernelEvent),
+    /// The node is drained (RFC 8326), or not any more: everything is told again with GRACEFUL_SHUTDOWN, and to our own AS with
+    /// LOCAL_PREF 0.
+    Drain(bool),
     /// Our own restart is over: routes learned from peers may be sent on, and End-of-RIB too (bar 11).
     RecoveryDone,
     /// The peer has room. Stays open until there is something to say; a later one replaces it.

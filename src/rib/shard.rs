@@ -43,6 +43,7 @@ pub struct Shard {
     fib_credit: Option<usize>,
     counted: BTreeSet<PeerId>,
     regroup: BTreeSet<GroupId>,
+    draining: bool,
     releases: usize,
     sweep_due: Option<Instant>,
 }
@@ -91,6 +92,7 @@ impl Shard {
             fib_credit: None,
             counted: BTreeSet::new(),
             regroup: BTreeSet::new(),
+            draining: false,
             releases: 0,
             sweep_due: None,
         }
@@ -124,6 +126,11 @@ impl Shard {
             Input::PeerReload { peer, config } => self.peer_reload(peer, config),
             Input::Routes(batch) => self.routes(batch),
             Input::SweepStale { peer, family } => self.settle(peer, family),
+            Input::LongLived { peer, family } => {
+                if let Some(older) = self.peers.get(&peer).and_then(|state| state.renewal.of(family)).and_then(Renewal::stale) {
+                    self.work.add(Task::LongLived { peer, family, older });
+                }
+            }
             Input::RefreshRequested { peer, family } => {
                 let group = self.peers.get(&peer).and_then(|state| state.group);
                 if let Some(group) = group.and_then(|id| self.shared.groups.get_mut(id)) {
@@ -132,6 +139,10 @@ impl Shard {
             }
             Input::Local(word) => self.local(word),
             Input::Kernel(event) => self.kernel(event),
+            Input::Drain(draining) => {
+                self.draining = draining;
+                self.regroup.extend(self.shared.groups.ids());
+            }
             Input::RecoveryDone => self.recovery_done(),
             Input::Pull { peer, credit } => {
                 self.pulls.insert(peer, credit);
@@ -202,7 +213,7 @@ impl Shard {
         let judged_anew = renewed || old.as_ref().is_some_and(|old| is_judged_by_another(&old.facts.config, &facts.config));
         let (renewal, counts, reported) = old.map(|old| (old.renewal, old.counts, old.reported)).unwrap_or_default();
         let receiver = Receiver { peer, address: facts.remote, identifier: facts.identifier };
-        let key = GroupKey::new(&facts, &self.config);
+        let key = GroupKey::new(&facts, &self.config, self.draining);
         let families = facts.context.families;
         let (group, new) = self.shared.groups.join(key, receiver, &self.shared.facts.next_hops);
         self.peers.insert(peer, PeerState { facts, renewal, group: Some(group), counts, reported });
@@ -226,9 +237,10 @@ impl Shard {
         let Some(state) = self.peers.get_mut(&peer) else { return };
         for family in Family::ALL {
             let Some(renewal) = state.renewal.of_mut(family) else { continue };
-            let older = if keep.has(family) { renewal.lose() } else { Some(renewal.forget()) };
-            if let Some(older) = older {
-                self.work.add(Task::Sweep { peer, family, older });
+            if keep.has(family) {
+                renewal.lose();
+            } else {
+                self.work.add(Task::Sweep { peer, family, older: renewal.forget() });
             }
         }
         self.counted.insert(peer);
@@ -375,7 +387,7 @@ impl Shard {
     fn follow_reloads(&mut self) {
         for group in std::mem::take(&mut self.regroup) {
             let members = self.peers.iter().filter(|(_, state)| state.group == Some(group));
-            let keys = members.map(|(peer, state)| (*peer, GroupKey::new(&state.facts, &self.config))).collect();
+            let keys = members.map(|(peer, state)| (*peer, GroupKey::new(&state.facts, &self.config, self.draining))).collect();
             let again = self.shared.groups.regroup(group, &keys, &self.shared.facts.next_hops);
             for (group, peers) in &again {
                 for peer in peers {
@@ -423,6 +435,10 @@ impl Shard {
                 adj_rib_in::sweep(ipv4, shared, peers.get_mut(&peer), peer, older, range)
             }
             Task::Sweep { peer, older, .. } => adj_rib_in::sweep(ipv6, shared, peers.get_mut(&peer), peer, older, range),
+            Task::LongLived { peer, family: Family::IPV4_UNICAST, older } => {
+                adj_rib_in::long_lived(ipv4, shared, config, peers, (peer, older), range)
+            }
+            Task::LongLived { peer, older, .. } => adj_rib_in::long_lived(ipv6, shared, config, peers, (peer, older), range),
             Task::Rejudge { peer, family: Family::IPV4_UNICAST } => adj_rib_in::rejudge(ipv4, shared, config, peers, peer, range),
             Task::Rejudge { peer, .. } => adj_rib_in::rejudge(ipv6, shared, config, peers, peer, range),
             Task::Export { group, family: Family::IPV4_UNICAST } => (range).for_each(|index| ipv4.offer_to(shared, index, group)),
@@ -440,12 +456,14 @@ impl Shard {
     fn after_step(&mut self, task: Task, end: u32) -> Option<(Task, u32)> {
         let table_end = |family| if family == Family::IPV4_UNICAST { self.ipv4.table.end() } else { self.ipv6.table.end() };
         let done = match &task {
-            Task::Sweep { family, .. } | Task::Rejudge { family, .. } | Task::Export { family, .. } => end >= table_end(*family),
+            Task::Sweep { family, .. } | Task::LongLived { family, .. } | Task::Rejudge { family, .. } | Task::Export { family, .. } => {
+                end >= table_end(*family)
+            }
             Task::NextHop { dependants, .. } => end as usize >= dependants.len(),
             Task::Attributes | Task::Answer { .. } => true,
         };
         match &task {
-            Task::Sweep { peer, .. } | Task::Rejudge { peer, .. } => {
+            Task::Sweep { peer, .. } | Task::LongLived { peer, .. } | Task::Rejudge { peer, .. } => {
                 self.counted.insert(*peer);
                 self.releases += STEP as usize;
             }
@@ -556,7 +574,7 @@ impl Shard {
             // A peer that is down and whose last path is gone is forgotten, with what was still to be swept.
             if state.group.is_none() && !state.has_paths() {
                 self.peers.remove(&peer);
-                self.work.retain(|task| !matches!(task, Task::Sweep { peer: p, .. } | Task::Rejudge { peer: p, .. } if *p == peer));
+                self.work.retain(|task| !matches!(task, Task::Sweep { peer: p, .. } | Task::LongLived { peer: p, .. } | Task::Rejudge { peer: p, .. } if *p == peer));
             }
         }
     }

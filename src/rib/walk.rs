@@ -26,6 +26,15 @@ pub(super) enum Task {
         /// What is older goes.
         older: Epoch,
     },
+    /// Mark the paths of a peer that were last told before `older` as long-lived stale (RFC 9494).
+    LongLived {
+        /// The peer.
+        peer: PeerId,
+        /// The family.
+        family: Family,
+        /// What is older is stale.
+        older: Epoch,
+    },
     /// Run import anew on the paths of a peer.
     Rejudge {
         /// The peer.
@@ -67,6 +76,9 @@ impl Task {
     fn covers(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Sweep { peer, family, older }, Self::Sweep { peer: p, family: f, older: o }) => (peer, family) == (p, f) && older >= o,
+            (Self::LongLived { peer, family, older }, Self::LongLived { peer: p, family: f, older: o }) => {
+                (peer, family) == (p, f) && older >= o
+            }
             (Self::Rejudge { .. } | Self::Export { .. } | Self::Attributes, _) => self == other,
             _ => false,
         }

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::calico::Problem;
 use crate::config::{NodeConfig, PeerConfig};
-use crate::runtime::message::{FibMessage, PeerMessage, RecoveryStatus, ShardMessage};
+use crate::runtime::message::{FibMessage, Order, PeerMessage, RecoveryStatus, ShardMessage};
 use crate::types::PeerId;
 
 /// See the module.
@@ -33,6 +33,12 @@ pub struct Directory {
     pub started: jiff::Timestamp,
     /// When the configuration in force was taken.
     pub configured: jiff::Timestamp,
+    /// The node is drained: peers are told GRACEFUL_SHUTDOWN with every route.
+    pub drained: bool,
+    /// All sessions are shut down until the drain ends.
+    pub shut: bool,
+    /// The supervisor's inbox; none before the first configuration.
+    pub orders: Option<mpsc::Sender<Order>>,
 }
 
 /// One peer.

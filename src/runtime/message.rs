@@ -21,6 +21,15 @@ pub enum PeerMessage {
     Status(oneshot::Sender<PeerStatus>),
 }
 
+/// To the supervisor, from the control API. The answer comes when every machine has been told.
+#[derive(Debug)]
+pub enum Order {
+    /// Drain the node (RFC 8326), or end the drain and what `Shutdown` did.
+    Drain(bool, oneshot::Sender<()>),
+    /// End all sessions with 6/2 and this text (RFC 9003); they stay down until the drain ends.
+    Shutdown(String, oneshot::Sender<()>),
+}
+
 /// To a shard's thread.
 #[derive(Debug)]
 pub enum ShardMessage {

@@ -43,7 +43,7 @@ use crate::rib::Shard;
 use crate::runtime::directory::Directory;
 use crate::runtime::fib_task::FibTask;
 use crate::runtime::listener::{ListenTable, Listener};
-use crate::runtime::message::{RecoveryStatus, ShardMessage};
+use crate::runtime::message::{Order, RecoveryStatus, ShardMessage};
 use crate::runtime::settings::Settings;
 use crate::runtime::shard_thread::ShardThread;
 use crate::runtime::speaker::{Inboxes, Parts, Speaker, listen_addresses};
@@ -54,6 +54,8 @@ use crate::types::ShardId;
 const SHARDS: u16 = 1;
 const SHARD_INBOX: usize = 256;
 const INBOX: usize = 256;
+/// Orders of operators that may wait for the one being carried out.
+const ORDERS: usize = 8;
 
 /// Runs the daemon until SIGTERM or SIGINT.
 ///
@@ -79,10 +81,11 @@ pub async fn run(settings: Settings) -> Result<()> {
     let Some((config, mut compiled)) = first_config(compiled, &directory, &mut signals).await else {
         return Ok(());
     };
-    let (mut speaker, done) = start_speaker(&settings, config, directory).await?;
+    let (orders, ordered) = mpsc::channel(ORDERS);
+    let (mut speaker, done) = start_speaker(&settings, config, directory, orders).await?;
     speaker.start(compiled.borrow_and_update().problems.clone()).await;
     info!(node = settings.datastore.node, "running");
-    supervise(&mut speaker, compiled, done, control, &mut signals).await?;
+    supervise(&mut speaker, compiled, done, control, ordered, &mut signals).await?;
     speaker.stop().await;
     Ok(())
 }
@@ -92,6 +95,7 @@ async fn supervise(
     mut compiled: watch::Receiver<Compiled>,
     mut done: oneshot::Receiver<()>,
     mut control: tokio::task::JoinHandle<Result<()>>,
+    mut ordered: mpsc::Receiver<Order>,
     signals: &mut Signals,
 ) -> Result<()> {
     let mut recovering = true;
@@ -109,6 +113,7 @@ async fn supervise(
                     _ => speaker.problems(newest.problems),
                 }
             }
+            Some(order) = ordered.recv() => speaker.carry_out(order).await,
             name = speaker.panicked() => speaker.restart(&name).await,
             _ = &mut done, if recovering => {
                 recovering = false;
@@ -184,6 +189,7 @@ async fn start_speaker(
     settings: &Settings,
     config: Arc<NodeConfig>,
     directory: watch::Sender<Arc<Directory>>,
+    orders: mpsc::Sender<Order>,
 ) -> Result<(Speaker, oneshot::Receiver<()>)> {
     let sockets = listener::open(&listen_addresses(&config))?;
     let seed = seed();
@@ -209,14 +215,14 @@ async fn start_speaker(
     tokio::spawn(tasks::kernel(events, audience, kernel_ready));
     let past_life: PastLife = kernel_told.await.context("the kernel monitor ended before it had told the tables")?;
     local_routes_told.await.context("the origin task ended before it had told the local routes")?;
-    if past_life.routes > 0 {
-        info!(routes = past_life.routes, "adopting routes of a past life");
+    if past_life.is_some() {
+        info!(ipv4 = past_life.routes.ipv4, ipv6 = past_life.routes.ipv6, "adopting routes of a past life");
     }
 
     let (recovery, recovery_inbox) = mpsc::channel(INBOX);
     let (done, is_done) = oneshot::channel();
     let (waited_for, recovery_status) = watch::channel(RecoveryStatus::default());
-    tokio::spawn(tasks::recovery(Recovery::new(past_life.routes > 0), recovery_inbox, done, waited_for));
+    tokio::spawn(tasks::recovery(Recovery::new(past_life.is_some(), config.keep_without_peers), recovery_inbox, done, waited_for));
     directory.send_modify(|now| *now = Arc::new(Directory { recovery: Some(recovery_status), ..Directory::clone(now) }));
     let (listeners, table) = watch::channel(Arc::new(ListenTable { addresses: sockets.keys().copied().collect(), peers: Vec::new() }));
     tokio::spawn(Listener::new(table, sockets).run());
@@ -226,7 +232,8 @@ async fn start_speaker(
         listeners,
         recovered: watch::channel(false).0,
         seed,
-        restarting: past_life.routes > 0,
+        past_life,
+        orders,
     };
     Ok((Speaker::new(parts, config), is_done))
 }

@@ -309,6 +309,7 @@ impl PeerTask {
                 info!(?from, ?to, "session");
             }
             Event::State { from, to } => debug!(?from, ?to, "session"),
+            Event::Superseded(reason) => debug!(by = ?reason.by, text = %reason.text, "a connection gave way to another one"),
             Event::Down(reason) if self.told.as_ref() == Some(reason) => debug!(text = %reason.text, "again"),
             Event::Down(reason) => {
                 info!(by = ?reason.by, code = reason.code, subcode = reason.subcode, text = %reason.text, "session down, or an attempt failed");

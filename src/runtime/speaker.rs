@@ -12,13 +12,14 @@ use tracing::{Instrument, error, info, info_span};
 use crate::calico::Problem;
 use crate::config::diff::{PeerChange, diff};
 use crate::config::{NodeConfig, PeerConfig};
+use crate::node::first_telling::PastLife;
 use crate::node::recovery;
 use crate::node::wiring::{from_config, from_peer_change};
 use crate::origin;
 use crate::rib;
 use crate::runtime::directory::{Directory, PeerEntry};
 use crate::runtime::listener::{ListenPeer, ListenTable};
-use crate::runtime::message::{FibMessage, PeerMessage, ShardMessage};
+use crate::runtime::message::{FibMessage, Order, PeerMessage, ShardMessage};
 use crate::runtime::peer_task::{PeerContext, PeerTask};
 use crate::session::{self, Peer, StopReason};
 use crate::types::{PeerId, PerFamily};
@@ -54,8 +55,10 @@ pub struct Speaker {
     names: BTreeMap<Id, String>,
     next_id: u32,
     seed: u64,
-    /// The kernel holds routes of a past life.
-    restarting: bool,
+    orders: mpsc::Sender<Order>,
+    drained: bool,
+    shut: bool,
+    past_life: PastLife,
 }
 
 /// What [`Speaker::new`] needs besides the configuration.
@@ -70,14 +73,16 @@ pub struct Parts {
     pub recovered: watch::Sender<bool>,
     /// Seed of jitter.
     pub seed: u64,
-    /// The kernel holds routes of a past life.
-    pub restarting: bool,
+    /// What the kernel held at start.
+    pub past_life: PastLife,
+    /// Where operators' orders go in.
+    pub orders: mpsc::Sender<Order>,
 }
 
 impl Speaker {
     /// A speaker that has no peers yet; its machines already run with `config`.
     pub fn new(parts: Parts, config: Arc<NodeConfig>) -> Self {
-        let Parts { inboxes, directory, listeners, recovered, seed, restarting } = parts;
+        let Parts { inboxes, directory, listeners, recovered, seed, past_life, orders } = parts;
         Self {
             inboxes,
             directory,
@@ -91,7 +96,10 @@ impl Speaker {
             names: BTreeMap::new(),
             next_id: 0,
             seed,
-            restarting,
+            orders,
+            drained: false,
+            shut: false,
+            past_life,
         }
     }
 
@@ -102,7 +110,7 @@ impl Speaker {
         let configured: Vec<(String, Arc<PeerConfig>)> =
             config.peers.iter().map(|(name, peer)| (name.clone(), Arc::new(peer.clone()))).collect();
         for (name, peer) in &configured {
-            self.add(name, Arc::clone(peer));
+            self.add(name, Arc::clone(peer), self.past_life.forwarding());
         }
         let waited_for = self.peers.values().map(|entry| entry.id).collect();
         // A closed inbox means that the process ends; so in all sends below.
@@ -141,7 +149,7 @@ impl Speaker {
         }
         let config = config.map(|config| Arc::new(config.clone()));
         if let (PeerChange::Add, Some(config)) = (change, &config) {
-            self.add(name, Arc::clone(config));
+            self.add(name, Arc::clone(config), self.past_life.forwarding());
         }
         let Some(entry) = self.peers.get_mut(name) else { return };
         if let Some(config) = config {
@@ -149,7 +157,8 @@ impl Speaker {
         }
         let words = from_peer_change(entry.id, change, &entry.config);
         let inbox = entry.inbox.clone();
-        for input in words.peer {
+        // A peer that comes while all are shut down starts with the others.
+        for input in words.peer.into_iter().filter(|input| !(self.shut && matches!(input, session::Input::Start))) {
             let _ = inbox.send(PeerMessage::Input(input)).await;
         }
         if let Some(input) = words.shards {
@@ -163,14 +172,14 @@ impl Speaker {
         }
     }
 
-    fn add(&mut self, name: &str, config: Arc<PeerConfig>) {
+    fn add(&mut self, name: &str, config: Arc<PeerConfig>, forwarding: PerFamily<bool>) {
         let id = PeerId(self.next_id);
         self.next_id += 1;
         let settings = session::Settings {
             seed: self.seed.wrapping_add(u64::from(id.0)),
             shards: u16::try_from(self.inboxes.shards.len()).unwrap_or(u16::MAX),
-            restarting: self.restarting && !*self.recovered.borrow(),
-            forwarding: PerFamily { ipv4: self.restarting, ipv6: self.restarting },
+            restarting: self.past_life.is_some() && !*self.recovered.borrow(),
+            forwarding,
         };
         let machine = Peer::new(id, Arc::clone(&config), settings);
         let (inbox, messages) = mpsc::channel(PEER_INBOX);
@@ -184,6 +193,36 @@ impl Speaker {
     async fn every_shard(&self, input: &rib::Input) {
         for shard in &self.inboxes.shards {
             let _ = shard.send(ShardMessage::Input(input.clone())).await;
+        }
+    }
+
+    /// Carries out an operator's order. Neither a drain nor a shutdown outlives the process: a margay that starts is in service.
+    pub async fn carry_out(&mut self, order: Order) {
+        let done = match order {
+            Order::Drain(on, done) => {
+                info!(drained = on, "the operator's order: routes are told {} GRACEFUL_SHUTDOWN", if on { "with" } else { "without" });
+                self.drained = on;
+                self.every_shard(&rib::Input::Drain(on)).await;
+                if !on && std::mem::take(&mut self.shut) {
+                    self.every_peer(&session::Input::Start).await;
+                }
+                done
+            }
+            Order::Shutdown(text, done) => {
+                info!(text, "the operator's order: all sessions are shut down");
+                self.shut = true;
+                self.every_peer(&session::Input::Stop(StopReason::AdministrativeShutdown(text))).await;
+                done
+            }
+        };
+        self.publish();
+        // Whoever gave the order may be gone.
+        let _ = done.send(());
+    }
+
+    async fn every_peer(&self, input: &session::Input) {
+        for entry in self.peers.values() {
+            let _ = entry.inbox.send(PeerMessage::Input(input.clone())).await;
         }
     }
 
@@ -231,8 +270,9 @@ impl Speaker {
         error!(peer = name, "the peer's task panicked; its session starts anew");
         let Some(entry) = self.peers.remove(name) else { return };
         self.every_shard(&rib::Input::PeerDown { peer: entry.id, keep: PerFamily::default() }).await;
-        self.add(name, entry.config);
-        if let Some(entry) = self.peers.get(name) {
+        // The kernel has gone on forwarding all the while.
+        self.add(name, entry.config, PerFamily { ipv4: true, ipv6: true });
+        if let Some(entry) = self.peers.get(name).filter(|_| !self.shut) {
             let _ = entry.inbox.send(PeerMessage::Input(session::Input::Start)).await;
         }
         self.publish();
@@ -255,6 +295,9 @@ impl Speaker {
                 recovery: now.recovery.clone(),
                 started: now.started,
                 configured: self.configured,
+                drained: self.drained,
+                shut: self.shut,
+                orders: Some(self.orders.clone()),
             });
         });
     }

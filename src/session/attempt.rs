@@ -25,7 +25,7 @@ impl Peer {
         }
         self.learn(ending);
         match ending.cause.is_collision() || ending.cause == Cause::Replaced {
-            true => out.push(Output::Event(Word::Down(ending.reason.clone()))),
+            true => out.push(Output::Event(Word::Superseded(ending.reason.clone()))),
             false => self.remember(now, ending.reason.clone(), out),
         }
         self.release_awaiting(now, place, out);

@@ -59,6 +59,8 @@ pub(super) enum Event {
 pub(super) enum Parting {
     /// With a NOTIFICATION, if its TCP is up.
     Notify(Refusal),
+    /// The same, and as a hard reset where graceful restart would cover it (RFC 8538).
+    NotifyHard(Refusal),
     /// Without a word, because another connection of the peer takes its place.
     Replaced,
     /// Without a word, because this process will be back.
@@ -540,6 +542,11 @@ impl Facts {
             Parting::Notify(Refusal { notification, text }) => {
                 let both = self.session.as_ref().is_some_and(|session| session.notification_restart);
                 self.refuse(line, Refusal { notification: hardened(notification, both), text }, scene)
+            }
+            Parting::NotifyHard(Refusal { notification, text }) => {
+                let both = self.session.as_ref().is_some_and(|session| session.notification_restart);
+                let notification = if both { notification.into_hard_reset() } else { notification };
+                self.refuse(line, Refusal { notification, text }, scene)
             }
             Parting::Replaced => self.end(line, false, Cause::Replaced, by_peer, None, scene),
             Parting::ProcessRestart => self.end(line, false, Cause::ProcessRestart, by_us, None, scene),

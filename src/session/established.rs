@@ -32,6 +32,8 @@ impl Peer {
         let Some(ends) = ends else { return };
         self.link = link_of(&ends);
         self.counts.forget_warnings();
+        let used = settled.context.families;
+        self.advert.forwarding = self.advert.forwarding.map(|family, kept| kept || used.has(family));
         self.flow = Some(Flow::new(connection, self.shards, settled.context.families));
         out.push(Output::Up(Arc::new(SessionFacts {
             peer: self.id,
@@ -62,11 +64,25 @@ impl Peer {
             self.timers.clear(Timer::refresh(family));
             self.set_refreshing(family, false);
         }
-        let loss = self.helper.lost(now, cause, settled, &mut self.timers);
+        let loss = self.helper.lost(now, cause, settled, &self.config, &mut self.timers);
         for family in loss.sweep {
             out.push(Output::SweepStale(family));
         }
         out.push(Output::Down { keep: loss.keep });
+        for family in loss.long_lived {
+            out.push(Output::LongLived(family));
+        }
+    }
+
+    /// The peer is not back in its restart time: its stale paths go, or stay for long as the last choice.
+    pub(super) fn restart_expired(&mut self, now: Instant, out: &mut Outbox<Output>) {
+        let (sweep, long_lived) = self.helper.restart_expired(now, &mut self.timers);
+        for family in sweep {
+            out.push(Output::SweepStale(family));
+        }
+        for family in long_lived {
+            out.push(Output::LongLived(family));
+        }
     }
 
     /// An UPDATE: its faults are told, its routes gathered.

@@ -10,8 +10,8 @@
 //!
 //! Supported: RFC 4271 sections 4, 6, 8 and 10, 4486 and 9003 (Cease), 4724 and 8538 (graceful restart, both roles),
 //! 5492 and 9072 (capabilities), 6286 (identifiers), 6608 (FSM subcodes), 6793 (four-octet AS), 2918 and 7313
-//! (refresh), 7911 (ADD-PATH), 8654 (extended messages), 8950 (IPv4 with IPv6 next hops), 9687 (SendHold). Not here:
-//! roles (9234), long-lived graceful restart (9494), the host name capability.
+//! (refresh), 7911 (ADD-PATH), 8654 (extended messages), 8950 (IPv4 with IPv6 next hops), 9494 (long-lived graceful
+//! restart), 9687 (SendHold). Not here: roles (9234), the host name capability.
 //!
 //! What surprises in other speakers, and where it is minded:
 //! * Two speakers that judge a collision at different moments may each close another connection; the race stands in
@@ -37,7 +37,7 @@ mod peer;
 mod refusal;
 mod restart;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -116,8 +116,10 @@ pub enum RouteChange {
 pub enum StopReason {
     /// 6/2 with text; stays down until `Start`.
     AdministrativeShutdown(String),
-    /// 6/4; starts again by itself.
-    AdministrativeReset,
+    /// 6/4 with text (RFC 9003); starts again by itself. With N on both sides the peer keeps our paths meanwhile.
+    AdministrativeReset(String),
+    /// The same as a hard reset (6/9, RFC 8538): nobody keeps anything.
+    HardReset(String),
     /// 6/3; the peer is no longer configured.
     Deconfigured,
     /// 6/6; starts again by itself with its new configuration.
@@ -255,6 +257,9 @@ pub enum Output {
     },
     /// The helper's wait for this family is over: what is still stale goes.
     SweepStale(Family),
+    /// The restart time is over, long-lived graceful restart begins (RFC 9494): what is stale in this family is the last choice
+    /// from now on, and what carries NO_LLGR goes.
+    LongLived(Family),
     /// To one shard.
     Routes(ShardId, RouteBatch),
     /// The peer asks for our table (R1): each shard walks it once and then names the family in `ended`. Said at most
@@ -284,6 +289,8 @@ pub enum Event {
     },
     /// The session ended, or an attempt failed, and why.
     Down(DownReason),
+    /// A connection gave way to another one of the same peer: nothing has failed.
+    Superseded(DownReason),
     /// An UPDATE had faults that did not cost the session (U25).
     Fault {
         /// Each fault with what was done about it.

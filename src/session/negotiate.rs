@@ -94,8 +94,9 @@ fn all_capabilities(config: &PeerConfig, advert: &Advert) -> Vec<Capability> {
         list.push(Capability::AddPath(families.iter().map(|family| (*family, mode)).collect()));
     }
     list.push(Capability::EnhancedRouteRefresh);
-    // No family: we understand LLGR_STALE, but ask nobody to keep our paths for long (as Calico's BIRD does).
-    list.push(Capability::LongLivedGracefulRestart(Vec::new()));
+    // Without a family: we understand LLGR_STALE, but ask nobody to keep our paths for long (as Calico's BIRD does).
+    let long_lived = config.long_lived.map(|time| families.iter().map(|family| (*family, advert.forwarding.has(*family), time)).collect());
+    list.push(Capability::LongLivedGracefulRestart(long_lived.unwrap_or_default()));
     list
 }
 
@@ -148,6 +149,33 @@ impl Negotiated {
     /// The Hold time, if there is one.
     pub(super) fn hold(&self) -> Option<Duration> {
         (self.hold_time > 0).then(|| Duration::from_secs(self.hold_time.into()))
+    }
+
+    /// For how many seconds the peer's paths may stay after its restart time, by family; 0 where they may not (RFC 9494 section 4.2:
+    /// capability 71 counts together with 64 only, and our own `limit` holds too).
+    pub(super) fn long_lived_times(&self, limit: Option<u32>) -> PerFamily<u32> {
+        let limit = limit.filter(|_| self.graceful_restart.is_some()).unwrap_or(0);
+        let told = |family| self.long_lived_tuples().find(|(f, ..)| *f == family).map_or(0, |(_, _, time)| *time);
+        self.context.families.map(|family, used| if used { told(family).min(limit) } else { 0 })
+    }
+
+    /// Whether the peer says in its capability 64 that it has kept forwarding for the family.
+    pub(super) fn has_kept(&self, family: Family) -> bool {
+        let kept = |gr: &GracefulRestart| gr.families.iter().any(|(f, kept)| *f == family && *kept);
+        self.context.families.has(family) && self.graceful_restart.as_ref().is_some_and(kept)
+    }
+
+    /// Whether the peer says in its capability 71 that it has kept forwarding for the family.
+    pub(super) fn has_kept_for_long(&self, family: Family) -> bool {
+        self.context.families.has(family) && self.long_lived_tuples().any(|(f, kept, _)| *f == family && *kept)
+    }
+
+    fn long_lived_tuples(&self) -> impl Iterator<Item = &(Family, bool, u32)> {
+        let tuples = self.theirs.capabilities.iter().rev().find_map(|capability| match capability {
+            Capability::LongLivedGracefulRestart(tuples) => Some(tuples.as_slice()),
+            _ => None,
+        });
+        tuples.unwrap_or_default().iter()
     }
 
     /// Families that the peer keeps forwarding for, so that its paths may stay when the session is lost.

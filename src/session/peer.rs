@@ -42,8 +42,8 @@ pub struct Settings {
     pub shards: u16,
     /// This process has restarted: R stands in OPENs until `RecoveryDone`.
     pub restarting: bool,
-    /// F bits while `restarting`: the kernel holds routes of our past life. Otherwise F is always set, since kernel
-    /// routes outlive a session.
+    /// F bits of the first session: the kernel holds routes of our past life in that family. After a first session F is set
+    /// for its families, since kernel routes outlive a session.
     pub forwarding: PerFamily<bool>,
 }
 
@@ -121,11 +121,7 @@ impl Peer {
             incoming: Vec::new(),
             numbers: 0,
             rng: Pcg32::new(settings.seed, u64::from(id.0)),
-            advert: Advert {
-                restarting: settings.restarting,
-                forwarding: settings.forwarding.map(|_, kept| kept || !settings.restarting),
-                omitted: Omitted::default(),
-            },
+            advert: Advert { restarting: settings.restarting, forwarding: settings.forwarding, omitted: Omitted::default() },
             backoff: Backoff::default(),
             collided: false,
             last_accept: None,
@@ -176,10 +172,7 @@ impl Peer {
                 self.counts.set(shard, counts);
                 self.check_limits(now, out);
             }
-            Input::RecoveryDone => {
-                self.advert.restarting = false;
-                self.advert.forwarding = PerFamily { ipv4: true, ipv6: true };
-            }
+            Input::RecoveryDone => self.advert.restarting = false,
             Input::RequestRefresh(family) => self.request_refresh(now, family, out),
             Input::Resend(family) => {
                 self.refresh(now, crate::wire::RouteRefresh::new(family, crate::wire::RouteRefresh::REQUEST), out);
@@ -227,6 +220,7 @@ impl Peer {
             outgoing: front.map(|open| open.line.outgoing),
             families_in_use: settled.map_or(Vec::new(), |settled| members(settled.context.families)),
             stale: members(self.helper.stale()),
+            long_lived_stale: members(self.helper.long_lived()),
             capabilities: settled
                 .map(|settled| Capabilities { local: CapabilitySet::of(&settled.ours), remote: CapabilitySet::of(&settled.theirs) }),
             families: self.counts.total(),
@@ -259,7 +253,8 @@ impl Peer {
         let cease = |subcode, text: &str| Parting::Notify(Refusal::cease(subcode, text));
         let (parting, for_good) = match reason {
             StopReason::AdministrativeShutdown(text) => (Parting::Notify(Refusal::shutdown(text)), true),
-            StopReason::AdministrativeReset => (cease(cease::ADMINISTRATIVE_RESET, "reset by the operator"), false),
+            StopReason::AdministrativeReset(text) => (Parting::Notify(Refusal::reset(text)), false),
+            StopReason::HardReset(text) => (Parting::NotifyHard(Refusal::reset(text)), false),
             StopReason::Deconfigured => (cease(cease::PEER_DECONFIGURED, "the peer is no longer configured"), true),
             StopReason::ConfigurationChange => (cease(cease::CONFIGURATION_CHANGE, "its configuration changed"), false),
             StopReason::ProcessRestart => (Parting::ProcessRestart, true),
@@ -467,7 +462,9 @@ impl Peer {
     fn due(&mut self, now: Instant, timer: Timer, out: &mut Outbox<Output>) {
         match timer {
             Timer::IdleHold => self.step(now, Place::Outgoing, Event::Start { after: Duration::ZERO }, out),
-            Timer::Restart => self.give_up_stale(out),
+            Timer::Restart => self.restart_expired(now, out),
+            Timer::LongLivedIpv4 => self.settle_stale(Family::IPV4_UNICAST, out),
+            Timer::LongLivedIpv6 => self.settle_stale(Family::IPV6_UNICAST, out),
             Timer::StaleIpv4 => self.settle_stale(Family::IPV4_UNICAST, out),
             Timer::StaleIpv6 => self.settle_stale(Family::IPV6_UNICAST, out),
             Timer::RefreshIpv4 => self.end_refresh(Family::IPV4_UNICAST, out),

@@ -44,6 +44,12 @@ impl Refusal {
         Self { notification: Notification::cease_with_text(cease::ADMINISTRATIVE_SHUTDOWN, text), text: words }
     }
 
+    /// 6/4 with a text (RFC 9003).
+    pub(super) fn reset(text: &str) -> Self {
+        let words = if text.is_empty() { "reset by the operator".to_owned() } else { format!("reset by the operator: {text}") };
+        Self { notification: Notification::cease_with_text(cease::ADMINISTRATIVE_RESET, text), text: words }
+    }
+
     /// 6/1: the peer sent more paths than allowed.
     pub(super) fn maximum_prefixes(family: Family, limit: u32) -> Self {
         let text = format!("more than {limit} {family} paths; the session stays idle until it is reset or its configuration changes");

@@ -6,16 +6,21 @@
 //! |---|---|
 //! | TCP lost, Hold or SendHold expired | families in the peer's capability turn stale, the Restart timer runs |
 //! | NOTIFICATION, sent or received | all paths go; with N on both sides as above, but not for a hard reset (6/9) |
-//! | lost again | what is still stale goes, what was renewed turns stale |
-//! | Restart timer ends | stale paths go |
+//! | lost again | what was renewed turns stale; what is still stale stays while the series of losses is young, or goes (a setting) |
+//! | Restart timer ends | stale paths go, or become long-lived (RFC 9494) where both sides want that |
 //! | Established without the family or its F bit | stale paths go |
-//! | Established with it | stale paths wait for End-of-RIB, or the stale path timer |
+//! | Established with it | stale paths wait for End-of-RIB, or the stale path timer; long-lived ones for theirs, which runs on |
+//!
+//! Two readings of ours. RFC 4724 section 4.2 drops what is stale when the session is lost again; a peer that starts twice
+//! in a row still forwards, so by default such paths stay up to the stale path time (`ConsecutiveRestarts`). And where
+//! a session is lost while long-lived paths wait for its End-of-RIB, what it had renewed becomes long-lived at once.
 //!
 //! Our own restart needs no state here: R and F stand in our OPEN until the node has recovered, and a process that
 //! ends to come back closes TCP without a word (G4), so that its peers become helpers.
 
 use std::time::{Duration, Instant};
 
+use crate::config::{ConsecutiveRestarts, PeerConfig};
 use crate::types::{Family, PerFamily};
 use crate::wire::{Notification, cease, code};
 
@@ -68,6 +73,12 @@ impl Cause {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Helper {
     stale: PerFamily<bool>,
+    /// Those of them whose restart time is over.
+    long_lived: PerFamily<bool>,
+    /// For how many seconds paths of the last session may stay after its restart time.
+    times: PerFamily<u32>,
+    /// The first loss of the series that has left something stale.
+    since: Option<Instant>,
 }
 
 /// What happens to a peer's paths when its session ends.
@@ -77,35 +88,84 @@ pub(super) struct Loss {
     pub sweep: Vec<Family>,
     /// Families whose paths turn stale.
     pub keep: PerFamily<bool>,
+    /// Families whose stale paths are long-lived at once.
+    pub long_lived: Vec<Family>,
 }
 
 impl Helper {
     /// The session ended.
-    pub(super) fn lost(&mut self, now: Instant, cause: Cause, settled: &Negotiated, timers: &mut TimerTable) -> Loss {
-        let sweep = self.give_up(timers);
+    pub(super) fn lost(&mut self, now: Instant, cause: Cause, settled: &Negotiated, config: &PeerConfig, timers: &mut TimerTable) -> Loss {
         if cause == Cause::ProcessRestart {
-            return Loss { sweep: Vec::new(), keep: PerFamily { ipv4: true, ipv6: true } };
+            return Loss { sweep: self.give_up(timers), keep: PerFamily { ipv4: true, ipv6: true }, long_lived: Vec::new() };
         }
         if !is_covered(cause, settled.notification_restart) {
-            return Loss { sweep, keep: PerFamily::default() };
+            return Loss { sweep: self.give_up(timers), ..Loss::default() };
         }
-        self.stale = settled.restartable();
-        if !self.stale.is_empty() {
+        self.times = settled.long_lived_times(config.long_lived);
+        let restartable = settled.restartable();
+        let keep = restartable.map(|family, restarts| restarts || self.time(family) > 0);
+        let sweep: Vec<Family> = families(self.stale).filter(|family| !keep.has(*family) || !self.outlives(now, *family, config)).collect();
+        for family in &sweep {
+            self.forget(*family, timers);
+        }
+        for family in Family::ALL {
+            timers.clear(Timer::stale(family));
+        }
+        self.stale = keep;
+        self.since = self.since.or((!keep.is_empty()).then_some(now));
+        if !restartable.is_empty() {
             let seconds = settled.graceful_restart.as_ref().map_or(0, |gr| gr.restart_time);
             timers.set(Timer::Restart, now + Duration::from_secs(seconds.into()));
         }
-        Loss { sweep, keep: self.stale }
+        let long_lived: Vec<Family> = families(keep).filter(|family| !restartable.has(*family) || self.long_lived.has(*family)).collect();
+        for family in &long_lived {
+            self.begin_long_lived(now, *family, timers);
+        }
+        Loss { sweep, keep, long_lived }
+    }
+
+    /// Whether what was stale before this loss stays. Long-lived paths have a time of their own.
+    fn outlives(&self, now: Instant, family: Family, config: &PeerConfig) -> bool {
+        let young = self.since.is_some_and(|since| now.saturating_duration_since(since) < STALE_PATHS);
+        self.long_lived.has(family) || (config.consecutive_restarts == ConsecutiveRestarts::Keep && young)
+    }
+
+    /// The restart time is over: the families whose stale paths go, and those that become long-lived.
+    pub(super) fn restart_expired(&mut self, now: Instant, timers: &mut TimerTable) -> (Vec<Family>, Vec<Family>) {
+        let due = families(self.stale).filter(|family| !self.long_lived.has(*family));
+        let (long_lived, gone): (Vec<Family>, Vec<Family>) = due.partition(|family| self.time(*family) > 0);
+        for family in &long_lived {
+            self.begin_long_lived(now, *family, timers);
+        }
+        for family in &gone {
+            self.forget(*family, timers);
+        }
+        (gone, long_lived)
+    }
+
+    /// The long-lived stale timer runs on through sessions that come and go without End-of-RIB.
+    fn begin_long_lived(&mut self, now: Instant, family: Family, timers: &mut TimerTable) {
+        if let Some(long_lived) = self.long_lived.of_mut(family) {
+            *long_lived = true;
+        }
+        if !timers.runs(Timer::long_lived(family)) {
+            timers.set(Timer::long_lived(family), now + Duration::from_secs(self.time(family).into()));
+        }
+    }
+
+    fn time(&self, family: Family) -> u32 {
+        self.times.of(family).copied().unwrap_or(0)
     }
 
     /// The session is Established again; families whose stale paths go at once.
     pub(super) fn back(&mut self, now: Instant, settled: &Negotiated, timers: &mut TimerTable) -> Vec<Family> {
         timers.clear(Timer::Restart);
-        let preserved = |family| {
-            settled.context.families.has(family)
-                && settled.graceful_restart.as_ref().is_some_and(|gr| gr.families.iter().any(|(f, kept)| *f == family && *kept))
+        let preserved = |family| match self.long_lived.has(family) {
+            true => settled.has_kept_for_long(family),
+            false => settled.has_kept(family),
         };
         let (wait, gone): (Vec<Family>, Vec<Family>) = families(self.stale).partition(|family| preserved(*family));
-        for family in wait {
+        for family in wait.into_iter().filter(|family| !self.long_lived.has(*family)) {
             timers.set(Timer::stale(family), now + STALE_PATHS);
         }
         for family in &gone {
@@ -136,11 +196,22 @@ impl Helper {
         self.stale
     }
 
+    /// Those of them that are long-lived.
+    pub(super) fn long_lived(&self) -> PerFamily<bool> {
+        self.long_lived
+    }
+
     fn forget(&mut self, family: Family, timers: &mut TimerTable) {
-        if let Some(stale) = self.stale.of_mut(family) {
-            *stale = false;
+        for set in [&mut self.stale, &mut self.long_lived] {
+            if let Some(on) = set.of_mut(family) {
+                *on = false;
+            }
+        }
+        if self.stale.is_empty() {
+            self.since = None;
         }
         timers.clear(Timer::stale(family));
+        timers.clear(Timer::long_lived(family));
     }
 }
 
@@ -191,6 +262,10 @@ mod tests {
         negotiate(&config, &our_open(&config, &Advert::default()), &open).unwrap()
     }
 
+    fn lose(helper: &mut Helper, at: Instant, cause: Cause, session: &Negotiated, timers: &mut TimerTable) -> Loss {
+        helper.lost(at, cause, session, &sample::pair().0, timers)
+    }
+
     const FULL: [(Family, bool); 2] = [(Family::IPV4_UNICAST, true), (Family::IPV6_UNICAST, true)];
 
     #[test]
@@ -214,7 +289,7 @@ mod tests {
         for (cause, without, with) in rows {
             for (n, expected) in [(false, without), (true, with)] {
                 let mut timers = TimerTable::default();
-                let loss = Helper::default().lost(now, cause, &settled(n, 120, &FULL), &mut timers);
+                let loss = lose(&mut Helper::default(), now, cause, &settled(n, 120, &FULL), &mut timers);
                 assert_eq!(loss.keep, expected, "{cause:?} N={n}");
                 let waits = expected != NONE && cause != Cause::ProcessRestart;
                 assert_eq!(timers.earliest(), waits.then(|| now + Duration::from_secs(120)), "{cause:?} N={n}");
@@ -227,10 +302,10 @@ mod tests {
         let now = sample::now();
         let mut timers = TimerTable::default();
         for session in [settled(true, 0, &FULL), settled(true, 120, &[])] {
-            assert_eq!(Helper::default().lost(now, Cause::Lost, &session, &mut timers).keep, NONE);
+            assert_eq!(lose(&mut Helper::default(), now, Cause::Lost, &session, &mut timers).keep, NONE);
         }
         let one = settled(true, 120, &[(Family::IPV4_UNICAST, false)]);
-        assert_eq!(Helper::default().lost(now, Cause::Lost, &one, &mut timers).keep, V4, "F is irrelevant here");
+        assert_eq!(lose(&mut Helper::default(), now, Cause::Lost, &one, &mut timers).keep, V4, "F is irrelevant here");
     }
 
     #[test]
@@ -238,7 +313,7 @@ mod tests {
         let now = sample::now();
         let mut timers = TimerTable::default();
         let mut helper = Helper::default();
-        helper.lost(now, Cause::Lost, &settled(true, 120, &FULL), &mut timers);
+        lose(&mut helper, now, Cause::Lost, &settled(true, 120, &FULL), &mut timers);
         let returned = settled(true, 120, &[(Family::IPV4_UNICAST, true), (Family::IPV6_UNICAST, false)]);
         assert_eq!(helper.back(now, &returned, &mut timers), [Family::IPV6_UNICAST]);
         assert_eq!(helper.stale(), V4);
@@ -248,17 +323,91 @@ mod tests {
         assert_eq!(timers.earliest(), None);
     }
 
+    /// What RFC 4724 section 4.2 drops stays by default, as long as the series of losses is young.
     #[test]
-    fn second_loss_sweeps_what_was_stale_before() {
-        let now = sample::now();
-        let mut timers = TimerTable::default();
-        let mut helper = Helper::default();
+    fn second_loss_keeps_or_drops_what_was_stale_before() {
         let session = settled(true, 120, &FULL);
-        helper.lost(now, Cause::Lost, &session, &mut timers);
-        assert_eq!(helper.back(now, &session, &mut timers), []);
-        assert!(helper.settle(Family::IPV6_UNICAST, &mut timers));
-        let loss = helper.lost(now, Cause::Lost, &session, &mut timers);
-        assert_eq!(loss, Loss { sweep: vec![Family::IPV4_UNICAST], keep: BOTH });
+        let rows = [
+            (ConsecutiveRestarts::Keep, Duration::from_secs(359), vec![]),
+            (ConsecutiveRestarts::Keep, Duration::from_secs(360), vec![Family::IPV4_UNICAST]),
+            (ConsecutiveRestarts::Drop, Duration::from_secs(1), vec![Family::IPV4_UNICAST]),
+        ];
+        for (setting, after, sweep) in rows {
+            let config = PeerConfig { consecutive_restarts: setting, ..sample::pair().0 };
+            let (start, mut timers, mut helper) = (sample::now(), TimerTable::default(), Helper::default());
+            helper.lost(start, Cause::Lost, &session, &config, &mut timers);
+            assert_eq!(helper.back(start, &session, &mut timers), []);
+            assert!(helper.settle(Family::IPV6_UNICAST, &mut timers));
+            let loss = helper.lost(start + after, Cause::Lost, &session, &config, &mut timers);
+            assert_eq!(loss, Loss { sweep, keep: BOTH, long_lived: vec![] }, "{setting:?} {after:?}");
+            assert_eq!(timers.earliest(), Some(start + after + Duration::from_secs(120)));
+        }
+    }
+
+    /// The peer of both families keeps forwarding for 1000 s (IPv4) and not at all (IPv6); `kept` is its F bit in 71.
+    fn long_lived(restart_time: u16, kept: bool) -> Negotiated {
+        let mut session = settled(true, restart_time, &FULL);
+        session.theirs.capabilities.retain(|capability| capability.code() != 71);
+        let tuples = vec![(Family::IPV4_UNICAST, kept, 1000), (Family::IPV6_UNICAST, kept, 0)];
+        session.theirs.capabilities.push(Capability::LongLivedGracefulRestart(tuples));
+        session
+    }
+
+    const LONG: Duration = Duration::from_secs(1000);
+
+    fn patient(limit: u32) -> PeerConfig {
+        PeerConfig { long_lived: Some(limit), ..sample::pair().0 }
+    }
+
+    #[test]
+    fn llgr_begins_after_the_restart_time_where_both_sides_want_it() {
+        let start = sample::now();
+        for (limit, time) in [(5000, 1000), (7, 7)] {
+            let (mut timers, mut helper) = (TimerTable::default(), Helper::default());
+            let loss = helper.lost(start, Cause::Lost, &long_lived(120, true), &patient(limit), &mut timers);
+            assert_eq!((loss.keep, loss.long_lived), (BOTH, vec![]));
+            let expired = timers.earliest().unwrap();
+            assert_eq!(expired, start + Duration::from_secs(120));
+            timers.pop(expired);
+            let (gone, long) = helper.restart_expired(expired, &mut timers);
+            assert_eq!((gone, long), (vec![Family::IPV6_UNICAST], vec![Family::IPV4_UNICAST]));
+            assert_eq!(timers.earliest(), Some(expired + Duration::from_secs(time)), "the lesser of the two times");
+        }
+        let (mut timers, mut helper) = (TimerTable::default(), Helper::default());
+        helper.lost(start, Cause::Lost, &long_lived(120, true), &sample::pair().0, &mut timers);
+        assert_eq!(helper.restart_expired(start, &mut timers).1, [], "off by default");
+    }
+
+    #[test]
+    fn g5_llgr_begins_at_once_with_restart_time_zero() {
+        let (start, mut timers, mut helper) = (sample::now(), TimerTable::default(), Helper::default());
+        let loss = helper.lost(start, Cause::Lost, &long_lived(0, true), &patient(5000), &mut timers);
+        assert_eq!((loss.keep, loss.long_lived), (V4, vec![Family::IPV4_UNICAST]));
+        assert_eq!(timers.earliest(), Some(start + LONG));
+        let hard = helper.lost(start, Cause::Received { code: 6, subcode: 9 }, &long_lived(0, true), &patient(5000), &mut timers);
+        assert_eq!((hard.sweep, hard.keep, timers.earliest()), (vec![Family::IPV4_UNICAST], NONE, None), "a hard reset ends it all");
+    }
+
+    #[test]
+    fn llgr_runs_on_through_sessions_until_end_of_rib() {
+        let (start, mut timers, mut helper) = (sample::now(), TimerTable::default(), Helper::default());
+        let later = |seconds| start + Duration::from_secs(seconds);
+        helper.lost(start, Cause::Lost, &long_lived(0, true), &patient(5000), &mut timers);
+        assert_eq!(helper.back(later(100), &long_lived(120, true), &mut timers), []);
+        assert_eq!(timers.earliest(), Some(start + LONG), "neither stopped nor started anew");
+        let loss = helper.lost(later(200), Cause::Lost, &long_lived(120, true), &patient(5000), &mut timers);
+        assert_eq!((loss.sweep, loss.keep, loss.long_lived), (vec![], BOTH, vec![Family::IPV4_UNICAST]));
+        assert_eq!(helper.back(later(300), &long_lived(120, true), &mut timers), []);
+        assert!(helper.settle(Family::IPV4_UNICAST, &mut timers) && helper.settle(Family::IPV6_UNICAST, &mut timers));
+        assert_eq!(timers.earliest(), None);
+    }
+
+    #[test]
+    fn llgr_ends_at_once_where_the_peer_comes_back_without_f() {
+        let (start, mut timers, mut helper) = (sample::now(), TimerTable::default(), Helper::default());
+        helper.lost(start, Cause::Lost, &long_lived(0, true), &patient(5000), &mut timers);
+        assert_eq!(helper.back(start, &long_lived(120, false), &mut timers), [Family::IPV4_UNICAST]);
+        assert_eq!((helper.stale(), timers.earliest()), (NONE, None));
     }
 
     #[test]

@@ -6,7 +6,32 @@ use std::time::Instant;
 
 use crate::config::{AddPath, PeerConfig};
 use crate::policy::Policy;
-use crate::types::{Asn, PerFamily, RouterId};
+use crate::session::SessionFacts;
+use crate::types::{Asn, ConnectionId, PeerId, PerFamily, RouterId};
+use crate::wire::{Context, GracefulRestart};
+
+/// A session with peer `n` in IPv4; the peer has graceful restart and says whether it is restarting, or has none.
+pub(crate) fn facts(n: u32, graceful_restart: Option<bool>) -> SessionFacts {
+    let config = pair().0;
+    SessionFacts {
+        peer: PeerId(n),
+        connection: ConnectionId(1),
+        context: Context { families: config.families, ..Context::default() },
+        local: IpAddr::from([10, 0, 0, 1]),
+        local_link: None,
+        remote: config.address,
+        identifier: RouterId([10, 0, 0, 2].into()),
+        graceful_restart: graceful_restart.map(|restarting| GracefulRestart {
+            restarting,
+            restart_time: 120,
+            ..GracefulRestart::default()
+        }),
+        long_lived: false,
+        enhanced_refresh: false,
+        refresh: true,
+        config: Arc::new(config),
+    }
+}
 
 /// Some instant to begin with.
 #[expect(clippy::disallowed_methods, reason = "any instant will do as the beginning")]

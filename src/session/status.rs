@@ -46,6 +46,8 @@ pub struct PeerStatus {
     pub families_in_use: Vec<Family>,
     /// Families whose paths are stale because the peer restarts.
     pub stale: Vec<Family>,
+    /// Those of them that are long-lived stale (RFC 9494): used only where there is nothing else.
+    pub long_lived_stale: Vec<Family>,
     /// Capabilities of both sides, from OpenConfirm on.
     pub capabilities: Option<Capabilities>,
     /// Paths by family.

@@ -65,10 +65,14 @@ pub(super) enum Timer {
     RefreshIpv4,
     /// The same for IPv6.
     RefreshIpv6,
+    /// Long-lived stale paths have had their time, IPv4 (RFC 9494).
+    LongLivedIpv4,
+    /// The same for IPv6.
+    LongLivedIpv6,
 }
 
 impl Timer {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 14] = [
         Self::ConnectRetry,
         Self::ConnectTimeout,
         Self::Hold,
@@ -81,11 +85,18 @@ impl Timer {
         Self::StaleIpv6,
         Self::RefreshIpv4,
         Self::RefreshIpv6,
+        Self::LongLivedIpv4,
+        Self::LongLivedIpv6,
     ];
 
     /// The stale path timer of a family that margay routes.
     pub(super) fn stale(family: Family) -> Self {
         if family == Family::IPV6_UNICAST { Self::StaleIpv6 } else { Self::StaleIpv4 }
+    }
+
+    /// The long-lived stale timer of a family that margay routes.
+    pub(super) fn long_lived(family: Family) -> Self {
+        if family == Family::IPV6_UNICAST { Self::LongLivedIpv6 } else { Self::LongLivedIpv4 }
     }
 
     /// The refresh timer of a family that margay routes.

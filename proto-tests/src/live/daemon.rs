@@ -241,10 +241,23 @@ impl Daemon {
     /// # Errors
     /// There is none.
     pub fn api_text(&self, path: &str) -> Result<String> {
+        self.request("GET", path)
+    }
+
+    /// The control API's answer to an order.
+    ///
+    /// # Errors
+    /// There is none, or it is no JSON.
+    pub fn post(&self, path: &str) -> Result<Value> {
+        let text = self.request("POST", path)?;
+        serde_json::from_str(&text).with_context(|| format!("{path}: {text}"))
+    }
+
+    fn request(&self, method: &str, path: &str) -> Result<String> {
         let mut stream = UnixStream::connect(self.socket())?;
         stream.set_read_timeout(Some(START))?;
         // HTTP/1.0: the answer comes in one piece and ends with the connection.
-        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: margay\r\n\r\n").as_bytes())?;
+        stream.write_all(format!("{method} {path} HTTP/1.0\r\nHost: margay\r\nContent-Length: 0\r\n\r\n").as_bytes())?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         let (_, body) = answer.split_once("\r\n\r\n").with_context(|| format!("no HTTP: {answer}"))?;

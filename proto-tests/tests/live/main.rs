@@ -10,6 +10,7 @@ mod faults;
 mod header;
 mod keys;
 mod open;
+mod restart;
 mod routes;
 mod session;
 mod unknown;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::{Fields, Text, duration};
 use crate::calico::{Document, Report};
-use crate::config::{AddPath, MaxPrefixAction, MaxPrefixes, SendHold};
+use crate::config::{AddPath, ConsecutiveRestarts, MaxPrefixAction, MaxPrefixes, SendHold};
 
 /// Defines [`Annotations`] from rows `field: type = "name", "values", reader;`.
 macro_rules! annotations {
@@ -61,12 +61,18 @@ annotations! {
     interface: String = "interface", "the name of an interface", text;
     /// What happens on eBGP sessions to routes that no BGPFilter accepts or rejects (RFC 8212).
     default_policy: DefaultPolicy = "default-policy", "`calico` or `reject`", default_policy;
+    /// Long-lived graceful restart (RFC 9494); inside: for how many seconds, or off.
+    long_lived: Option<u32> = "llgr-stale-time", "`off`, or a time of 1 to 16777215 seconds (RFC 9494)", stale_time;
+    /// What becomes of stale paths when a restarting peer is lost again.
+    consecutive_restarts: ConsecutiveRestarts = "consecutive-restarts", "`keep` or `drop`", consecutive_restarts;
+    /// After our restart kernel routes stay until some peer is up; on a BGPConfiguration only.
+    keep_without_peers: bool = "keep-without-peers", "`on` or `off`", switch;
     /// A Secret of keys. Such a session waits, since TCP-AO is not supported yet and it may not run without.
     tcp_ao: String = "tcp-ao", "the name of a Secret", text;
 }
 
 /// Understood by later versions; said at level info.
-const NOT_YET: [&str; 3] = ["bfd", "role", "llgr-stale-time"];
+const NOT_YET: [&str; 2] = ["bfd", "role"];
 
 /// `margay.io/default-policy`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -127,6 +133,22 @@ fn seconds(value: &str) -> Option<u64> {
     match value.parse::<u64>() {
         Ok(seconds) => Some(seconds).filter(|seconds| *seconds <= u32::MAX.into()),
         Err(_) => Some(duration(value)?.as_secs()),
+    }
+}
+
+/// The capability has 24 bits for the seconds.
+fn stale_time(value: &str) -> Option<Option<u32>> {
+    if switch(value) == Some(false) {
+        return Some(None);
+    }
+    u32::try_from(seconds(value)?).ok().filter(|seconds| (1..1 << 24).contains(seconds)).map(Some)
+}
+
+fn consecutive_restarts(value: &str) -> Option<ConsecutiveRestarts> {
+    match value {
+        "keep" => Some(ConsecutiveRestarts::Keep),
+        "drop" => Some(ConsecutiveRestarts::Drop),
+        _ => None,
     }
 }
 

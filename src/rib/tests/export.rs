@@ -381,3 +381,36 @@ fn e10_a_withdrawal_goes_only_to_who_had_been_told() {
     bench.withdraw(1, PREFIX);
     assert_eq!((bench.sent(1).len(), bench.sent(2).len()), (0, 0));
 }
+
+/// E7, RFC 8326: drained, everything is told once more, and again when the drain is over.
+#[test]
+fn e7_a_drained_node_is_the_last_choice_of_its_peers() {
+    let mut bench = Bench::new();
+    bench.up(1, 65001);
+    bench.up(2, 65002);
+    bench.up(3, US);
+    let mut route = attributes("10.0.0.1", &[65001]);
+    route.communities = [Community(0xffff_0001), Community(7)].into();
+    bench.announce(1, "192.0.2.0/24", route);
+    let before = [2, 3].map(|peer| bench.told_of(peer, "192.0.2.0/24").expect("it is told"));
+    bench.sent(2);
+    bench.say(Input::Drain(true));
+    bench.round();
+    let outside = bench.told_of(2, "192.0.2.0/24").expect("it is still told");
+    assert_eq!(
+        (&*outside.communities, outside.local_pref),
+        (&[Community(7), Community::GRACEFUL_SHUTDOWN, Community(0xffff_0001)][..], None)
+    );
+    let inside = bench.told_of(3, "192.0.2.0/24").expect("it is still told");
+    assert_eq!((inside.has_community(Community::GRACEFUL_SHUTDOWN), inside.local_pref), (true, Some(0)));
+    assert_eq!(bench.sent(2), ["+192.0.2.0/24"], "no withdrawal between");
+    bench.up(4, 65004);
+    assert!(
+        bench.told_of(4, "192.0.2.0/24").is_some_and(|told| told.has_community(Community::GRACEFUL_SHUTDOWN)),
+        "a newcomer hears it too"
+    );
+    assert!(bench.explain("192.0.2.0/24").1.iter().filter(|told| told.yes).all(|told| told.because.contains("drained")));
+    bench.say(Input::Drain(false));
+    bench.round();
+    assert_eq!([2, 3].map(|peer| bench.told_of(peer, "192.0.2.0/24").expect("it is told")), before);
+}

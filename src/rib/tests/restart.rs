@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::super::testing::*;
-use super::super::{Input, Query};
+use super::super::{Input, Query, Step};
 use crate::origin::LocalTarget;
 use crate::policy::RouteSource;
-use crate::session::RouteChange;
+use crate::session::{RouteChange, SessionFacts};
 use crate::types::{Attributes, Community, Family, PeerId};
 
 #[test]
@@ -40,7 +40,7 @@ fn g3_end_of_rib_waits_for_our_own_routes() {
 }
 
 #[test]
-fn a_second_loss_drops_what_was_stale_and_marks_what_was_renewed() {
+fn a_second_loss_keeps_what_was_stale_unless_the_session_sweeps_it() {
     let mut bench = Bench::new();
     bench.up(1, 65001);
     for prefix in ["192.0.2.0/24", "198.51.100.0/24"] {
@@ -50,8 +50,48 @@ fn a_second_loss_drops_what_was_stale_and_marks_what_was_renewed() {
     bench.up(1, 65001);
     bench.announce(1, "192.0.2.0/24", attributes("10.0.0.1", &[65001]));
     bench.down(1, BOTH);
-    assert_eq!((bench.fib("192.0.2.0/24").as_str(), bench.fib("198.51.100.0/24").as_str()), ("10.0.0.1", "none"));
-    assert!(bench.loc_rib("192.0.2.0/24")[0].stale);
+    let fib = |bench: &mut Bench| ["192.0.2.0/24", "198.51.100.0/24"].map(|prefix| bench.fib(prefix));
+    assert_eq!(fib(&mut bench), ["10.0.0.1", "10.0.0.1"]);
+    assert!(bench.loc_rib("192.0.2.0/24")[0].stale && bench.loc_rib("198.51.100.0/24")[0].stale);
+    bench.up(1, 65001);
+    bench.announce(1, "192.0.2.0/24", attributes("10.0.0.1", &[65001]));
+    bench.say(Input::SweepStale { peer: PeerId(1), family: Family::IPV4_UNICAST });
+    bench.down(1, BOTH);
+    assert_eq!(fib(&mut bench), ["10.0.0.1", "none"]);
+}
+
+/// RFC 9494: the last choice, told to those who understand it and withdrawn from the others; NO_LLGR goes; told again it is itself again.
+#[test]
+fn llgr_stale_paths_are_the_last_choice_and_go_only_to_peers_that_understand() {
+    let mut bench = Bench::new();
+    bench.up(1, 65001);
+    bench.up(2, 65002);
+    bench.say(Input::PeerUp(std::sync::Arc::new(SessionFacts { long_lived: true, ..facts(3, US, |_, _| {}) })));
+    bench.up(4, US);
+    let route = |asn| attributes("10.0.0.1", &[asn]);
+    bench.announce(1, "192.0.2.0/24", route(65001));
+    bench.announce(2, "192.0.2.0/24", attributes("10.0.0.2", &[65002, 65002]));
+    bench.announce(1, "198.51.100.0/24", route(65001));
+    let mut impatient = route(65001);
+    impatient.communities = [Community::NO_LLGR].into();
+    bench.announce(1, "203.0.113.0/24", impatient);
+    bench.down(1, BOTH);
+    assert_eq!(bench.fib("192.0.2.0/24"), "10.0.0.1", "stale paths compete as if fresh (D1)");
+    bench.say(Input::LongLived { peer: PeerId(1), family: Family::IPV4_UNICAST });
+    bench.round();
+    assert_eq!(bench.fib("192.0.2.0/24"), "10.0.0.2");
+    assert!(bench.loc_rib("192.0.2.0/24").iter().any(|row| row.lost_at == Some(Step::LongLivedStale)));
+    assert_eq!(["198.51.100.0/24", "203.0.113.0/24"].map(|prefix| bench.fib(prefix)), ["10.0.0.1", "none"]);
+    let told = bench.told_of(3, "198.51.100.0/24").expect("it understands");
+    assert!(told.has_community(Community::LLGR_STALE));
+    assert_eq!(bench.told_of(4, "198.51.100.0/24"), None, "it sent no capability 71");
+    bench.up(1, 65001);
+    bench.announce(1, "192.0.2.0/24", route(65001));
+    assert_eq!(bench.fib("192.0.2.0/24"), "10.0.0.1");
+    bench.say(Input::SweepStale { peer: PeerId(1), family: Family::IPV4_UNICAST });
+    bench.round();
+    assert_eq!(bench.fib("198.51.100.0/24"), "none");
+    assert!(!bench.told_of(3, "192.0.2.0/24").expect("it is the best").has_community(Community::LLGR_STALE));
 }
 
 #[test]
