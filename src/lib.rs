@@ -17,6 +17,7 @@
 //! ───────────── the wall: below it no tokio, no OS, no clock, no lock ─────────────
 //! node               the wiring table; when our own restart is over
 //! session  rib  fib  origin  calico       machines; others use their message types only
+//! telemetry          what has happened, as data
 //! policy  config     compiled policy; what this node is to do
 //! wire               bytes ↔ messages
 //! types              the vocabulary
@@ -63,5 +64,6 @@ pub mod policy;
 pub mod rib;
 pub mod runtime;
 pub mod session;
+pub mod telemetry;
 pub mod types;
 pub mod wire;

@@ -141,6 +141,8 @@ struct World {
     answers_done: usize,
     pulls: usize,
     resyncs: usize,
+    /// What people are told of failures.
+    refusals: Vec<(IpNet, i32)>,
 }
 
 impl World {
@@ -155,7 +157,17 @@ impl World {
 
     fn over(kernel: ModelKernel) -> Self {
         let fib = FibSyncer::new(&FibConfig::default());
-        Self { now: Instant::now(), fib, kernel, out: Outbox::new(), answers: vec![], answers_done: 0, pulls: 0, resyncs: 0 }
+        Self {
+            now: Instant::now(),
+            fib,
+            kernel,
+            out: Outbox::new(),
+            answers: vec![],
+            answers_done: 0,
+            pulls: 0,
+            resyncs: 0,
+            refusals: vec![],
+        }
     }
 
     /// The process dies and starts again; the kernel stays, its table is told anew.
@@ -183,6 +195,7 @@ impl World {
                     self.kernel.commands.push_back(Command::Resync);
                 }
                 Output::Pull { .. } => self.pulls += 1,
+                Output::Refused { prefix, errno, .. } => self.refusals.push((prefix, errno)),
                 Output::Answer { rows, done, .. } => {
                     self.answers.extend(rows);
                     self.answers_done += usize::from(done);
@@ -364,6 +377,7 @@ fn q16_a_refused_route_is_tried_again() {
     assert_eq!((world.state("10.1.0.0/26"), world.kernel.ops), (FibState::Failed, 4));
     world.pass(Duration::from_secs(1));
     assert_eq!((world.state("10.1.0.0/26"), world.kernel.ops), (FibState::Installed, 5));
+    assert_eq!(world.refusals, [("10.1.0.0/26".parse().unwrap(), 101)], "the same refusal again is no news");
 }
 
 #[test]

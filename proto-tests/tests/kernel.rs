@@ -511,7 +511,7 @@ impl Node {
                     self.commands.blocking_send(Command::Write(ops)).unwrap();
                 }
                 Output::Resync => self.commands.blocking_send(Command::Resync).unwrap(),
-                Output::Pull { .. } => {}
+                Output::Pull { .. } | Output::Refused { .. } => {}
                 Output::Answer { rows, .. } => self.rows = rows,
             }
         }

@@ -5,6 +5,7 @@
 mod check;
 mod client;
 mod drain;
+mod events;
 mod explain;
 mod render;
 mod reset;
@@ -37,6 +38,8 @@ enum Verb {
     Check(check::Check),
     /// What a node would do with these resources: peers, policies, origins.
     Render(render::Render),
+    /// What happens, as it happens: sessions, configuration, the kernel, best paths of a prefix.
+    Monitor(events::Monitor),
     /// Reset a session, or ask for routes again with --soft.
     Reset(reset::Reset),
     /// Move traffic away from this node: tell all routes with GRACEFUL_SHUTDOWN (RFC 8326).
@@ -98,6 +101,7 @@ fn carry_out(verb: Verb) -> Result<Ended, Failure> {
         Verb::Explain(verb) => verb.carry_out(),
         Verb::Check(verb) => verb.carry_out(),
         Verb::Render(verb) => verb.carry_out(),
+        Verb::Monitor(verb) => verb.carry_out(),
         Verb::Reset(verb) => verb.carry_out(),
         Verb::Drain(verb) => verb.carry_out(),
         Verb::Undrain(verb) => verb.carry_out(),

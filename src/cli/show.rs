@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::cli::client::{Reply, Target};
+use crate::cli::events::Events;
 use crate::cli::table::Table;
 use crate::cli::{Ended, Failure};
 
@@ -40,6 +41,8 @@ enum What {
     Problems,
     /// The configuration in force.
     Config,
+    /// What has happened, oldest first, with reasons.
+    Events(Events),
 }
 
 #[derive(Debug, Args)]
@@ -74,6 +77,7 @@ impl Show {
             }
             What::Problems => document(target, "/v1/problems", problems),
             What::Config => document(target, "/v1/config", pretty),
+            What::Events(events) => events.carry_out(target),
         }
     }
 }
@@ -247,7 +251,8 @@ impl Routes {
     }
 }
 
-fn ended(reply: Reply<()>) -> Ended {
+/// Exit code of an answer in lines.
+pub fn ended(reply: Reply<()>) -> Ended {
     match reply {
         Reply::Found(()) => Ended::Done,
         Reply::Missing(why) => {
@@ -258,7 +263,7 @@ fn ended(reply: Reply<()>) -> Ended {
 }
 
 /// Percent-encodes what a query value may not hold (`%` of a link-local address's zone, for instance).
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     text.bytes()
         .map(|octet| match octet {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b':' => char::from(octet).to_string(),

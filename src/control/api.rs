@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::control::view::{self, ExplainView, PeerView, RouteView};
-use crate::control::{ask, explain_peer};
+use crate::control::{ask, events, explain_peer};
 use crate::fib::FibStatus;
 use crate::rib::{self, Answer};
 use crate::runtime::directory::{Directory, PeerEntry};
@@ -44,6 +44,7 @@ pub fn router(directory: watch::Receiver<Arc<Directory>>) -> Router {
         .route("/v1/kernel", get(kernel))
         .route("/v1/problems", get(problems))
         .route("/v1/config", get(config))
+        .route("/v1/events", get(events::events))
         .with_state(directory)
 }
 

@@ -8,6 +8,7 @@
 //! | `GET /v1/explain/peer/{name}` | which resource asked for a peer, or why there is none |
 //! | `GET /v1/kernel?prefix` | what the kernel should hold and holds |
 //! | `GET /v1/problems`, `/v1/config` | what is wrong with the resources; the configuration in force |
+//! | `GET /v1/events?since&peer&prefix&follow` | what has happened, or happens, a JSON object a line |
 //! | `POST /v1/peers/{name}/reset?soft&hard&reason` | reset a session |
 //! | `GET /v1/drain`, `POST /v1/drain?shutdown`, `POST /v1/undrain` | whether the node is drained (RFC 8326); drain it, or end that |
 //! | `GET /livez`, `/readyz` | health |
@@ -18,6 +19,7 @@
 mod api;
 mod ask;
 pub mod bird;
+mod events;
 mod explain_peer;
 mod view;
 

@@ -84,8 +84,16 @@ fn rest(status: &PeerStatus) -> serde_json::Map<String, serde_json::Value> {
 
 /// The moment in RFC 3339, by how long ago it was.
 fn wall_clock(moment: std::time::Instant) -> String {
-    let moment = std::time::SystemTime::now() - moment.elapsed();
-    jiff::Timestamp::try_from(moment).map_or_else(|_| String::new(), |at| format!("{at:.0}"))
+    timestamp(moment).map_or_else(String::new, |at| format!("{at:.0}"))
+}
+
+/// The same with milliseconds.
+pub fn wall_clock_ms(moment: std::time::Instant) -> String {
+    timestamp(moment).map_or_else(String::new, |at| format!("{at:.3}"))
+}
+
+fn timestamp(moment: std::time::Instant) -> Option<jiff::Timestamp> {
+    jiff::Timestamp::try_from(std::time::SystemTime::now() - moment.elapsed()).ok()
 }
 
 /// One path in `show routes`.

@@ -60,9 +60,10 @@ pub(super) struct Failures {
 }
 
 impl Failures {
-    /// A write failed.
-    pub(super) fn add(&mut self, now: Instant, prefix: IpNet, errno: i32) {
-        let attempts = self.remove(&prefix).map_or(0, |failure| failure.attempts);
+    /// A write failed. Whether that is news: the last attempt did not fail for the same reason.
+    pub(super) fn add(&mut self, now: Instant, prefix: IpNet, errno: i32) -> bool {
+        let before = self.remove(&prefix);
+        let attempts = before.map_or(0, |failure| failure.attempts);
         let pause = match explain(errno).0 {
             Class::Retry | Class::Conflict => LONGEST.min(Duration::from_secs(1 << attempts.min(6))),
             Class::Fatal => LONGEST,
@@ -70,6 +71,7 @@ impl Failures {
         let failure = Failure { errno, attempts: attempts + 1, due: now + pause };
         self.by_prefix.insert(prefix, failure);
         self.due.insert((failure.due, prefix));
+        before.is_none_or(|before| before.errno != errno)
     }
 
     /// Success, or another route is wanted: the past is forgotten.

@@ -221,6 +221,15 @@ pub enum Output {
         /// At most this many.
         credit: usize,
     },
+    /// The kernel refused a route for the first time, or for another reason than before.
+    Refused {
+        /// The prefix.
+        prefix: IpNet,
+        /// errno, positive.
+        errno: i32,
+        /// In words.
+        text: String,
+    },
     /// Answer to a query, in the order of prefixes; complete when `done`.
     Answer {
         /// The question.

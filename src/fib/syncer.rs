@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 
 use super::delta::{Decision, Delta};
-use super::failure::{EEXIST, ESRCH, Failures};
+use super::failure::{EEXIST, ESRCH, Failures, explain};
 use super::interface::Interfaces;
 use super::route::{Shape, judge};
 use super::status::Known;
@@ -92,7 +92,7 @@ impl FibSyncer {
         match input {
             Input::Configure(config) => self.configure(&config),
             Input::Changes(changes) => self.changes(changes),
-            Input::Kernel(event) => self.kernel(now, event),
+            Input::Kernel(event) => self.kernel(now, event, out),
             Input::Sweep => self.delta.sweep(),
             Input::Query(query, Query::All) => self.queries.push_back((query, None)),
             Input::Query(query, Query::Prefix(prefix)) => self.answer_one(query, prefix, out),
@@ -144,7 +144,7 @@ impl FibSyncer {
         }
     }
 
-    fn kernel(&mut self, now: Instant, event: KernelEvent) {
+    fn kernel(&mut self, now: Instant, event: KernelEvent, out: &mut Outbox<Output>) {
         match event {
             KernelEvent::Link(word) => {
                 // A new or returning interface may be what a refused route was waiting for.
@@ -167,7 +167,7 @@ impl FibSyncer {
             KernelEvent::Route(Sync::Upsert(_, route)) => self.found(route),
             KernelEvent::Route(Sync::Remove(key)) => self.removed(key),
             KernelEvent::Flushed { interface } => self.flushed(interface),
-            KernelEvent::Written { batch, failed } => self.written(now, batch, &failed),
+            KernelEvent::Written { batch, failed } => self.written(now, batch, &failed, out),
         }
     }
 
@@ -223,7 +223,7 @@ impl FibSyncer {
         });
     }
 
-    fn written(&mut self, now: Instant, batch: u64, failed: &[(usize, i32)]) {
+    fn written(&mut self, now: Instant, batch: u64, failed: &[(usize, i32)], out: &mut Outbox<Output>) {
         let Some(flight) = self.flight.take_if(|flight| flight.batch == batch) else { return };
         self.doubt |= flight.doubtful;
         let mut failed = failed.iter().copied().peekable();
@@ -235,7 +235,9 @@ impl FibSyncer {
                 Some((_, errno)) if !(errno == ESRCH && matches!(op, KernelOp::Delete(_))) => {
                     // Somebody has that key, and we have not heard of it.
                     self.doubt |= errno == EEXIST;
-                    self.failures.add(now, prefix, errno);
+                    if self.failures.add(now, prefix, errno) {
+                        out.push(Output::Refused { prefix, errno, text: explain(errno).1 });
+                    }
                     refused = Some(prefix);
                 }
                 _ => {

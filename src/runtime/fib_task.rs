@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::fib::{FibStatus, FibSyncer, Input, Output};
 use crate::kernel::Command;
 use crate::rib;
-use crate::runtime::message::{FibMessage, ShardMessage};
+use crate::runtime::history::Chronicle;
+use crate::runtime::message::{FibMessage, ShardMessage, Watch};
+use crate::telemetry::Event;
 use crate::types::{Outbox, QueryId};
 
 /// See the module.
@@ -25,6 +27,9 @@ pub struct FibTask {
     asked: u64,
     /// Shards that have nothing more to say before the sweep.
     settled: usize,
+    chronicle: Chronicle,
+    /// Prefixes whose best paths somebody follows.
+    watches: Vec<Watch>,
 }
 
 impl FibTask {
@@ -35,8 +40,9 @@ impl FibTask {
         changes: mpsc::Receiver<Input>,
         shards: Vec<mpsc::Sender<ShardMessage>>,
         kernel: mpsc::Sender<Command>,
+        chronicle: Chronicle,
     ) -> Self {
-        Self { machine, inbox, changes, shards, kernel, questions: BTreeMap::new(), asked: 0, settled: 0 }
+        Self { machine, inbox, changes, shards, kernel, questions: BTreeMap::new(), asked: 0, settled: 0, chronicle, watches: Vec::new() }
     }
 
     /// Runs until the inbox is closed.
@@ -53,8 +59,12 @@ impl FibTask {
                         self.questions.insert(QueryId(self.asked), reply);
                         self.machine.handle(Instant::now(), Input::Query(QueryId(self.asked), query), &mut outbox);
                     }
+                    Some(FibMessage::Watch(watch)) => self.watches.push(watch),
                 },
-                Some(input) = self.changes.recv() => self.changed(input, &mut outbox),
+                Some(input) = self.changes.recv() => {
+                    self.tell_watched(&input);
+                    self.changed(input, &mut outbox);
+                }
                 () = async { match deadline { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => {
                     self.machine.on_deadline(Instant::now(), &mut outbox);
                 }
@@ -79,7 +89,14 @@ impl FibTask {
     async fn deliver(&mut self, output: Output) {
         match output {
             Output::Write(ops) => self.command(Command::Write(ops)).await,
-            Output::Resync => self.command(Command::Resync).await,
+            Output::Resync => {
+                self.chronicle.tell(Event::KernelResync);
+                self.command(Command::Resync).await;
+            }
+            Output::Refused { prefix, errno, text } => {
+                warn!(%prefix, errno, %text, "the kernel refused a route; it is tried again");
+                self.chronicle.tell(Event::KernelRefused { prefix, errno, text });
+            }
             Output::Pull { credit } => {
                 for shard in &self.shards {
                     // A shard's inbox drains by itself; closed means that the process ends.
@@ -95,6 +112,24 @@ impl FibTask {
                     self.questions.remove(&query);
                 }
             }
+        }
+    }
+
+    /// Best paths as they change, for those who follow a prefix; they are told what the Loc-RIB coalesced.
+    fn tell_watched(&mut self, input: &Input) {
+        let Input::Changes(changes) = input else { return };
+        self.watches.retain(|watch| !watch.lease.is_closed());
+        if self.watches.is_empty() {
+            return;
+        }
+        for change in changes.iter().filter(|change| self.watches.iter().any(|watch| watch.prefix.contains(&change.prefix))) {
+            let route = change.route.as_ref();
+            self.chronicle.tell(Event::BestPath {
+                prefix: change.prefix,
+                source: route.map(|route| route.source),
+                local_pref: route.and_then(|route| route.local_pref),
+                target: route.map(|route| route.target.clone()),
+            });
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use ipnet::IpNet;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -74,4 +75,15 @@ pub enum FibMessage {
     Input(fib::Input),
     /// A question and where the answer goes.
     Ask(fib::Query, mpsc::Sender<Vec<fib::FibStatus>>),
+    /// Tell the history of best paths as they change.
+    Watch(Watch),
+}
+
+/// A prefix whose best paths somebody follows.
+#[derive(Debug)]
+pub struct Watch {
+    /// It and those inside it.
+    pub prefix: IpNet,
+    /// Closed when nobody follows any more.
+    pub lease: mpsc::Sender<()>,
 }

@@ -15,6 +15,7 @@
 mod connections;
 pub mod directory;
 mod fib_task;
+pub mod history;
 mod listener;
 pub mod message;
 mod peer_task;
@@ -42,6 +43,7 @@ use crate::origin::{self, Origin};
 use crate::rib::Shard;
 use crate::runtime::directory::Directory;
 use crate::runtime::fib_task::FibTask;
+use crate::runtime::history::Chronicle;
 use crate::runtime::listener::{ListenTable, Listener};
 use crate::runtime::message::{Order, RecoveryStatus, ShardMessage};
 use crate::runtime::settings::Settings;
@@ -202,7 +204,8 @@ async fn start_speaker(
         dry_run: settings.dry_run,
         ..crate::kernel::Settings::default()
     })?;
-    let fib_task = FibTask::new(FibSyncer::new(&config.fib), fib_inbox, changed, shards.clone(), operations);
+    let chronicle = Chronicle::start();
+    let fib_task = FibTask::new(FibSyncer::new(&config.fib), fib_inbox, changed, shards.clone(), operations, chronicle.clone());
     tokio::spawn(ends_the_process("the FibSyncer", fib_task.run()));
 
     let (origin, origin_inbox) = mpsc::channel(INBOX);
@@ -231,6 +234,7 @@ async fn start_speaker(
         directory,
         listeners,
         recovered: watch::channel(false).0,
+        chronicle,
         seed,
         past_life,
         orders,

@@ -15,9 +15,11 @@ use crate::node::recovery;
 use crate::node::wiring::{FromPeer, SocketWord, from_peer};
 use crate::rib;
 use crate::runtime::connections::{Connections, Read, SocketEvent};
+use crate::runtime::history::Chronicle;
 use crate::runtime::message::{PeerMessage, PeerReplies, ShardCounts, ShardMessage};
 use crate::runtime::socket;
 use crate::session::{DownReason, Event, Input, Output, Peer, State};
+use crate::telemetry;
 use crate::types::{ConnectionId, Outbox, PeerId};
 
 /// Answers of shards that may be on their way: one `Pull` a shard, doubled for a replaced one.
@@ -32,6 +34,8 @@ pub struct PeerContext {
     pub shards: Vec<mpsc::Sender<ShardMessage>>,
     /// The recovery task's inbox.
     pub recovery: mpsc::Sender<recovery::Input>,
+    /// Where events go.
+    pub chronicle: Chronicle,
 }
 
 /// See the module.
@@ -227,7 +231,7 @@ impl PeerTask {
             }
             FromPeer::Recovery(word) => self.wait_or_send(Waiting::Recovery(word)),
             FromPeer::Told(event, word) => {
-                self.tell(&event);
+                self.tell(event);
                 if let Some(word) = word {
                     self.wait_or_send(Waiting::Recovery(word));
                 }
@@ -301,8 +305,16 @@ impl PeerTask {
         }
     }
 
-    /// Logs a session change; an attempt that fails as the one before it did is only for debugging.
-    fn tell(&mut self, event: &Event) {
+    /// Logs a session change and tells the history; an attempt that fails as the one before it did is only for debugging.
+    fn tell(&mut self, event: Event) {
+        self.log(&event);
+        let step_of_attempt = matches!(&event, Event::State { from, to } if *from != State::Established && *to != State::Established);
+        if !step_of_attempt {
+            self.context.chronicle.tell(telemetry::Event::of_session(&self.machine.config().name, event));
+        }
+    }
+
+    fn log(&mut self, event: &Event) {
         match event {
             Event::State { from, to } if *from == State::Established || *to == State::Established => {
                 self.told = None;

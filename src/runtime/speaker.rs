@@ -1,7 +1,7 @@
 //! The supervisor of everything that follows a configuration: peers, listeners, origin, FibSyncer, shards. A new
 //! configuration is applied as a diff: what need not reset does not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -18,10 +18,12 @@ use crate::node::wiring::{from_config, from_peer_change};
 use crate::origin;
 use crate::rib;
 use crate::runtime::directory::{Directory, PeerEntry};
+use crate::runtime::history::Chronicle;
 use crate::runtime::listener::{ListenPeer, ListenTable};
 use crate::runtime::message::{FibMessage, Order, PeerMessage, ShardMessage};
 use crate::runtime::peer_task::{PeerContext, PeerTask};
 use crate::session::{self, Peer, StopReason};
+use crate::telemetry::Event;
 use crate::types::{PeerId, PerFamily};
 
 /// Messages that may wait in a peer's inbox: configuration words, accepted connections, questions.
@@ -46,6 +48,7 @@ pub struct Speaker {
     directory: watch::Sender<Arc<Directory>>,
     listeners: watch::Sender<Arc<ListenTable>>,
     recovered: watch::Sender<bool>,
+    chronicle: Chronicle,
     config: Arc<NodeConfig>,
     /// Since when `config` is in force.
     configured: jiff::Timestamp,
@@ -71,6 +74,8 @@ pub struct Parts {
     pub listeners: watch::Sender<Arc<ListenTable>>,
     /// Where peers see that recovery is over.
     pub recovered: watch::Sender<bool>,
+    /// Where events go.
+    pub chronicle: Chronicle,
     /// Seed of jitter.
     pub seed: u64,
     /// What the kernel held at start.
@@ -82,12 +87,13 @@ pub struct Parts {
 impl Speaker {
     /// A speaker that has no peers yet; its machines already run with `config`.
     pub fn new(parts: Parts, config: Arc<NodeConfig>) -> Self {
-        let Parts { inboxes, directory, listeners, recovered, seed, past_life, orders } = parts;
+        let Parts { inboxes, directory, listeners, recovered, chronicle, seed, past_life, orders } = parts;
         Self {
             inboxes,
             directory,
             listeners,
             recovered,
+            chronicle,
             config,
             configured: jiff::Timestamp::now(),
             problems: Arc::default(),
@@ -105,8 +111,14 @@ impl Speaker {
 
     /// Starts the peers of the first configuration and tells recovery whom to wait for.
     pub async fn start(&mut self, problems: Arc<[Problem]>) {
-        self.problems = problems;
+        self.note_problems(problems);
         let config = Arc::clone(&self.config);
+        self.chronicle.tell(Event::Configured {
+            added: config.peers.keys().cloned().collect(),
+            removed: Vec::new(),
+            reset: Vec::new(),
+            reloaded: Vec::new(),
+        });
         let configured: Vec<(String, Arc<PeerConfig>)> =
             config.peers.iter().map(|(name, peer)| (name.clone(), Arc::new(peer.clone()))).collect();
         for (name, peer) in &configured {
@@ -125,8 +137,9 @@ impl Speaker {
     pub async fn apply(&mut self, new: Arc<NodeConfig>, problems: Arc<[Problem]>) {
         let old = std::mem::replace(&mut self.config, Arc::clone(&new));
         self.configured = jiff::Timestamp::now();
-        self.problems = problems;
+        self.note_problems(problems);
         let changes = diff(Some(&old), &new);
+        self.chronicle.tell(configured(&changes.peers));
         let words = from_config(&changes, &new);
         if let Some(input) = words.shards {
             self.every_shard(&input).await;
@@ -183,7 +196,8 @@ impl Speaker {
         };
         let machine = Peer::new(id, Arc::clone(&config), settings);
         let (inbox, messages) = mpsc::channel(PEER_INBOX);
-        let context = PeerContext { shards: self.inboxes.shards.clone(), recovery: self.inboxes.recovery.clone() };
+        let context =
+            PeerContext { shards: self.inboxes.shards.clone(), recovery: self.inboxes.recovery.clone(), chronicle: self.chronicle.clone() };
         let task = PeerTask::new(id, machine, context, messages, self.recovered.subscribe());
         let handle = self.tasks.spawn(task.run().instrument(info_span!("peer", name)));
         self.names.insert(handle.id(), name.to_owned());
@@ -230,13 +244,26 @@ impl Speaker {
     pub async fn recovered(&mut self) {
         self.every_shard(&rib::Input::RecoveryDone).await;
         self.recovered.send_replace(true);
+        self.chronicle.tell(Event::RestartOver);
         self.publish();
     }
 
     /// Problems changed, the configuration did not.
     pub fn problems(&mut self, problems: Arc<[Problem]>) {
-        self.problems = problems;
+        self.note_problems(problems);
         self.publish();
+    }
+
+    /// Takes over the problems, and tells the history which are new and which are gone.
+    fn note_problems(&mut self, new: Arc<[Problem]>) {
+        let old = std::mem::replace(&mut self.problems, new);
+        let (before, after): (BTreeSet<&Problem>, BTreeSet<&Problem>) = (old.iter().collect(), self.problems.iter().collect());
+        for problem in after.difference(&before) {
+            self.chronicle.tell(Event::Problem { severity: problem.severity, text: problem.to_string() });
+        }
+        for problem in before.difference(&after) {
+            self.chronicle.tell(Event::Solved { text: problem.to_string() });
+        }
     }
 
     /// The process ends and comes back: sessions close without a NOTIFICATION, routes stay (G4).
@@ -268,6 +295,7 @@ impl Speaker {
     /// Starts a peer again whose task has panicked; what it had said is forgotten.
     pub async fn restart(&mut self, name: &str) {
         error!(peer = name, "the peer's task panicked; its session starts anew");
+        self.chronicle.tell(Event::Panic { peer: name.to_owned() });
         let Some(entry) = self.peers.remove(name) else { return };
         self.every_shard(&rib::Input::PeerDown { peer: entry.id, keep: PerFamily::default() }).await;
         // The kernel has gone on forwarding all the while.
@@ -298,9 +326,25 @@ impl Speaker {
                 drained: self.drained,
                 shut: self.shut,
                 orders: Some(self.orders.clone()),
+                chronicle: Some(self.chronicle.clone()),
             });
         });
     }
+}
+
+/// A diff as an event.
+fn configured(changes: &BTreeMap<String, PeerChange>) -> Event {
+    let (mut added, mut removed, mut reset, mut reloaded) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (name, change) in changes {
+        match change {
+            PeerChange::Add => added.push(name.clone()),
+            PeerChange::Delete => removed.push(name.clone()),
+            PeerChange::Reinit(_) => reset.push(name.clone()),
+            PeerChange::Reload(_) => reloaded.push(name.clone()),
+            PeerChange::Keep => {}
+        }
+    }
+    Event::Configured { added, removed, reset, reloaded }
 }
 
 fn listen_peer(entry: &PeerEntry) -> ListenPeer {

@@ -6,6 +6,7 @@
 
 mod bird;
 mod bird_readers;
+mod events;
 mod faults;
 mod header;
 mod keys;

@@ -1,0 +1,205 @@
+//! One thing that happened, with its reason.
+
+use std::fmt;
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use crate::calico::Severity;
+use crate::fib::Target;
+use crate::policy::RouteSource;
+use crate::session::{self, DownReason, State};
+use crate::types::Family;
+
+/// See the module. Its JSON form has the kind as `event` and the fields beside it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// A session came up or was lost. The steps of attempts in between are not events.
+    State {
+        /// Session name.
+        peer: String,
+        /// Before.
+        from: State,
+        /// After.
+        to: State,
+    },
+    /// A session ended, or an attempt failed.
+    Down {
+        /// Session name.
+        peer: String,
+        /// Who ended it and why.
+        #[serde(flatten)]
+        reason: DownReason,
+    },
+    /// An UPDATE had faults that did not cost the session.
+    Fault {
+        /// Session name.
+        peer: String,
+        /// Each fault with what was done about it.
+        text: String,
+        /// The whole message in hexadecimal, at most 4096 octets of it.
+        message: String,
+    },
+    /// A peer's paths came near its limit, or passed it.
+    PrefixLimit {
+        /// Session name.
+        peer: String,
+        /// In which family.
+        family: Family,
+        /// Paths received, before policy.
+        received: u64,
+        /// The limit.
+        limit: u32,
+    },
+    /// A peer's task panicked; its session starts anew.
+    Panic {
+        /// Session name.
+        peer: String,
+    },
+    /// A new configuration is in force. Sessions by what became of them; those that are not named were not touched.
+    Configured {
+        /// Sessions added.
+        added: Vec<String>,
+        /// Sessions removed.
+        removed: Vec<String>,
+        /// Sessions reset.
+        reset: Vec<String>,
+        /// Sessions whose policies were judged anew, without a reset.
+        reloaded: Vec<String>,
+    },
+    /// Something about the resources is wrong that was not before.
+    Problem {
+        /// How bad.
+        severity: Severity,
+        /// The problem in one line.
+        text: String,
+    },
+    /// A problem is gone.
+    Solved {
+        /// The problem in one line.
+        text: String,
+    },
+    /// The kernel refused a route.
+    KernelRefused {
+        /// The prefix.
+        prefix: IpNet,
+        /// The kernel's errno.
+        errno: i32,
+        /// In words.
+        text: String,
+    },
+    /// The kernel's table is read anew: an overrun, an audit, or an answer that contradicted what was known.
+    KernelResync,
+    /// Our own restart is over.
+    RestartOver,
+    /// The best path of a watched prefix changed.
+    BestPath {
+        /// The prefix.
+        prefix: IpNet,
+        /// Where the new best route comes from; none when there is no route any more.
+        source: Option<RouteSource>,
+        /// Its LOCAL_PREF, where it has one.
+        local_pref: Option<u32>,
+        /// What happens to packets.
+        target: Option<Target>,
+    },
+}
+
+/// What an event is about, for those who want to hear of one thing only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject<'a> {
+    /// A session.
+    Peer(&'a str),
+    /// A prefix.
+    Prefix(IpNet),
+    /// The node as a whole.
+    Node,
+}
+
+impl Event {
+    /// What a session said, under its name.
+    pub fn of_session(peer: &str, event: session::Event) -> Self {
+        let peer = peer.to_owned();
+        match event {
+            session::Event::State { from, to } => Self::State { peer, from, to },
+            session::Event::Down(reason) => Self::Down { peer, reason },
+            session::Event::Fault { text, message } => Self::Fault { peer, text, message },
+            session::Event::PrefixLimit { family, received, limit } => Self::PrefixLimit { peer, family, received, limit },
+        }
+    }
+
+    /// What it is about.
+    pub fn subject(&self) -> Subject<'_> {
+        match self {
+            Self::State { peer, .. }
+            | Self::Down { peer, .. }
+            | Self::Fault { peer, .. }
+            | Self::PrefixLimit { peer, .. }
+            | Self::Panic { peer } => Subject::Peer(peer),
+            Self::KernelRefused { prefix, .. } | Self::BestPath { prefix, .. } => Subject::Prefix(*prefix),
+            Self::Configured { .. } | Self::Problem { .. } | Self::Solved { .. } | Self::KernelResync | Self::RestartOver => Subject::Node,
+        }
+    }
+
+    /// Octets of text that remembering it takes, roughly.
+    pub fn weight(&self) -> usize {
+        let text = match self {
+            Self::State { peer, .. } | Self::PrefixLimit { peer, .. } | Self::Panic { peer } => peer.len(),
+            Self::Down { peer, reason } => peer.len() + reason.text.len(),
+            Self::Fault { peer, text, message } => peer.len() + text.len() + message.len(),
+            Self::Configured { added, removed, reset, reloaded } => {
+                [added, removed, reset, reloaded].into_iter().flatten().map(|name| name.len() + size_of::<String>()).sum()
+            }
+            Self::Problem { text, .. } | Self::Solved { text } | Self::KernelRefused { text, .. } => text.len(),
+            Self::KernelResync | Self::RestartOver | Self::BestPath { .. } => 0,
+        };
+        size_of::<Self>() + text
+    }
+}
+
+impl fmt::Display for Event {
+    /// One line for people.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::State { peer, from, to } => write!(f, "{peer}: {from:?} → {to:?}"),
+            Self::Down { peer, reason } => write!(f, "{peer}: {}", reason.text),
+            Self::Fault { peer, text, .. } => write!(f, "{peer}: fault in UPDATE: {text}"),
+            Self::PrefixLimit { peer, family, received, limit } => write!(f, "{peer}: {received} {family} paths, the limit is {limit}"),
+            Self::Panic { peer } => write!(f, "{peer}: its task panicked, the session starts anew; please report this"),
+            Self::Configured { added, removed, reset, reloaded } => {
+                f.write_str("new configuration in force")?;
+                for (what, names) in [("added", added), ("removed", removed), ("reset", reset), ("policies reloaded", reloaded)] {
+                    listed(f, what, names)?;
+                }
+                Ok(())
+            }
+            Self::Problem { text, .. } => write!(f, "problem: {text}"),
+            Self::Solved { text } => write!(f, "no longer a problem: {text}"),
+            Self::KernelRefused { prefix, errno, text } => write!(f, "{prefix}: the kernel refused the route: {text} (errno {errno})"),
+            Self::KernelResync => f.write_str("the kernel's routes are read anew"),
+            Self::RestartOver => f.write_str("our own restart is over"),
+            Self::BestPath { prefix, source: None, .. } => write!(f, "{prefix}: no route any more"),
+            Self::BestPath { prefix, source: Some(source), target, .. } => {
+                write!(f, "{prefix}: best path from {source:?}")?;
+                match target {
+                    Some(Target::Via(hops)) => hops.iter().try_for_each(|hop| write!(f, " via {}", hop.next_hop)),
+                    Some(Target::Blackhole) => f.write_str(", packets are dropped"),
+                    Some(Target::Unreachable) => f.write_str(", its next hop cannot be reached"),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+/// The most names that a line tells.
+const NAMES: usize = 5;
+
+fn listed(f: &mut fmt::Formatter<'_>, what: &str, names: &[String]) -> fmt::Result {
+    match names.len() {
+        0 => Ok(()),
+        count if count <= NAMES => write!(f, "; {what}: {}", names.join(", ")),
+        count => write!(f, "; {what}: {} and {} more", names[..NAMES].join(", "), count - NAMES),
+    }
+}
