@@ -32,6 +32,14 @@ pub enum Event {
         #[serde(flatten)]
         reason: DownReason,
     },
+    /// The session went over to a new connection of the restarting peer.
+    Superseded {
+        /// Session name.
+        peer: String,
+        /// Why the older one ended.
+        #[serde(flatten)]
+        reason: DownReason,
+    },
     /// An UPDATE had faults that did not cost the session.
     Fault {
         /// Session name.
@@ -122,6 +130,7 @@ impl Event {
     pub fn of_session(peer: &str, event: session::Event) -> Self {
         let peer = peer.to_owned();
         match event {
+            session::Event::Superseded(reason) => Self::Superseded { peer, reason },
             session::Event::State { from, to } => Self::State { peer, from, to },
             session::Event::Down(reason) => Self::Down { peer, reason },
             session::Event::Fault { text, message } => Self::Fault { peer, text, message },
@@ -134,6 +143,7 @@ impl Event {
         match self {
             Self::State { peer, .. }
             | Self::Down { peer, .. }
+            | Self::Superseded { peer, .. }
             | Self::Fault { peer, .. }
             | Self::PrefixLimit { peer, .. }
             | Self::Panic { peer } => Subject::Peer(peer),
@@ -146,7 +156,7 @@ impl Event {
     pub fn weight(&self) -> usize {
         let text = match self {
             Self::State { peer, .. } | Self::PrefixLimit { peer, .. } | Self::Panic { peer } => peer.len(),
-            Self::Down { peer, reason } => peer.len() + reason.text.len(),
+            Self::Down { peer, reason } | Self::Superseded { peer, reason } => peer.len() + reason.text.len(),
             Self::Fault { peer, text, message } => peer.len() + text.len() + message.len(),
             Self::Configured { added, removed, reset, reloaded } => {
                 [added, removed, reset, reloaded].into_iter().flatten().map(|name| name.len() + size_of::<String>()).sum()
@@ -163,7 +173,7 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::State { peer, from, to } => write!(f, "{peer}: {from:?} → {to:?}"),
-            Self::Down { peer, reason } => write!(f, "{peer}: {}", reason.text),
+            Self::Down { peer, reason } | Self::Superseded { peer, reason } => write!(f, "{peer}: {}", reason.text),
             Self::Fault { peer, text, .. } => write!(f, "{peer}: fault in UPDATE: {text}"),
             Self::PrefixLimit { peer, family, received, limit } => write!(f, "{peer}: {received} {family} paths, the limit is {limit}"),
             Self::Panic { peer } => write!(f, "{peer}: its task panicked, the session starts anew; please report this"),
