@@ -6,7 +6,8 @@
 //! 1. priority: metric ↔ LOCAL_PREF. 2. the peer's BGPFilters. 3. inside a pool with disableBGPExport → reject.
 //! 4. out of a tunnel, towards an iBGP peer → reject. 5. out of an eBPF interface → reject. 6. prefixAdvertisements
 //!    add communities. 7. own confirmed blocks: the block itself and elevated routes inside it → accept, the rest inside it
-//!    → reject. 8. inside an advertised service range → accept. 9. on a route reflector: inside a load-balancer or
+//!    → reject. 8. a service that this node announces, or
+//!    inside an advertised service range → accept. 9. on a route reflector: inside a load-balancer or
 //!    external range → accept. 10. inside a pool → accept. 11. reject.
 //!
 //! Surprises that others depend on and that stay: an `Accept` of a BGPFilter ends everything, so 3 to 11 do not
@@ -19,7 +20,7 @@
 use ipnet::IpNet;
 
 use super::filter::{CommunityValue, CompiledFilter};
-use crate::policy::{Action, METRIC_BASE, Match, Policy, PrefixSet, Term, Verdict};
+use crate::policy::{Action, METRIC_BASE, Match, Policy, PrefixSet, RouteSource, Term, Verdict};
 use crate::types::{Family, family_of};
 
 /// Preference of a route whose priority is elevated; others have the one of BGP, 100.
@@ -36,7 +37,8 @@ pub struct ExportInputs {
     pub confirmed_blocks: Vec<IpNet>,
     /// Every IPPool: its cidr, and whether it may be exported (not disableBGPExport).
     pub pools: Vec<(IpNet, bool)>,
-    /// Service ranges and addresses that are being advertised now.
+    /// Service ranges that are being advertised now. The addresses that are advertised one by one are known by their
+    /// source: so a policy stays the same when Services come and go, and no peer is looked at anew.
     pub services: Vec<IpNet>,
     /// On a route reflector: `serviceLoadBalancerIPs`; empty on other nodes.
     pub reflected_load_balancers: Vec<IpNet>,
@@ -105,6 +107,8 @@ pub fn export_policy(filters: &[&CompiledFilter], inputs: &ExportInputs) -> Poli
     terms.extend(inputs.advertisements.iter().filter(|entry| family_of(&entry.cidr) == inputs.family).map(communities));
     own_blocks(inputs, &mut terms);
     accept_inside(inputs, "Calico export 8: inside an advertised service range", &inputs.services, &mut terms);
+    let service = Match::Source(RouteSource::Service);
+    terms.push(term("Calico export 8: a service that this node announces", [service], [], Some(Verdict::Accept)));
     accept_inside(inputs, "Calico export 9: inside a load-balancer range, as reflector", &inputs.reflected_load_balancers, &mut terms);
     accept_inside(inputs, "Calico export 9: inside an external range, as reflector", &inputs.reflected_externals, &mut terms);
     let pools: Vec<IpNet> = inputs.pools.iter().filter(|(_, exported)| *exported).map(|(cidr, _)| *cidr).collect();

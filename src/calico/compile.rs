@@ -2,13 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
+use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
-use super::mesh;
-use super::peering::Policies;
+use super::changes::Changes;
+use super::mesh::Peers;
+use super::peering::{Made, Policies};
 use super::resource::{AffinityState, BgpConfiguration, BindMode, Node};
-use super::service::Services;
+use super::service::{ServiceRoutes, ServiceRules, Services};
+use super::work::{Counter, Work};
 use super::{Environment, Problem, Severity, Store, pool};
 use crate::config::{FibConfig, ListenConfig, NodeConfig, OriginConfig, PeerConfig};
 use crate::types::{Asn, RouterId};
@@ -34,6 +38,8 @@ pub(super) struct Cluster<'a> {
     pub asn: Asn,
     /// Our identifier.
     pub router_id: RouterId,
+    /// What compiling it costs.
+    pub work: &'a Counter,
 }
 
 impl Cluster<'_> {
@@ -56,15 +62,7 @@ impl Cluster<'_> {
 /// Compiles the store for one node. No configuration without that Node; whatever else is wrong is a problem and
 /// concerns its own resource only.
 pub fn compile(store: &Store, node: &str, environment: &Environment) -> (Option<NodeConfig>, Vec<Problem>) {
-    let mut problems = of_documents(store);
-    let config = match store.node(node) {
-        Some(found) => Some(compile_node(store, node, found, environment, &mut problems)),
-        None => {
-            problems.push(missing_node(store, node));
-            None
-        }
-    };
-    sort(&mut problems);
+    let (config, problems, _) = Compilation::default().update(store, node, environment, Changes::default());
     (config, problems)
 }
 
@@ -85,7 +83,7 @@ pub fn check(store: &Store, environment: &Environment) -> Vec<Problem> {
 fn of_documents(store: &Store) -> Vec<Problem> {
     let unused = store
         .unused()
-        .into_iter()
+        .iter()
         .map(|(kind, count)| Problem::general(Severity::Info, format!("margay does not act on {kind} ({count} given)"), "ignored"));
     store.problems().cloned().chain(unused).collect()
 }
@@ -96,35 +94,141 @@ fn sort(problems: &mut Vec<Problem>) {
     problems.dedup();
 }
 
-fn compile_node(store: &Store, name: &str, node: &Node, environment: &Environment, problems: &mut Vec<Problem>) -> NodeConfig {
-    let none = BgpConfiguration::default();
-    let defaults = store.configuration("default").unwrap_or(&none);
-    let asn = node.asn.or(defaults.asn).unwrap_or(DEFAULT_ASN);
-    let router_id = router_id(name, node, environment, problems);
-    let cluster = Cluster { store, environment, name, node, defaults, asn, router_id };
-    if node.addresses().next().is_none() {
-        let what = format!("Node {name} has no BGP address");
-        problems.push(store.problem("Node", name, Severity::Warning, "spec.bgp", what, "it has no sessions until it gets one"));
+/// What is remembered from one compile to the next. Whatever the changes were, the outcome is that of a compile from nothing.
+#[derive(Debug, Default)]
+pub(super) struct Compilation {
+    /// By address: names of the sessions with it, and what is wrong with them.
+    sessions: BTreeMap<IpAddr, Neighbour>,
+    /// By name.
+    peers: BTreeMap<String, Arc<PeerConfig>>,
+    policies: Made,
+    services: ServiceRoutes,
+}
+
+/// What was made for one address.
+#[derive(Debug, Default)]
+struct Neighbour {
+    names: Vec<String>,
+    static_routes: Vec<(IpNet, IpAddr)>,
+    problems: Vec<Problem>,
+}
+
+impl Compilation {
+    /// Compiles what has changed; see [`compile`]. Also says how much was done.
+    pub fn update(
+        &mut self,
+        store: &Store,
+        name: &str,
+        environment: &Environment,
+        mut changes: Changes,
+    ) -> (Option<NodeConfig>, Vec<Problem>, Work) {
+        let mut problems = of_documents(store);
+        let work = Counter::default();
+        if changes.nodes.contains(name) || changes.configurations.contains(name) || changes.blocks_of.contains(name) {
+            changes = Changes::default();
+        }
+        let config = match store.node(name) {
+            Some(node) => Some(self.update_node(store, name, node, environment, &changes, &work, &mut problems)),
+            None => {
+                *self = Self::default();
+                problems.push(missing_node(store, name));
+                None
+            }
+        };
+        sort(&mut problems);
+        (config, problems, work.total())
     }
-    let services = Services::compile(&cluster, problems);
-    let peerings = mesh::peerings(&cluster, problems);
-    let mut policies = Policies::new(&cluster, &services);
-    let peers: BTreeMap<String, PeerConfig> =
-        peerings.sessions.iter().map(|p| (p.name.clone(), p.configure(&cluster, &mut policies, problems))).collect();
-    let mut static_routes = peerings.static_routes;
-    static_routes.sort_unstable();
-    static_routes.dedup();
-    let origin = OriginConfig {
-        blocks: blocks(&cluster),
-        services: services.advertised.clone(),
-        static_routes,
-        ignored_interfaces: ignored_interfaces(defaults),
-        protocol: environment.protocol,
-    };
-    let rules = pool::fib_rules(&cluster, &services, problems);
-    let fib = FibConfig { table: environment.table, protocol: environment.protocol, rules, wireguard: wireguard(&cluster) };
-    let keep_without_peers = defaults.annotations.keep_without_peers.unwrap_or(false);
-    NodeConfig { node: name.to_owned(), router_id, asn, listen: listen(&cluster), peers, origin, fib, keep_without_peers }
+
+    #[expect(clippy::too_many_arguments, reason = "one place that has everything at hand")]
+    fn update_node(
+        &mut self,
+        store: &Store,
+        name: &str,
+        node: &Node,
+        environment: &Environment,
+        changes: &Changes,
+        work: &Counter,
+        problems: &mut Vec<Problem>,
+    ) -> NodeConfig {
+        let none = BgpConfiguration::default();
+        let defaults = store.configuration("default").unwrap_or(&none);
+        let asn = node.asn.or(defaults.asn).unwrap_or(DEFAULT_ASN);
+        let router_id = router_id(name, node, environment, problems);
+        let cluster = Cluster { store, environment, name, node, defaults, asn, router_id, work };
+        if node.addresses().next().is_none() {
+            let what = format!("Node {name} has no BGP address");
+            problems.push(store.problem("Node", name, Severity::Warning, "spec.bgp", what, "it has no sessions until it gets one"));
+        }
+        let rules = ServiceRules::new(&cluster, problems);
+        let judged = self.services.update(store, &rules, changes);
+        work.count(|work| work.services += judged);
+        let services = Services::new(&rules);
+        self.update_sessions(&cluster, &services, changes);
+        for neighbour in self.sessions.values() {
+            problems.extend(neighbour.problems.iter().cloned());
+        }
+        let origin = self.origin(&cluster, &services);
+        let rules = pool::fib_rules(&cluster, &services, problems);
+        let fib = FibConfig { table: environment.table, protocol: environment.protocol, rules, wireguard: wireguard(&cluster) };
+        let keep_without_peers = defaults.annotations.keep_without_peers.unwrap_or(false);
+        let (node, listen, peers) = (name.to_owned(), listen(&cluster), self.peers.clone());
+        NodeConfig { node, router_id, asn, listen, peers, origin, fib, keep_without_peers }
+    }
+
+    fn update_sessions(&mut self, cluster: &Cluster<'_>, services: &Services, changes: &Changes) {
+        let peers = Peers::new(cluster);
+        let before = if changes.everything { std::mem::take(&mut self.policies) } else { Made::default() };
+        let mut policies = Policies::new(cluster, services, before, std::mem::take(&mut self.policies));
+        let dirty = if changes.everything {
+            peers.addresses().into_iter().chain(self.sessions.keys().copied()).collect()
+        } else {
+            let addresses = |name: &String| cluster.store.node(name).into_iter().flat_map(Node::addresses).map(|address| address.address);
+            changes.addresses.iter().copied().chain(changes.configurations.iter().flat_map(addresses)).collect::<BTreeSet<_>>()
+        };
+        for address in dirty {
+            self.update_address(cluster, &peers, &mut policies, address);
+        }
+        self.policies = policies.into_made();
+    }
+
+    fn update_address(&mut self, cluster: &Cluster<'_>, peers: &Peers<'_, '_>, policies: &mut Policies<'_>, address: IpAddr) {
+        let mut neighbour = Neighbour::default();
+        let peerings = peers.at(address, &mut neighbour.problems);
+        let mut made = Vec::new();
+        for peering in &peerings.sessions {
+            cluster.work.count(|work| work.sessions += 1);
+            made.push(peering.configure(cluster, policies, &mut neighbour.problems));
+        }
+        neighbour.names = made.iter().map(|config| config.name.clone()).collect();
+        neighbour.static_routes = peerings.static_routes;
+        let empty = neighbour.names.is_empty() && neighbour.static_routes.is_empty() && neighbour.problems.is_empty();
+        let before = if empty { self.sessions.remove(&address) } else { self.sessions.insert(address, neighbour) };
+        let mut gone: BTreeSet<String> = before.into_iter().flat_map(|before| before.names).collect();
+        for config in made {
+            gone.remove(&config.name);
+            // What is as before stays the same in memory: then comparing it costs nothing.
+            if self.peers.get(&config.name).is_none_or(|before| **before != config) {
+                self.peers.insert(config.name.clone(), Arc::new(config));
+            }
+        }
+        for name in gone {
+            self.peers.remove(&name);
+        }
+    }
+
+    fn origin(&self, cluster: &Cluster<'_>, services: &Services) -> OriginConfig {
+        let advertised: BTreeSet<IpNet> = services.advertised.iter().copied().chain(self.services.addresses()).collect();
+        let mut static_routes: Vec<_> = self.sessions.values().flat_map(|neighbour| neighbour.static_routes.iter().copied()).collect();
+        static_routes.sort_unstable();
+        static_routes.dedup();
+        OriginConfig {
+            blocks: blocks(cluster),
+            services: advertised.into_iter().collect(),
+            static_routes,
+            ignored_interfaces: ignored_interfaces(cluster.defaults),
+            protocol: cluster.environment.protocol,
+        }
+    }
 }
 
 /// Addresses of the nodes that WireGuard reaches: those that have a WireGuard address of a family that ours has too.
@@ -153,7 +257,7 @@ fn listen(cluster: &Cluster<'_>) -> ListenConfig {
 }
 
 /// Blocks that get a blackhole: those affine to this node, host routes excepted.
-fn blocks(cluster: &Cluster<'_>) -> Vec<ipnet::IpNet> {
+fn blocks(cluster: &Cluster<'_>) -> Vec<IpNet> {
     let mut blocks: Vec<_> = own_blocks(cluster).map(|(cidr, _)| cidr).filter(|cidr| cidr.prefix_len() < cidr.max_prefix_len()).collect();
     blocks.sort_unstable();
     blocks.dedup();
@@ -161,8 +265,8 @@ fn blocks(cluster: &Cluster<'_>) -> Vec<ipnet::IpNet> {
 }
 
 /// Blocks of this node, and whether they are confirmed.
-pub(super) fn own_blocks<'a>(cluster: &'a Cluster<'_>) -> impl Iterator<Item = (ipnet::IpNet, bool)> + 'a {
-    let own = cluster.store.affinities().filter(|affinity| affinity.node == cluster.name && !affinity.void);
+pub(super) fn own_blocks<'a>(cluster: &'a Cluster<'_>) -> impl Iterator<Item = (IpNet, bool)> + 'a {
+    let own = cluster.store.affinities_of(cluster.name).filter(|affinity| !affinity.void);
     own.filter(|affinity| affinity.state != AffinityState::Pending)
         .map(|affinity| (affinity.cidr, affinity.state == AffinityState::Confirmed))
 }

@@ -1,12 +1,11 @@
 //! The Compiler machine: hears the datastore, says what to do.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Environment, Input, Output, Problem, Store, compile};
+use super::compile::Compilation;
+use super::{Environment, Input, Output, Problem, Store, Work};
 use crate::config::NodeConfig;
-use crate::policy::Policy;
 use crate::types::Outbox;
 
 /// Live changes within this time are compiled together; a table that is told as a whole is compiled at its end.
@@ -18,6 +17,8 @@ pub struct Compiler {
     node: String,
     environment: Environment,
     store: Store,
+    compilation: Compilation,
+    work: Work,
     source_problems: Vec<Problem>,
     last: Option<Arc<NodeConfig>>,
     due: Option<Instant>,
@@ -26,12 +27,26 @@ pub struct Compiler {
 impl Compiler {
     /// A compiler for the node of this name.
     pub fn new(node: String, environment: Environment) -> Self {
-        Self { node, environment, store: Store::default(), source_problems: Vec::new(), last: None, due: None }
+        Self {
+            node,
+            environment,
+            store: Store::default(),
+            compilation: Compilation::default(),
+            work: Work::default(),
+            source_problems: Vec::new(),
+            last: None,
+            due: None,
+        }
     }
 
     /// The resources as they are known now.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// What the last compile cost.
+    pub fn work(&self) -> Work {
+        self.work
     }
 
     /// Takes one input.
@@ -67,43 +82,17 @@ impl Compiler {
 
     fn compile(&mut self, out: &mut Outbox<Output>) {
         self.due = None;
-        let (config, mut problems) = compile(&self.store, &self.node, &self.environment);
+        let changes = self.store.take_changes();
+        let (config, mut problems, work) = self.compilation.update(&self.store, &self.node, &self.environment, changes);
+        self.work = work;
         problems.splice(0..0, self.source_problems.iter().cloned());
-        if let Some(mut config) = config {
-            if let Some(last) = &self.last {
-                share_policies(&mut config, last);
-            }
-            if self.last.as_deref() != Some(&config) {
-                self.last = Some(Arc::new(config));
-            }
+        if let Some(config) = config
+            && self.last.as_deref() != Some(&config)
+        {
+            self.last = Some(Arc::new(config));
         }
         out.push(Output::Compiled { config: self.last.clone(), problems: problems.into() });
     }
-}
-
-/// Policies that are as before stay the same in memory, so that comparing them costs nothing and peers that share
-/// one go on sharing it.
-fn share_policies(config: &mut NodeConfig, last: &NodeConfig) {
-    let mut known: BTreeMap<usize, &Arc<Policy>> = BTreeMap::new();
-    for peer in last.peers.values() {
-        for policy in [&peer.import.ipv4, &peer.import.ipv6, &peer.export.ipv4, &peer.export.ipv6] {
-            known.insert(address(policy), policy);
-        }
-    }
-    let mut replaced: BTreeMap<usize, Arc<Policy>> = BTreeMap::new();
-    for peer in config.peers.values_mut() {
-        for policy in [&mut peer.import.ipv4, &mut peer.import.ipv6, &mut peer.export.ipv4, &mut peer.export.ipv6] {
-            let same = replaced.entry(address(policy)).or_insert_with(|| {
-                let before = known.values().find(|before| ***before == *policy);
-                before.map_or_else(|| policy.clone(), |before| Arc::clone(before))
-            });
-            *policy = same.clone();
-        }
-    }
-}
-
-fn address(policy: &Arc<Policy>) -> usize {
-    Arc::as_ptr(policy) as usize
 }
 
 #[cfg(test)]

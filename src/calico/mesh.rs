@@ -1,11 +1,14 @@
 //! Who our peers are: the node-to-node mesh, BGPPeers of all nodes and of ours, and their reverse.
 //!
+//! Whatever two sessions can have to do with each other, they have in common their address: so each address is looked
+//! at by itself, and a changed Node costs its own addresses, not the cluster's.
+//!
 //! A session is known by (scope, address, port); global objects come first, then those of our node, then the reverse
 //! of others'. Whoever comes first with a key has it; between two BGPPeers the lower name. Mesh and BGPPeers are made
 //! side by side; where both want one address and port, the first in order of session names runs.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -17,7 +20,7 @@ use super::{Problem, Severity};
 use crate::config::PeerKind;
 use crate::types::{Asn, ClusterId};
 
-/// What the resources ask for.
+/// What the resources ask for at one address.
 #[derive(Debug, Default)]
 pub(super) struct Peerings<'a> {
     /// In order of names.
@@ -26,43 +29,109 @@ pub(super) struct Peerings<'a> {
     pub static_routes: Vec<(IpNet, IpAddr)>,
 }
 
-/// The sessions of our node.
-pub(super) fn peerings<'a>(cluster: &Cluster<'a>, problems: &mut Vec<Problem>) -> Peerings<'a> {
-    let mut explicit = Explicit { cluster, found: BTreeMap::new(), problems };
-    explicit.forward(BgpPeer::is_global, PeerKind::Global);
-    explicit.forward(|peer| !peer.is_global(), PeerKind::Node);
-    explicit.reverse();
-    let mut sessions: BTreeMap<String, Peering<'a>> = BTreeMap::new();
-    let mut static_routes = Vec::new();
-    for ((address, _, _), found) in explicit.found {
-        static_routes.extend(found.reachable_by.map(|gateway| (IpNet::from(address), gateway)));
-        sessions.insert(found.peering.name.clone(), found.peering);
+/// What all addresses have in common: the BGPPeers that concern our node, and whether it is in the mesh.
+#[derive(Debug)]
+pub(super) struct Peers<'a, 'b> {
+    cluster: &'b Cluster<'a>,
+    /// BGPPeers that hold for our node: those of every node first.
+    forward: Vec<(PeerKind, &'a str, &'a BgpPeer)>,
+    /// BGPPeers of others that mean us, and the one family (IPv4 is true) that they mean us in, if not both.
+    reverse: Vec<(&'a str, &'a BgpPeer, Option<bool>)>,
+    mesh: bool,
+}
+
+impl<'a, 'b> Peers<'a, 'b> {
+    /// Looks at each BGPPeer once.
+    pub fn new(cluster: &'b Cluster<'a>) -> Self {
+        let mut forward = Vec::new();
+        for (kind, global) in [(PeerKind::Global, true), (PeerKind::Node, false)] {
+            let ours = cluster.store.peers().filter(|(_, peer)| peer.is_global() == global);
+            let ours = ours.filter(|(_, peer)| selects_local(cluster, peer, cluster.name, cluster.node));
+            forward.extend(ours.map(|(name, peer)| (kind, name, peer)));
+        }
+        let reverse = cluster.store.peers().filter(|(_, peer)| peer.reverse);
+        let reverse = reverse.filter_map(|(name, peer)| Some((name, peer, reversed_family(cluster, peer)?))).collect();
+        Self { cluster, forward, reverse, mesh: cluster.defaults.mesh.unwrap_or(true) && cluster.node.cluster_id.is_none() }
     }
-    for (node, peering) in mesh(cluster) {
-        match sessions.entry(peering.name.clone()) {
-            Entry::Vacant(place) => drop(place.insert(peering)),
-            Entry::Occupied(_) => same_address(cluster, node, peering.address, problems),
+
+    /// Every address that there may be a session with.
+    pub fn addresses(&self) -> BTreeSet<IpAddr> {
+        let mut addresses: BTreeSet<IpAddr> = self.cluster.store.node_addresses().collect();
+        addresses.extend(self.forward.iter().filter_map(|(_, _, peer)| match peer.endpoint {
+            Endpoint::Address { address, .. } => Some(address),
+            Endpoint::Nodes(_) | Endpoint::Workloads => None,
+        }));
+        addresses
+    }
+
+    /// The sessions of our node with one address. They depend on the Nodes that have it and on nothing else that has a number.
+    pub fn at(&self, address: IpAddr, problems: &mut Vec<Problem>) -> Peerings<'a> {
+        let cluster = self.cluster;
+        let members: Vec<Member<'a>> =
+            cluster.store.nodes_at(address).map(|(name, node)| Member::new(cluster, name, node, address)).collect();
+        cluster.work.count(|work| work.nodes += members.len());
+        let mut explicit = Explicit { cluster, found: BTreeMap::new(), problems };
+        for (kind, name, peer) in &self.forward {
+            explicit.forward(*kind, name, peer, address, &members);
+        }
+        for (name, peer, family) in &self.reverse {
+            if family.is_none_or(|ipv4| address.is_ipv4() == ipv4) {
+                explicit.reverse(name, peer, &members);
+            }
+        }
+        let mut sessions: BTreeMap<String, Peering<'a>> = BTreeMap::new();
+        let mut static_routes = Vec::new();
+        for found in explicit.found.into_values() {
+            static_routes.extend(found.reachable_by.map(|gateway| (IpNet::from(address), gateway)));
+            sessions.insert(found.peering.name.clone(), found.peering);
+        }
+        self.add_mesh(address, &members, &mut sessions, problems);
+        for twin in members.iter().filter(|member| member.name != cluster.name && is_own(cluster, address)) {
+            same_address(cluster, twin.name, address, problems);
+        }
+        Peerings { sessions: one_each(cluster, sessions, problems), static_routes }
+    }
+
+    /// Everybody peers with everybody, reflectors aside. The node with the greater address (as text) connects.
+    fn add_mesh(&self, address: IpAddr, members: &[Member<'a>], sessions: &mut BTreeMap<String, Peering<'a>>, problems: &mut Vec<Problem>) {
+        let Some(own) = self.cluster.node.address(address.is_ipv4()).filter(|own| self.mesh && own.address != address) else { return };
+        for member in members.iter().filter(|member| member.node.cluster_id.is_none()) {
+            let peering = mesh_peering(self.cluster, member, own.address);
+            match sessions.entry(peering.name.clone()) {
+                Entry::Vacant(place) => drop(place.insert(peering)),
+                Entry::Occupied(_) => same_address(self.cluster, member.name, address, problems),
+            }
         }
     }
-    for (node, address) in twins(cluster) {
-        same_address(cluster, node, address, problems);
+}
+
+/// A Node that has the address in question.
+#[derive(Debug)]
+struct Member<'a> {
+    name: &'a str,
+    node: &'a Node,
+    remote: Remote,
+}
+
+impl<'a> Member<'a> {
+    fn new(cluster: &Cluster<'a>, name: &'a str, node: &'a Node, address: IpAddr) -> Self {
+        let (port, asn, cluster_id) = (cluster.port_of(name), cluster.asn_of(node), node.cluster_id);
+        Self { name, node, remote: Remote { address, interface: None, port, asn, cluster: cluster_id, calico_node: false } }
     }
-    Peerings { sessions: one_each(cluster, sessions, problems), static_routes }
 }
 
 /// Of sessions to one address and port the first by name, as BIRD would run it.
 fn one_each<'a>(cluster: &Cluster<'a>, sessions: BTreeMap<String, Peering<'a>>, problems: &mut Vec<Problem>) -> Vec<Peering<'a>> {
-    let mut winners: BTreeMap<(IpAddr, u16, Option<String>), String> = BTreeMap::new();
+    let mut winners: BTreeMap<(u16, Option<String>), String> = BTreeMap::new();
     let mut kept = Vec::new();
     for (name, peering) in sessions {
-        let key = (peering.address, peering.effective_port(), peering.interface.clone());
-        match winners.get(&key) {
-            None => {
-                winners.insert(key, name);
+        match winners.entry((peering.effective_port(), peering.interface.clone())) {
+            Entry::Vacant(place) => {
+                place.insert(name);
                 kept.push(peering);
             }
-            Some(winner) => {
-                let what = format!("session {name} has the address and port of {winner}");
+            Entry::Occupied(winner) => {
+                let what = format!("session {name} has the address and port of {}", winner.get());
                 let instead = "only the first in order of names runs";
                 problems.push(peering.problem(cluster.store, Severity::Info, "", what, instead));
             }
@@ -71,12 +140,8 @@ fn one_each<'a>(cluster: &Cluster<'a>, sessions: BTreeMap<String, Peering<'a>>, 
     kept
 }
 
-/// Other nodes with an address of ours.
-fn twins<'a>(cluster: &Cluster<'a>) -> impl Iterator<Item = (&'a str, IpAddr)> {
-    let others = cluster.store.nodes().filter(|(name, _)| *name != cluster.name);
-    others
-        .flat_map(|(name, node)| node.addresses().map(move |address| (name, address.address)))
-        .filter(|(_, address)| cluster.node.addresses().any(|own| own.address == *address))
+fn is_own(cluster: &Cluster<'_>, address: IpAddr) -> bool {
+    cluster.node.addresses().any(|own| own.address == address)
 }
 
 fn same_address(cluster: &Cluster<'_>, node: &str, address: IpAddr, problems: &mut Vec<Problem>) {
@@ -85,19 +150,8 @@ fn same_address(cluster: &Cluster<'_>, node: &str, address: IpAddr, problems: &m
     problems.push(cluster.store.problem("Node", node, Severity::Warning, field, what, "no session is made with this one"));
 }
 
-/// Everybody peers with everybody, reflectors aside. The node with the greater address (as text) connects.
-fn mesh<'a>(cluster: &Cluster<'a>) -> impl Iterator<Item = (&'a str, Peering<'a>)> {
-    let on = cluster.defaults.mesh.unwrap_or(true) && cluster.node.cluster_id.is_none();
-    let others = cluster.store.nodes().filter(move |(_, node)| on && node.cluster_id.is_none());
-    others.flat_map(move |(name, node)| {
-        node.addresses().filter_map(move |address| {
-            let own = cluster.node.address(address.address.is_ipv4())?.address;
-            (own != address.address).then(|| (name, mesh_peering(cluster, name, node, address.address, own)))
-        })
-    })
-}
-
-fn mesh_peering<'a>(cluster: &Cluster<'a>, name: &str, node: &Node, address: IpAddr, own: IpAddr) -> Peering<'a> {
+fn mesh_peering<'a>(cluster: &Cluster<'a>, member: &Member<'a>, own: IpAddr) -> Peering<'a> {
+    let address = member.remote.address;
     Peering {
         name: session_name("Mesh", address, None, None),
         kind: PeerKind::Mesh,
@@ -105,8 +159,8 @@ fn mesh_peering<'a>(cluster: &Cluster<'a>, name: &str, node: &Node, address: IpA
         asked_by: "BGPConfiguration default (mesh)".to_owned(),
         address,
         interface: None,
-        port: cluster.port_of(name),
-        remote_asn: cluster.asn_of(node),
+        port: member.remote.port,
+        remote_asn: member.remote.asn,
         local_asn: None,
         peer_cluster: None,
         passive: address.to_string() > own.to_string(),
@@ -147,8 +201,8 @@ struct Remote {
     calico_node: bool,
 }
 
-/// Address, port (0 counts as 179) and interface.
-type Key = (IpAddr, u16, Option<String>);
+/// Port (0 counts as 179) and interface.
+type Key = (u16, Option<String>);
 
 struct Found<'a> {
     peering: Peering<'a>,
@@ -156,6 +210,7 @@ struct Found<'a> {
     reachable_by: Option<IpAddr>,
 }
 
+/// Sessions that BGPPeers ask for at one address.
 struct Explicit<'a, 'b> {
     cluster: &'b Cluster<'a>,
     found: BTreeMap<Key, Found<'a>>,
@@ -163,29 +218,36 @@ struct Explicit<'a, 'b> {
 }
 
 impl<'a> Explicit<'a, '_> {
-    /// BGPPeers that hold for our node.
-    fn forward(&mut self, in_scope: fn(&BgpPeer) -> bool, kind: PeerKind) {
-        let cluster = self.cluster;
-        for (name, peer) in cluster.store.peers() {
-            if in_scope(peer) && selects_local(peer, cluster.name, cluster.node) {
-                for remote in remotes(cluster, peer) {
-                    self.add(kind, name, peer, remote, Some(name));
+    /// A BGPPeer that holds for our node.
+    fn forward(&mut self, kind: PeerKind, name: &'a str, peer: &'a BgpPeer, address: IpAddr, members: &[Member<'a>]) {
+        match &peer.endpoint {
+            Endpoint::Address { address: wanted, port, interface, asn } if *wanted == address => {
+                let listening = || members.iter().find(|member| member.remote.asn == *asn).and_then(|member| member.remote.port);
+                let remote = Remote {
+                    address,
+                    interface: interface.clone(),
+                    port: port.or_else(listening),
+                    asn: *asn,
+                    cluster: None,
+                    calico_node: !members.is_empty(),
+                };
+                self.add(kind, name, peer, remote, Some(name));
+            }
+            Endpoint::Nodes(selector) => {
+                self.cluster.work.count(|work| work.selectors += members.len());
+                for member in members.iter().filter(|member| selector.matches(&member.node.labels)) {
+                    self.add(kind, name, peer, member.remote.clone(), Some(name));
                 }
             }
+            Endpoint::Address { .. } | Endpoint::Workloads => {}
         }
     }
 
-    /// BGPPeers of other nodes that select ours: we peer back.
-    fn reverse(&mut self) {
+    /// A BGPPeer of other nodes that selects ours: we peer back.
+    fn reverse(&mut self, name: &'a str, peer: &'a BgpPeer, members: &[Member<'a>]) {
         let cluster = self.cluster;
-        for (name, peer) in cluster.store.peers().filter(|(_, peer)| peer.reverse) {
-            let Some(family) = reversed_family(cluster, peer) else { continue };
-            for (other, node) in cluster.store.nodes().filter(|(other, node)| selects_local(peer, other, node)) {
-                let addresses = node.addresses().filter(|a| family.is_none_or(|ipv4| a.address.is_ipv4() == ipv4));
-                for address in addresses {
-                    self.add(PeerKind::Node, name, peer, node_remote(cluster, other, node, address.address), None);
-                }
-            }
+        for member in members.iter().filter(|member| selects_local(cluster, peer, member.name, member.node)) {
+            self.add(PeerKind::Node, name, peer, member.remote.clone(), None);
         }
     }
 
@@ -203,7 +265,7 @@ impl<'a> Explicit<'a, '_> {
             }
             return;
         }
-        let key = (remote.address, remote.port.unwrap_or(179), remote.interface.clone());
+        let key = (remote.port.unwrap_or(179), remote.interface.clone());
         if let Some(taken) = self.found.get(&key) {
             let winner = taken.by;
             if named.is_some_and(|named| named != winner) {
@@ -251,52 +313,24 @@ impl<'a> Explicit<'a, '_> {
 }
 
 /// nodeSelector, else node, else every node.
-fn selects_local(peer: &BgpPeer, name: &str, node: &Node) -> bool {
+fn selects_local(cluster: &Cluster<'_>, peer: &BgpPeer, name: &str, node: &Node) -> bool {
     match (&peer.node_selector, &peer.node) {
-        (Some(selector), _) => selector.matches(&node.labels),
+        (Some(selector), _) => {
+            cluster.work.count(|work| work.selectors += 1);
+            selector.matches(&node.labels)
+        }
         (None, Some(wanted)) => wanted == name,
         (None, None) => true,
-    }
-}
-
-/// The other sides of a BGPPeer.
-fn remotes(cluster: &Cluster<'_>, peer: &BgpPeer) -> Vec<Remote> {
-    match &peer.endpoint {
-        Endpoint::Address { address, port, interface, asn } => {
-            let nodes = || cluster.store.nodes().filter(|(_, node)| node.addresses().any(|a| a.address == *address));
-            let listening = || nodes().find(|(_, node)| cluster.asn_of(node) == *asn).and_then(|(name, _)| cluster.port_of(name));
-            vec![Remote {
-                address: *address,
-                interface: interface.clone(),
-                port: port.or_else(listening),
-                asn: *asn,
-                cluster: None,
-                calico_node: nodes().next().is_some(),
-            }]
-        }
-        Endpoint::Nodes(selector) => {
-            let nodes = cluster.store.nodes().filter(|(_, node)| selector.matches(&node.labels));
-            nodes.flat_map(|(name, node)| node.addresses().map(move |address| node_remote(cluster, name, node, address.address))).collect()
-        }
-        Endpoint::Workloads => Vec::new(),
-    }
-}
-
-fn node_remote(cluster: &Cluster<'_>, name: &str, node: &Node, address: IpAddr) -> Remote {
-    Remote {
-        address,
-        interface: None,
-        port: cluster.port_of(name),
-        asn: cluster.asn_of(node),
-        cluster: node.cluster_id,
-        calico_node: false,
     }
 }
 
 /// Whether a BGPPeer of others means us: none if not, else the one family (IPv4 is true) or both.
 fn reversed_family(cluster: &Cluster<'_>, peer: &BgpPeer) -> Option<Option<bool>> {
     match &peer.endpoint {
-        Endpoint::Nodes(selector) => selector.matches(&cluster.node.labels).then_some(None),
+        Endpoint::Nodes(selector) => {
+            cluster.work.count(|work| work.selectors += 1);
+            selector.matches(&cluster.node.labels).then_some(None)
+        }
         Endpoint::Address { address, port, asn, .. } => {
             let ours = cluster.node.addresses().any(|own| own.address == *address) && cluster.asn == *asn;
             let listening = match (port, cluster.port_of(cluster.name)) {

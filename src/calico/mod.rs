@@ -13,21 +13,28 @@
 //! that cannot be used keeps its last good form; if it never had one it is left out (a BGPConfiguration or Node: only
 //! the bad fields are). [`compile()`] is pure and total: the same store gives the same configuration in whatever order
 //! it was filled.
+//!
+//! The [`Compiler`] remembers what it made of each address and of each Service, and looks again at what a change
+//! concerns and at nothing else ([`Work`] counts it): a changed Node costs its own addresses, a changed EndpointSlice its
+//! Service. A law in the tests holds every such step against a compile from nothing.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 pub mod builtin_policy;
+mod changes;
 mod compile;
 mod compiler;
 mod environment;
 pub mod filter;
+mod index;
 mod mesh;
 mod peering;
 mod pool;
 mod problem;
 pub mod resource;
 pub mod selector;
-mod service;
+pub mod service;
 mod store;
+mod work;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -43,6 +50,7 @@ pub use compiler::Compiler;
 pub use environment::Environment;
 pub use problem::{Problem, Report, Severity};
 pub use store::Store;
+pub use work::Work;
 
 /// What names a resource.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

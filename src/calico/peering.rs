@@ -64,7 +64,7 @@ impl<'a> Peering<'a> {
     }
 
     /// The whole configuration.
-    pub fn configure(&self, cluster: &Cluster<'_>, policies: &mut Policies<'a>, problems: &mut Vec<Problem>) -> PeerConfig {
+    pub fn configure(&self, cluster: &Cluster<'_>, policies: &mut Policies<'_>, problems: &mut Vec<Problem>) -> PeerConfig {
         let local_asn = self.local_asn.unwrap_or(cluster.asn);
         let is_ibgp = local_asn == self.remote_asn;
         let own_cluster = cluster.node.cluster_id;
@@ -185,30 +185,40 @@ impl<'a> Peering<'a> {
 /// Import and export policy.
 type Pair = (Arc<Policy>, Arc<Policy>);
 
+/// Policies by family, list of filters and what comes after them.
+pub(super) type Made = BTreeMap<(Family, Vec<String>, DefaultPolicy), Pair>;
+
 /// Makes policies, each list of filters once: sessions with the same filters share their policies.
 #[derive(Debug)]
 pub(super) struct Policies<'a> {
-    store: &'a Store,
+    cluster: &'a Cluster<'a>,
     inputs: PerFamily<ExportInputs>,
-    made: BTreeMap<(Family, &'a [String], DefaultPolicy), Pair>,
+    /// Of another time: where they are the same, they stay the same in memory.
+    before: Made,
+    made: Made,
     /// For the family that a session does not carry.
     nothing: Arc<Policy>,
 }
 
 impl<'a> Policies<'a> {
-    /// No policy is made yet.
-    pub fn new(cluster: &Cluster<'a>, services: &Services) -> Self {
+    /// A maker that has `made` already, and had made `before`.
+    pub fn new(cluster: &'a Cluster<'a>, services: &Services, before: Made, made: Made) -> Self {
         let inputs = PerFamily {
             ipv4: export_inputs(cluster, services, Family::IPV4_UNICAST),
             ipv6: export_inputs(cluster, services, Family::IPV6_UNICAST),
         };
-        Self { store: cluster.store, inputs, made: BTreeMap::new(), nothing: Arc::default() }
+        Self { cluster, inputs, before, made, nothing: Arc::default() }
+    }
+
+    /// All that was made.
+    pub fn into_made(self) -> Made {
+        self.made
     }
 
     /// Import and export policy of a session, by family.
     fn of(
         &mut self,
-        peering: &Peering<'a>,
+        peering: &Peering<'_>,
         families: PerFamily<bool>,
         default: DefaultPolicy,
         problems: &mut Vec<Problem>,
@@ -220,41 +230,52 @@ impl<'a> Policies<'a> {
         if default == DefaultPolicy::Reject && !carried().any(|(import, export)| accepts_anything(import) || accepts_anything(export)) {
             let what = "margay.io/default-policy is reject, and no BGPFilter of this session accepts anything".to_owned();
             let instead = "nothing is learned from the peer or advertised to it (RFC 8212) until spec.filters names one that does";
-            problems.push(peering.problem(self.store, Severity::Warning, "spec.filters", what, instead));
+            problems.push(peering.problem(self.cluster.store, Severity::Warning, "spec.filters", what, instead));
         }
         (pairs.clone().map(|_, (import, _)| import), pairs.map(|_, (_, export)| export))
     }
 
     /// A filter that is missing restricts nothing, as with Calico, but is named.
-    fn filters(&self, peering: &Peering<'a>, problems: &mut Vec<Problem>) -> Vec<&'a CompiledFilter> {
+    fn filters(&self, peering: &Peering<'_>, problems: &mut Vec<Problem>) -> Vec<&'a CompiledFilter> {
+        let store = self.cluster.store;
         let mut filters = Vec::new();
         for (index, name) in peering.filters.iter().enumerate() {
-            match self.store.filter(name) {
+            match store.filter(name) {
                 Some(filter) => filters.push(filter),
                 None => {
                     let (what, field) = (format!("there is no BGPFilter `{name}`"), format!("spec.filters[{index}]"));
-                    problems.push(peering.problem(self.store, Severity::Warning, &field, what, "nothing is filtered in its place"));
+                    problems.push(peering.problem(store, Severity::Warning, &field, what, "nothing is filtered in its place"));
                 }
             }
         }
         filters
     }
 
-    fn pair(&mut self, filters: &[&CompiledFilter], names: &'a [String], family: Family, default: DefaultPolicy) -> Pair {
+    fn pair(&mut self, filters: &[&CompiledFilter], names: &[String], family: Family, default: DefaultPolicy) -> Pair {
+        let key = (family, names.to_vec(), default);
+        if let Some(made) = self.made.get(&key) {
+            return made.clone();
+        }
+        self.cluster.work.count(|work| work.policies += 1);
         let inputs = if family == Family::IPV4_UNICAST { &self.inputs.ipv4 } else { &self.inputs.ipv6 };
-        let make = || match default {
-            DefaultPolicy::Calico => {
-                let import = import_policy(filters, family, inputs.normal_priority);
-                (Arc::new(import), Arc::new(export_policy(filters, inputs)))
-            }
-            DefaultPolicy::Reject => (Arc::new(filtered_import_policy(filters, family)), Arc::new(filtered_export_policy(filters, inputs))),
+        let (import, export) = match default {
+            DefaultPolicy::Calico => (import_policy(filters, family, inputs.normal_priority), export_policy(filters, inputs)),
+            DefaultPolicy::Reject => (filtered_import_policy(filters, family), filtered_export_policy(filters, inputs)),
         };
-        self.made.entry((family, names, default)).or_insert_with(make).clone()
+        let (import_before, export_before) = self.before.remove(&key).unzip();
+        let pair = (unless_same(import, import_before), unless_same(export, export_before));
+        self.made.insert(key, pair.clone());
+        pair
     }
 
     fn nothing(&self) -> Pair {
         (self.nothing.clone(), self.nothing.clone())
     }
+}
+
+/// The policy, in the memory that it had before if it is the same.
+fn unless_same(policy: Policy, before: Option<Arc<Policy>>) -> Arc<Policy> {
+    before.filter(|before| **before == policy).unwrap_or_else(|| Arc::new(policy))
 }
 
 fn export_inputs(cluster: &Cluster<'_>, services: &Services, family: Family) -> ExportInputs {

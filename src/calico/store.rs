@@ -1,9 +1,14 @@
 //! The resources now, decoded, and whether they are all there.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
+use super::changes::Changes;
 use super::filter::CompiledFilter;
-use super::resource::{BgpConfiguration, BgpPeer, BlockAffinity, Decoded, IpPool, Node, Resource, Secret, decode};
+use super::index::Index;
+use super::resource::{
+    BgpConfiguration, BgpPeer, BlockAffinity, Decoded, EndpointSlice, IpPool, Node, Resource, Secret, Service, ServiceName, decode,
+};
 use super::{Document, Location, Problem, Report, ResourceKey, Severity};
 use crate::types::Sync;
 
@@ -11,6 +16,10 @@ use crate::types::Sync;
 #[derive(Clone, Debug, Default)]
 pub struct Store {
     entries: BTreeMap<ResourceKey, Entry>,
+    /// What is looked up by something else than its name.
+    index: Index,
+    /// What is not compiled yet.
+    changes: Changes,
     /// Inside a `Begin` … `End`.
     telling: bool,
     /// An `End` has been heard.
@@ -43,14 +52,31 @@ impl Store {
                 false
             }
             Sync::Upsert(key, document) => self.upsert(key, document),
-            Sync::Remove(key) => self.entries.remove(&key).is_some(),
+            Sync::Remove(key) => match self.entries.remove(&key) {
+                Some(entry) => {
+                    self.forget(&key, &entry);
+                    true
+                }
+                None => false,
+            },
             Sync::End => {
-                let (before, first) = (self.entries.len(), !self.told);
-                self.entries.retain(|_, entry| !entry.marked);
+                let first = !self.told;
+                let gone: Vec<_> = self.entries.extract_if(.., |_, entry| entry.marked).collect();
+                gone.iter().for_each(|(key, entry)| self.forget(key, entry));
                 (self.telling, self.told) = (false, true);
-                first || self.entries.len() != before
+                first || !gone.is_empty()
             }
         }
+    }
+
+    /// What has changed since this was asked last; everything, the first time.
+    pub(super) fn take_changes(&mut self) -> Changes {
+        std::mem::replace(&mut self.changes, Changes::nothing())
+    }
+
+    fn forget(&mut self, key: &ResourceKey, entry: &Entry) {
+        self.changes.note(key, entry.resource.as_ref());
+        self.index.remove(key, entry.resource.as_ref());
     }
 
     fn upsert(&mut self, key: ResourceKey, document: Document) -> bool {
@@ -63,7 +89,11 @@ impl Store {
         let mut report = Report::new(&key, &document);
         let decoded = decode(&key, &document, &mut report);
         let mut problems = report.into_problems();
-        let before = self.entries.remove(&key).filter(|entry| entry.good).and_then(|entry| entry.resource);
+        let before = self.entries.remove(&key);
+        if let Some(entry) = &before {
+            self.forget(&key, entry);
+        }
+        let before = before.filter(|entry| entry.good).and_then(|entry| entry.resource);
         let (resource, good) = match (decoded, before) {
             (Decoded::Good(resource), _) => (Some(resource), true),
             (Decoded::Refused(_), Some(before)) => {
@@ -76,24 +106,20 @@ impl Store {
                 (partial, false)
             }
         };
+        self.changes.note(&key, resource.as_ref());
+        self.index.add(&key, resource.as_ref(), !problems.is_empty());
         self.entries.insert(key, Entry { document, resource, good, problems, marked: false });
         true
     }
 
     /// The problems of the documents themselves.
     pub fn problems(&self) -> impl Iterator<Item = &Problem> {
-        self.entries.values().flat_map(|entry| &entry.problems)
+        self.index.faulty.iter().filter_map(|key| self.entries.get(key)).flat_map(|entry| &entry.problems)
     }
 
     /// Kinds that no speaker acts on, and how many there are of each.
-    pub fn unused(&self) -> BTreeMap<&str, usize> {
-        let mut kinds = BTreeMap::new();
-        for (key, entry) in &self.entries {
-            if entry.problems.is_empty() && matches!(entry.resource, Some(Resource::Unused)) {
-                *kinds.entry(key.kind.as_str()).or_default() += 1;
-            }
-        }
-        kinds
+    pub fn unused(&self) -> &BTreeMap<String, usize> {
+        &self.index.unused
     }
 
     /// A problem of a resource in its relation to others.
@@ -117,6 +143,17 @@ impl Store {
             Resource::Node(node) => Some((key.name.as_str(), node)),
             _ => None,
         })
+    }
+
+    /// The Nodes that have this BGP address, by name.
+    pub fn nodes_at(&self, address: IpAddr) -> impl Iterator<Item = (&str, &Node)> {
+        let names = self.index.nodes_at.get(&address).into_iter().flatten();
+        names.filter_map(|name| Some((name.as_str(), self.node(name)?)))
+    }
+
+    /// Every BGP address of a Node.
+    pub fn node_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.index.nodes_at.keys().copied()
     }
 
     /// A BGPConfiguration by name.
@@ -151,10 +188,36 @@ impl Store {
         })
     }
 
-    /// Every BlockAffinity, by name.
-    pub fn affinities(&self) -> impl Iterator<Item = &BlockAffinity> {
-        self.of_kind("BlockAffinity").filter_map(|(_, resource)| match resource {
+    /// The BlockAffinities of a node, by name.
+    pub fn affinities_of(&self, node: &str) -> impl Iterator<Item = &BlockAffinity> {
+        let keys = self.index.affinities_of.get(node).into_iter().flatten();
+        keys.filter_map(|key| match self.entries.get(key)?.resource.as_ref()? {
             Resource::BlockAffinity(affinity) => Some(affinity),
+            _ => None,
+        })
+    }
+
+    /// A Service.
+    pub fn service(&self, name: &ServiceName) -> Option<&Service> {
+        match self.entries.get(&key("Service", &name.namespace, &name.name))?.resource.as_ref()? {
+            Resource::Service(service) => Some(service),
+            _ => None,
+        }
+    }
+
+    /// Every Service, by namespace and name.
+    pub fn services(&self) -> impl Iterator<Item = (ServiceName, &Service)> {
+        self.of_kind("Service").filter_map(|(key, resource)| match resource {
+            Resource::Service(service) => Some((ServiceName::new(&key.namespace, &key.name), service)),
+            _ => None,
+        })
+    }
+
+    /// The EndpointSlices of a Service.
+    pub fn slices_of(&self, service: &ServiceName) -> impl Iterator<Item = &EndpointSlice> {
+        let keys = self.index.slices_of.get(service).into_iter().flatten();
+        keys.filter_map(|key| match self.entries.get(key)?.resource.as_ref()? {
+            Resource::EndpointSlice(slice) => Some(slice),
             _ => None,
         })
     }

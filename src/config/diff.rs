@@ -154,7 +154,7 @@ mod tests {
             router_id: RouterId([10, 0, 0, 1].into()),
             asn: Asn(64512),
             listen: ListenConfig { port: 179, addresses: Vec::new() },
-            peers: peers.iter().map(|peer| (peer.name.clone(), peer.clone())).collect(),
+            peers: peers.iter().map(|peer| (peer.name.clone(), Arc::new(peer.clone()))).collect(),
             origin: OriginConfig::default(),
             fib: FibConfig::default(),
             keep_without_peers: false,

@@ -28,7 +28,7 @@ pub struct NodeConfig {
     /// Listening sockets.
     pub listen: ListenConfig,
     /// Peers by session name (`Mesh_10_0_0_2`).
-    pub peers: BTreeMap<String, PeerConfig>,
+    pub peers: BTreeMap<String, Arc<PeerConfig>>,
     /// What we originate.
     pub origin: OriginConfig,
     /// What goes into the kernel.

@@ -142,24 +142,31 @@ impl Origin {
     /// Nothing to do.
     pub fn on_deadline(&mut self, _now: Instant, _out: &mut Outbox<Output>) {}
 
+    /// What comes from the configuration alone is compared as a whole; what comes of the kernel's facts is derived anew only
+    /// where the configuration has a say in it, so that a Service that changes costs a comparison.
     fn configure(&mut self, config: Arc<OriginConfig>, out: &mut Outbox<Output>) {
-        let prefixes = self.kernel.prefixes();
-        self.kernel.forget_own(config.protocol);
+        let before = self.config.replace(Arc::clone(&config));
+        let same = |part: fn(&OriginConfig, &OriginConfig) -> bool| before.as_ref().is_some_and(|before| part(before, &config));
+        if !same(|a, b| a.protocol == b.protocol) {
+            let prefixes = self.kernel.prefixes();
+            self.kernel.forget_own(config.protocol);
+            for prefix in prefixes {
+                self.derive_kernel_route(prefix, out);
+            }
+        }
+        if !same(|a, b| a.ignored_interfaces == b.ignored_interfaces) {
+            for subnet in self.devices.subnets() {
+                self.derive_device(subnet, out);
+            }
+        }
         let wanted = configured::routes(&config);
-        let before = |source| matches!(source, RouteSource::Block | RouteSource::Service | RouteSource::Static);
-        let gone: Vec<_> = self.said.keys().filter(|key| before(key.source) && !wanted.contains_key(key)).copied().collect();
-        self.config = Some(config);
+        let ours = |source| matches!(source, RouteSource::Block | RouteSource::Service | RouteSource::Static);
+        let gone: Vec<_> = self.said.keys().filter(|key| ours(key.source) && !wanted.contains_key(key)).copied().collect();
         for key in gone {
             self.say(key, None, out);
         }
         for (key, route) in wanted {
             self.say(key, Some(route), out);
-        }
-        for subnet in self.devices.subnets() {
-            self.derive_device(subnet, out);
-        }
-        for prefix in prefixes {
-            self.derive_kernel_route(prefix, out);
         }
     }
 

@@ -13,6 +13,7 @@ impl Match {
             Self::InsideAny(set) => set.covering(&subject.prefix).is_some(),
             Self::OutsideAll(set) => set.covering(&subject.prefix).is_none(),
             Self::EqualToAny(set) => set.contains(&subject.prefix),
+            Self::Source(source) => subject.source == *source,
             Self::RemotePeers => subject.source.is_bgp(),
             Self::Interface(pattern) => glob(pattern.as_bytes(), subject.interface.unwrap_or_default().as_bytes()),
             Self::SessionIsEbgp(ebgp) => subject.session_is_ebgp == *ebgp,

@@ -146,6 +146,8 @@ pub enum Match {
     OutsideAll(PrefixSet),
     /// The prefix is one of these.
     EqualToAny(PrefixSet),
+    /// Of this source.
+    Source(RouteSource),
     /// The route was learned over BGP.
     RemotePeers,
     /// The outgoing interface's name matches the shell-like pattern (`*`, `?`); no interface is the empty name.

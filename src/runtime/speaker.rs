@@ -119,8 +119,7 @@ impl Speaker {
             reset: Vec::new(),
             reloaded: Vec::new(),
         });
-        let configured: Vec<(String, Arc<PeerConfig>)> =
-            config.peers.iter().map(|(name, peer)| (name.clone(), Arc::new(peer.clone()))).collect();
+        let configured: Vec<(String, Arc<PeerConfig>)> = config.peers.iter().map(|(name, peer)| (name.clone(), Arc::clone(peer))).collect();
         for (name, peer) in &configured {
             self.add(name, Arc::clone(peer), self.past_life.forwarding());
         }
@@ -156,17 +155,16 @@ impl Speaker {
         self.publish();
     }
 
-    async fn change(&mut self, name: &str, change: &PeerChange, config: Option<&PeerConfig>) {
+    async fn change(&mut self, name: &str, change: &PeerChange, config: Option<&Arc<PeerConfig>>) {
         if let PeerChange::Reinit(_) = change {
             info!(peer = name, ?change, "session is reset by its new configuration");
         }
-        let config = config.map(|config| Arc::new(config.clone()));
-        if let (PeerChange::Add, Some(config)) = (change, &config) {
+        if let (PeerChange::Add, Some(config)) = (change, config) {
             self.add(name, Arc::clone(config), self.past_life.forwarding());
         }
         let Some(entry) = self.peers.get_mut(name) else { return };
         if let Some(config) = config {
-            entry.config = config;
+            entry.config = Arc::clone(config);
         }
         let words = from_peer_change(entry.id, change, &entry.config);
         let inbox = entry.inbox.clone();

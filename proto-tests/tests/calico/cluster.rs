@@ -53,14 +53,14 @@ impl Cluster {
 
     /// The sessions of a node, a line each: see [`session`].
     pub fn sessions(&self, node: &str) -> Vec<String> {
-        self.config(node).peers.values().map(session).collect()
+        self.config(node).peers.values().map(|peer| session(peer)).collect()
     }
 
     /// One session of a node.
     pub fn peer(&self, node: &str, name: &str) -> PeerConfig {
         let config = self.config(node);
         let known: Vec<&String> = config.peers.keys().collect();
-        config.peers.get(name).cloned().unwrap_or_else(|| panic!("{name} is not among {known:?}"))
+        config.peers.get(name).map(|peer| PeerConfig::clone(peer)).unwrap_or_else(|| panic!("{name} is not among {known:?}"))
     }
 
     /// The problems, without the file's folder.
@@ -157,4 +157,28 @@ pub fn pool(name: &str, spec: &str) -> String {
 pub fn block(node: &str, cidr: &str, state: &str) -> String {
     let name = format!("{node}-{}", cidr.replace(['.', ':', '/'], "-"));
     format!("---\nkind: BlockAffinity\nmetadata: {{name: {name}}}\nspec: {{node: {node}, cidr: \"{cidr}\", state: {state}}}\n")
+}
+
+/// A Service in namespace `ns`; `status` are its load balancer's addresses.
+pub fn service(name: &str, spec: &str, ingress: &[&str]) -> String {
+    let ingress: Vec<String> = ingress.iter().map(|ip| format!("{{ip: \"{ip}\"}}")).collect();
+    format!(
+        "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: ns}}\nspec: {{{spec}}}\nstatus: {{loadBalancer: {{ingress: [{}]}}}}\n",
+        ingress.join(", ")
+    )
+}
+
+/// An EndpointSlice of that Service; an endpoint is `node`, `!node` (not ready) or `?node` (readiness not said).
+pub fn slice(name: &str, service: &str, family: &str, endpoints: &[&str]) -> String {
+    let endpoint = |text: &&str| match (text.strip_prefix('!'), text.strip_prefix('?')) {
+        (Some(node), _) => format!("{{nodeName: {node}, addresses: [\"x\"], conditions: {{ready: false, serving: true}}}}"),
+        (_, Some(node)) => format!("{{nodeName: {node}, addresses: [\"x\"], conditions: {{ready: null}}}}"),
+        _ => format!("{{nodeName: {text}, addresses: [\"x\"], conditions: {{ready: true}}}}"),
+    };
+    let endpoints: Vec<String> = endpoints.iter().map(endpoint).collect();
+    format!(
+        "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {name}, namespace: ns, labels: {{kubernetes.io/service-name: {service}}}}}\n\
+         addressType: {family}\nendpoints: [{}]\nports: []\n",
+        endpoints.join(", ")
+    )
 }

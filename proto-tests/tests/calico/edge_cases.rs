@@ -28,7 +28,7 @@ fn assert_one_problem(cluster: &Cluster, node: &str, part: &str) {
 fn session_of(spec: &str) -> String {
     let cluster = with(&peer("p", spec));
     let config = cluster.config("a");
-    let found: Vec<String> = config.peers.values().filter(|peer| peer.asked_by == "BGPPeer p").map(session).collect();
+    let found: Vec<String> = config.peers.values().filter(|peer| peer.asked_by == "BGPPeer p").map(|peer| session(peer)).collect();
     assert_eq!(found.len(), 1, "{:?} {:#?}", config.peers.keys(), cluster.problems("a"));
     found.into_iter().next().unwrap()
 }

@@ -5,4 +5,6 @@ mod edge_cases;
 mod files;
 mod golden;
 mod laws;
+mod scale;
+mod services;
 mod topologies;

@@ -8,11 +8,13 @@ mod bgp_configuration;
 mod bgp_filter;
 mod bgp_peer;
 mod block_affinity;
+mod endpoint_slice;
 mod fields;
 mod ip_pool;
 mod node;
 mod secret;
 mod secret_key;
+mod service;
 mod value;
 
 use std::collections::BTreeMap;
@@ -31,11 +33,13 @@ pub use bgp_filter::{
 };
 pub use bgp_peer::{BgpPeer, Endpoint, NextHop, SourceAddress};
 pub use block_affinity::{AffinityState, BlockAffinity};
+pub use endpoint_slice::EndpointSlice;
 pub use fields::Fields;
 pub use ip_pool::{Encapsulation, IpPool};
 pub use node::{Address, Node};
 pub use secret::Secret;
 pub use secret_key::SecretKey;
+pub use service::{Service, ServiceName, ServiceType, TrafficPolicy};
 pub use value::{Text, duration};
 
 /// A decoded resource.
@@ -55,6 +59,10 @@ pub enum Resource {
     BlockAffinity(BlockAffinity),
     /// `Secret`.
     Secret(Secret),
+    /// `Service`.
+    Service(Service),
+    /// `EndpointSlice`.
+    EndpointSlice(EndpointSlice),
     /// A kind that is accepted and not acted on.
     Unused,
 }
@@ -69,10 +77,9 @@ pub enum Decoded {
 }
 
 /// Kinds of `calicoctl get` that no speaker acts on.
-const UNUSED: [&str; 19] = [
+const UNUSED: [&str; 17] = [
     "CalicoNodeStatus",
     "ClusterInformation",
-    "EndpointSlice",
     "FelixConfiguration",
     "GlobalNetworkPolicy",
     "GlobalNetworkSet",
@@ -83,7 +90,6 @@ const UNUSED: [&str; 19] = [
     "NetworkPolicy",
     "NetworkSet",
     "Profile",
-    "Service",
     "StagedGlobalNetworkPolicy",
     "StagedKubernetesNetworkPolicy",
     "StagedNetworkPolicy",
@@ -102,6 +108,8 @@ pub fn decode(key: &ResourceKey, document: &Document, report: &mut Report<'_>) -
         "IPPool" => IpPool::decode(document, report).map(Resource::IpPool),
         "BlockAffinity" => BlockAffinity::decode(document, report).map(Resource::BlockAffinity),
         "Secret" => Some(Resource::Secret(Secret::decode(document, report))),
+        "Service" => Some(Resource::Service(Service::decode(document, report))),
+        "EndpointSlice" => Some(Resource::EndpointSlice(EndpointSlice::decode(document, report))),
         kind if UNUSED.contains(&kind) => Some(Resource::Unused),
         kind => {
             report.warning("kind", format!("margay knows no kind `{kind}`"), "ignored");
