@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         Story { name: "tor_openbgpd", file: "topologies/tor-openbgpd.clab.yml", run: top_of_rack },
         Story { name: "route_reflector", file: "topologies/route-reflector.clab.yml", run: route_reflector },
         Story { name: "dual_tor_ecmp", file: "topologies/dual-tor-ecmp.clab.yml", run: dual_tor_ecmp },
+        Story { name: "link_local", file: "topologies/link-local.clab.yml", run: link_local },
         Story { name: "bird_mesh_migration", file: "topologies/bird-mesh-migration.clab.yml", run: bird_mesh_migration },
     ])
 }
@@ -278,6 +279,42 @@ fn dual_tor_ecmp(lab: &mut Lab) -> Result<()> {
     lab.kill("tor1", Signal::TERM)?;
     wait_until(Duration::from_secs(10), "node1 uses tor2 alone", || kernel(lab.node("node1")?, client, "via 172.20.2.254"))?;
     lab.restart("tor1")?;
+    lab.expect()
+}
+
+/// Sessions on the link itself: link-local with both families, GTSM and extended messages; one hop with both IPv6 next hops.
+fn link_local(lab: &mut Lab) -> Result<()> {
+    lab.expect()?;
+    let (node1, tor1, tor2) = (lab.node("node1")?, lab.node("tor1")?, lab.node("tor2")?);
+    let said = tor1.exec("birdc show protocols all node1")?;
+    ensure!(said.matches("Extended message").count() == 2, "both sides offer extended messages:\n{said}");
+    // n4: FRR has heard the link-local address beside the global one.
+    let path = tor2.json("vtysh -c 'show bgp ipv6 unicast fd00:10:244:1::/122 json'")?;
+    let hops: Vec<&str> = path["paths"][0]["nexthops"].as_array().into_iter().flatten().filter_map(|hop| hop["ip"].as_str()).collect();
+    ensure!(hops.contains(&"fd00:172:20:2::1") && hops.contains(&"fe80::1"), "{path}");
+
+    // Two thousand routes with one set of attributes each way, 5 octets each.
+    let many = |device: &str, net: u8| -> String {
+        let route = |n: u32| format!("route add 198.{net}.{}.{}/32 dev {device}\n", n / 250, n % 250);
+        (0..2000).map(route).collect()
+    };
+    run(tor1.command(&["ip", "-batch", "-"])?, Some(&many("uplink", 18)))?;
+    wait_until(Duration::from_secs(20), "node1 learns two thousand routes from tor1", || {
+        let count = node1.learned()?.keys().filter(|prefix| prefix.starts_with("198.18.")).count();
+        ensure!(count == 2000, "{count}");
+        Ok(())
+    })?;
+
+    // f16: the link to tor2 goes, and the sessions over it at once.
+    tor2.exec("ip link set port1 down")?;
+    wait_until(PROMPT, "the sessions go with their link", || {
+        let sessions = node1.sessions()?;
+        let up = |peer: &str| sessions.get(peer).is_some_and(|state| state == "Established");
+        ensure!(!up("172.20.2.254") && !up("fd00:172:20:2::fe") && up("fe80::fe"), "{sessions:?}");
+        kernel(node1, "203.0.113.10/32", "via fe80::fe")
+    })?;
+    ensure!(node1.exec("margay explain peer 172.20.2.254")?.contains("interface eth1 went down"), "{}", node1.exec("margay show peers")?);
+    tor2.exec("ip link set port1 up")?;
     lab.expect()
 }
 

@@ -123,6 +123,15 @@ fn rows(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
+/// Why the last session or attempt ended. Beside a session that is up it is history, and says so.
+fn last_error(peer: &Value) -> String {
+    let error = &peer["last_error"];
+    match (peer["state"].as_str(), error["text"].as_str()) {
+        (Some("Established"), Some(text)) => format!("(before, at {}) {text}", cell(&error["at"])),
+        (_, text) => text.unwrap_or_default().to_owned(),
+    }
+}
+
 fn peers(value: &Value) -> String {
     let mut table = Table::new(&["NAME", "ADDRESS", "AS", "TYPE", "STATE", "SINCE", "RECEIVED", "ACCEPTED", "ADVERTISED", "LAST ERROR"]);
     for peer in rows(value) {
@@ -137,7 +146,7 @@ fn peers(value: &Value) -> String {
             count("received"),
             count("accepted"),
             count("advertised"),
-            cell(&peer["last_error"]["text"]),
+            last_error(peer),
         ]);
     }
     if table.is_empty() { "no peers: `margay show problems` may say why\n".into() } else { table.render() }

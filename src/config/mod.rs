@@ -272,6 +272,11 @@ impl PeerConfig {
         self.local_asn == self.remote_asn
     }
 
+    /// No router stands between: the session lives and dies with a link of ours (F16).
+    pub fn is_directly_connected(&self) -> bool {
+        self.interface.is_some() || matches!(self.ttl, Ttl::Direct | Ttl::Gtsm { hops: 0 | 1 })
+    }
+
     /// The families that the session offers.
     pub fn offered(&self) -> impl Iterator<Item = Family> + '_ {
         self.families.iter().filter(|(_, on)| **on).map(|(family, _)| family)

@@ -83,12 +83,26 @@ fn session(config: &PeerConfig, status: &PeerStatus) -> Vec<String> {
             Party::Peer => "the peer ended it",
             Party::Transport => "TCP failed",
         };
-        because.push(format!("Last time {who}: {}.", error.reason.text));
+        let ago = ago(error.at.elapsed());
+        because.push(match status.state {
+            State::Established => format!("Before that, {ago} ago, {who}: {}.", error.reason.text),
+            _ => format!("Last time, {ago} ago, {who}: {}.", error.reason.text),
+        });
     }
     if status.state != State::Established {
         because.push(hint(config, status));
     }
     because
+}
+
+/// A time in its greatest unit.
+fn ago(time: std::time::Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7200 => format!("{} min", seconds / 60),
+        seconds @ 7200..172_800 => format!("{} h", seconds / 3600),
+        seconds => format!("{} days", seconds / 86_400),
+    }
 }
 
 /// What usually lies behind the state that the session is stuck in.

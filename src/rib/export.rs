@@ -52,6 +52,8 @@ pub(super) struct GroupKey {
     long_lived: bool,
     local: IpAddr,
     local_link: Option<(std::net::Ipv6Addr, u32)>,
+    /// We and the peer are on one link (N4).
+    shared_link: bool,
     mode: NextHopMode,
     cluster: ClusterId,
     policies: PerFamily<Arc<Policy>>,
@@ -85,6 +87,7 @@ impl GroupKey {
             long_lived: facts.long_lived,
             local: facts.local,
             local_link: facts.local_link,
+            shared_link: config.is_directly_connected(),
             mode: config.next_hop_mode,
             cluster: config.cluster_id.or(rib.cluster_id).unwrap_or(ClusterId(rib.router_id.0)),
             policies: config.export.clone(),
@@ -110,6 +113,10 @@ impl GroupKey {
             (IpAddr::V6(local), Some((link_local, interface))) if local.is_unicast_link_local() => match next_hops.global_on(interface) {
                 Some(global) => NextHop::GlobalAndLinkLocal { global, link_local, interface },
                 None => NextHop::LinkLocal { address: link_local, interface },
+            },
+            (IpAddr::V6(global), None) if self.shared_link => match next_hops.link_local_beside(global) {
+                Some((link_local, interface)) => NextHop::GlobalAndLinkLocal { global, link_local, interface },
+                None => NextHop::Global(self.local),
             },
             _ => NextHop::Global(self.local),
         }

@@ -358,6 +358,17 @@ impl NextHops {
         })
     }
 
+    /// The link-local address of the interface that has this address, and its index (N4). The least one of each.
+    pub(super) fn link_local_beside(&self, global: Ipv6Addr) -> Option<(Ipv6Addr, u32)> {
+        let interface = *self.own.get(&IpAddr::V6(global))?.keys().next()?;
+        let here = self.addresses.iter().filter(|((index, _), _)| *index == interface);
+        let link_local = here.filter_map(|((_, address), _)| match address.addr() {
+            IpAddr::V6(address) if address.is_unicast_link_local() => Some(address),
+            _ => None,
+        });
+        Some((link_local.min()?, interface))
+    }
+
     fn resolve(&self, key: &Key) -> Resolution {
         match key.next_hop {
             NextHop::LinkLocal { address, interface } => self.on_link(address.into(), interface),

@@ -214,7 +214,10 @@ async fn start_speaker(
     origin.send(origin::Input::Configure(Arc::new(config.origin.clone()))).await.context("the origin task has ended")?;
 
     let (kernel_ready, kernel_told) = oneshot::channel();
-    let audience = KernelAudience { protocol: config.fib.protocol, fib: fib.clone(), origin: origin.clone(), shards: shards.clone() };
+    let (reach, reach_inbox) = mpsc::channel(INBOX);
+    tokio::spawn(tasks::reach(reach_inbox, directory.subscribe()));
+    let audience =
+        KernelAudience { protocol: config.fib.protocol, fib: fib.clone(), origin: origin.clone(), shards: shards.clone(), reach };
     tokio::spawn(tasks::kernel(events, audience, kernel_ready));
     let past_life: PastLife = kernel_told.await.context("the kernel monitor ended before it had told the tables")?;
     local_routes_told.await.context("the origin task ended before it had told the local routes")?;

@@ -9,11 +9,13 @@ use tracing::{error, info};
 use crate::calico::{self, Compiler};
 use crate::fib::{self, KernelEvent};
 use crate::node::first_telling::{FirstTelling, PastLife};
+use crate::node::reach::Reach;
 use crate::node::recovery::{self, Recovery};
 use crate::node::wiring::kernel_event_is_for_all;
 use crate::origin::{self, Origin};
 use crate::rib;
-use crate::runtime::message::{FibMessage, RecoveryStatus, ShardMessage};
+use crate::runtime::directory::Directory;
+use crate::runtime::message::{FibMessage, PeerMessage, RecoveryStatus, ShardMessage};
 use crate::types::{Outbox, Sync};
 
 async fn until(deadline: Option<Instant>) {
@@ -121,6 +123,34 @@ pub struct KernelAudience {
     pub origin: OriginInbox,
     /// Hear what is not ours.
     pub shards: Vec<mpsc::Sender<ShardMessage>>,
+    /// Hears of links and addresses.
+    pub reach: mpsc::Sender<KernelEvent>,
+}
+
+/// Runs [`Reach`]: tells peers what becomes of their links and source addresses.
+pub async fn reach(mut inbox: mpsc::Receiver<KernelEvent>, mut directory: watch::Receiver<Arc<Directory>>) {
+    let mut reach = Reach::default();
+    loop {
+        tokio::select! {
+            changed = directory.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let peers = directory.borrow_and_update().peers.values().map(|entry| (entry.id, Arc::clone(&entry.config))).collect();
+                reach.configure(peers);
+            }
+            event = inbox.recv() => {
+                let Some(event) = event else { return };
+                for (id, input) in reach.hear(event) {
+                    let inbox = directory.borrow().peers.values().find(|entry| entry.id == id).map(|entry| entry.inbox.clone());
+                    if let Some(inbox) = inbox {
+                        // Closed means that the peer is gone.
+                        let _ = inbox.send(PeerMessage::Input(input)).await;
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Hands the kernel's facts on; `first` is told when links, addresses and routes have been told whole once.
@@ -135,6 +165,9 @@ pub async fn kernel(mut events: mpsc::Receiver<Vec<KernelEvent>>, audience: Kern
                 for shard in &audience.shards {
                     let _ = shard.send(ShardMessage::Input(rib::Input::Kernel(event.clone()))).await;
                 }
+            }
+            if matches!(event, KernelEvent::Link(_) | KernelEvent::Address(_)) {
+                let _ = audience.reach.send(event.clone()).await;
             }
             let _ = audience.fib.send(FibMessage::Input(fib::Input::Kernel(event))).await;
         }

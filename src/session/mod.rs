@@ -209,6 +209,10 @@ pub enum Input {
     },
     /// Our own restart is over: R is no longer set in OPENs.
     RecoveryDone,
+    /// The link of a directly connected peer has gone, in words: its sessions are lost (F16).
+    LinkDown(String),
+    /// Our source address, or the link, has come: a pause between connects is over.
+    LinkUp,
     /// Ask the peer for its table again (soft reset in).
     RequestRefresh(Family),
     /// Tell the peer our table again (soft reset out): as if it had asked.

@@ -173,6 +173,13 @@ impl Peer {
                 self.check_limits(now, out);
             }
             Input::RecoveryDone => self.advert.restarting = false,
+            Input::LinkDown(what) => self.link_down(now, &what, out),
+            Input::LinkUp => {
+                if self.outgoing.line.timers.runs(Timer::ConnectRetry) {
+                    self.outgoing.line.timers.clear(Timer::ConnectRetry);
+                    self.step(now, Place::Outgoing, Event::Due(Timer::ConnectRetry), out);
+                }
+            }
             Input::RequestRefresh(family) => self.request_refresh(now, family, out),
             Input::Resend(family) => {
                 self.refresh(now, crate::wire::RouteRefresh::new(family, crate::wire::RouteRefresh::REQUEST), out);
@@ -381,6 +388,15 @@ impl Peer {
             open.line.alive = !open.line.input.is_empty();
         }
         self.ingest.flush(out);
+    }
+
+    /// F16: what has TCP is lost with the link; a connect that is under way finds out by itself.
+    fn link_down(&mut self, now: Instant, what: &str, out: &mut Outbox<Output>) {
+        for place in self.places() {
+            if self.connection_mut(place).is_some_and(|open| open.name() >= State::OpenSent) {
+                self.step(now, place, Event::Lost(Some(what.to_owned())), out);
+            }
+        }
     }
 
     fn written(&mut self, now: Instant, connection: ConnectionId, waiting: usize, out: &mut Outbox<Output>) {

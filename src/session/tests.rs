@@ -96,6 +96,33 @@ fn f5_a_session_comes_up_in_one_read() {
     assert!(matches!(said.last(), Some(Output::Event(Event::State { to: State::Idle, .. }))), "{said:?}");
 }
 
+#[test]
+fn f16_a_session_is_lost_with_its_link_and_tried_again_when_it_is_back() {
+    let mut bench = Bench::new(|_, _| {});
+    let connection = bench.connect();
+    let open = bench.their_open();
+    bench.receive(connection, &[open, Message::Keepalive]);
+    assert_eq!(bench.peer.state(), State::Established);
+    let said = bench.say(Input::LinkDown("interface eth0 went down".to_owned()));
+    assert!(said.iter().any(|output| matches!(output, Output::Close { linger: false, .. })), "{said:?}");
+    assert!(said.iter().any(|output| matches!(output, Output::Down { .. })), "{said:?}");
+    let error = bench.peer.status(bench.now).last_error.expect("it says why");
+    assert_eq!((error.reason.by, error.reason.text.as_str()), (Party::Transport, "interface eth0 went down"));
+    // The next connect fails, and the pause after it ends with the link's return.
+    let connects =
+        |said: &[Output]| said.iter().find_map(|output| if let Output::Connect { connection } = output { Some(*connection) } else { None });
+    let mut said = bench.wait();
+    while connects(&said).is_none() {
+        said = bench.wait();
+    }
+    let connection = connects(&said).expect("it tries");
+    bench.say(Input::ConnectFailed { connection, error: "no route".to_owned() });
+    assert_eq!(bench.peer.state(), State::Active);
+    let said = bench.say(Input::LinkUp);
+    assert!(connects(&said).is_some(), "{said:?}");
+    assert!(connects(&bench.say(Input::LinkUp)).is_none(), "a connect is under way");
+}
+
 /// Our address, or the peer, is often there a moment after we start; one that stays away is not asked more often than ConnectRetry.
 #[test]
 fn the_first_connects_are_retried_sooner_than_later_ones() {

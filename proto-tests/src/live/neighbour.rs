@@ -89,6 +89,8 @@ impl Open {
 pub struct Neighbour {
     stream: TcpStream,
     pending: Vec<u8>,
+    /// The longest message that margay may send us: more than 4096 octets where both sides have extended messages.
+    pub limit: usize,
     /// Who we are.
     pub plan: PeerPlan,
 }
@@ -120,7 +122,7 @@ impl Neighbour {
     /// A connection that margay opened.
     pub fn over(stream: TcpStream, plan: &PeerPlan) -> Self {
         stream.set_nodelay(true).expect("TCP_NODELAY");
-        Self { stream, pending: Vec::new(), plan: plan.clone() }
+        Self { stream, pending: Vec::new(), limit: 4096, plan: plan.clone() }
     }
 
     /// Connects and exchanges OPENs and KEEPALIVEs.
@@ -200,7 +202,7 @@ impl Neighbour {
         ensure!(self.pending[..16] == [0xff; 16], "margay sent a bad marker: {:02x?}", &self.pending[..19]);
         let length = usize::from(u16::from_be_bytes([self.pending[16], self.pending[17]]));
         let kind = self.pending[18];
-        ensure!((19..=4096).contains(&length), "margay sent a message of {length} octets");
+        ensure!((19..=self.limit).contains(&length), "margay sent a message of {length} octets");
         if self.pending.len() < length {
             return Ok(None);
         }

@@ -387,3 +387,45 @@ fn g4_sigterm_closes_without_notification() {
         Ok(())
     });
 }
+
+/// x5: 65535 octets from a peer that offers them, where margay was told to; what it sends on fits each peer's limit.
+#[test]
+fn x5_extended_messages_in_both_directions() {
+    enclosed(|| {
+        let on = |number| external(number).annotated("extended-messages", "on");
+        let daemon = Plan::default().peer(on(0)).peer(on(1)).peer(on(2)).start()?;
+        let open = |plan: &PeerPlan| plan.open().with(6, &[]);
+        let mut teller = Neighbour::establish_with(&daemon, &daemon.peers[0], &open(&daemon.peers[0]))?;
+        let mut large = Neighbour::establish_with(&daemon, &daemon.peers[1], &open(&daemon.peers[1]))?;
+        large.limit = 65535;
+        let mut small = Neighbour::establish(&daemon, &daemon.peers[2])?;
+        let prefixes: Vec<String> = (0..12_000).map(|n: u32| format!("10.{}.{}.{}/32", n / 40_000, n / 200, n % 200)).collect();
+        let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
+        let update = announce(&basics(daemon.peers[0].asn), &prefixes);
+        ensure!((60_000..=65_535).contains(&update.len()), "{}", update.len());
+        teller.send(&update)?;
+        let sizes = |neighbour: &mut Neighbour| -> Result<Vec<usize>> {
+            let (mut sizes, mut octets) = (Vec::new(), 0);
+            // Each prefix is 5 octets; what stands before them in a message is less than 100.
+            while octets < 5 * prefixes.len() {
+                match neighbour.hear(WAIT)? {
+                    Heard::Message(message::UPDATE, body) if body.len() > 4 => {
+                        sizes.push(body.len() + 19);
+                        octets += body.len() + 19;
+                        octets -= 19 + 4 + usize::from(u16::from_be_bytes([body[2], body[3]]));
+                    }
+                    Heard::Message(..) => {}
+                    other => bail!("{other:?}"),
+                }
+            }
+            Ok(sizes)
+        };
+        let heard = sizes(&mut large)?;
+        ensure!(heard.iter().any(|size| *size > 4096), "nothing long: {heard:?}");
+        let heard = sizes(&mut small)?;
+        ensure!(heard.len() >= 15 && heard.iter().all(|size| *size <= 4096), "too long: {heard:?}");
+        teller.send(&keepalive())?;
+        ensure!(daemon.peer_view(&daemon.peers[0])?["capabilities"]["local"]["extended_message"] == true, "margay offers it");
+        Ok(())
+    });
+}
