@@ -51,6 +51,7 @@
 // The documentation is for those who work on the house, and is built with private items.
 #![allow(rustdoc::private_intra_doc_links)]
 
+pub mod bfd;
 pub mod calico;
 pub mod cli;
 pub mod config;

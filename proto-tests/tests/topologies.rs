@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use proto_tests::lab::image::{Speaker, repository};
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Story { name: "kill_and_restart", file: "topologies/tor-bird.clab.yml", run: kill_and_restart },
         Story { name: "live_resources", file: "topologies/tor-bird.clab.yml", run: live_resources },
         Story { name: "password", file: "topologies/tor-bird.clab.yml", run: password },
+        Story { name: "bfd", file: "topologies/bfd.clab.yml", run: bfd },
         Story { name: "tor_frr", file: "topologies/tor-frr.clab.yml", run: top_of_rack },
         Story { name: "tor_gobgp", file: "topologies/tor-gobgp.clab.yml", run: top_of_rack },
         Story { name: "tor_openbgpd", file: "topologies/tor-openbgpd.clab.yml", run: top_of_rack },
@@ -218,6 +219,56 @@ fn live_resources(lab: &mut Lab) -> Result<()> {
     })?;
     ensure!(since()? == others, "sessions that had nothing to do with it were reset: {others:?} {:?}", since()?);
     lab.expect()
+}
+
+/// Routers fall silent, one after the other, their TCP connections untouched: long before a hold time their routes are gone from
+/// the kernels of the others, and back when they speak again. B2 to B4 with BIRD, FRR and margay at the other end.
+fn bfd(lab: &mut Lab) -> Result<()> {
+    lab.expect()?;
+    let (node1, node2, switch) = (lab.node("node1")?, lab.node("node2")?, lab.node("switch")?);
+    let up = |wanted: &[&str]| {
+        let peers = node1.json("margay show peers --json")?;
+        for peer in peers.as_array().into_iter().flatten() {
+            let bfd = &peer["bfd"];
+            let expected = wanted.iter().any(|address| peer["address"] == *address);
+            ensure!((bfd["state"] == "Up") == expected, "{}: {bfd}", peer["address"]);
+            ensure!(!expected || (bfd["detection_ms"] == 150 && bfd["multihop"] == false), "{}: {bfd}", peer["address"]);
+        }
+        Ok(())
+    };
+    let all = ["172.20.0.2", "fd00:172:20::2", "172.20.0.3", "172.20.0.4"];
+    wait_until(Duration::from_secs(30), "BFD is up with everybody, at 50 ms × 3", || up(&all))?;
+    ensure!(node1.exec("margay explain peer 172.20.0.3")?.contains("detects a failure in 150 ms"), "explain says nothing of BFD");
+    for (port, prefix, via, silent) in [
+        ("port3", "203.0.113.0/24", "via 172.20.0.3", &all[2..3]),
+        ("port4", "198.51.100.0/24", "via 172.20.0.4", &all[3..4]),
+        ("port2", "10.244.2.0/26", "via 172.20.0.2", &all[..2]),
+    ] {
+        // The switch drops what the router sends; nobody loses carrier on the way to node1.
+        let watch = node1.watch_routes()?;
+        let began = Instant::now();
+        switch.exec(&format!("ip link set {port} down"))?;
+        wait_until(Duration::from_secs(15), "the silent router's route leaves node1's kernel", || kernel(node1, prefix, "absent"))?;
+        println!("    {port}: {prefix} was gone from node1's kernel {} ms after the first packet was lost", began.elapsed().as_millis());
+        ensure!(watch.removed()?.iter().all(|route| !route.contains("via 172.20.0") || route.contains(via)), "{:?}", watch.removed()?);
+        let rest: Vec<&str> = all.into_iter().filter(|address| !silent.contains(address)).collect();
+        up(&rest)?;
+        let error = node1.json(&format!("margay show peer {} --json", silent[0]))?["last_error"].clone();
+        ensure!(error["text"].as_str().is_some_and(|text| text.contains("BFD is down")), "{error}");
+        if port != "port2" {
+            wait_until(Duration::from_secs(15), "and node2's", || kernel(node2, prefix, "absent"))?;
+        }
+        switch.exec(&format!("ip link set {port} up"))?;
+        wait_until(Duration::from_secs(60), "it speaks again, and its route is back", || kernel(node1, prefix, via))?;
+        wait_until(Duration::from_secs(30), "BFD is up again", || up(&all))?;
+    }
+    // A process that dies and a BFD session that an operator takes away are no failures of the path: nothing goes.
+    let watch = node2.watch_routes()?;
+    lab.kill("node1", Signal::KILL)?;
+    lab.restart("node1")?;
+    lab.expect()?;
+    ensure!(watch.removed()?.iter().all(|route| !route.contains("10.244.1.0")), "kill -9 cost routes: {:?}", watch.removed()?);
+    Ok(())
 }
 
 /// TCP-MD5 (RFC 2385) with BIRD: the key comes from a Secret, and without the right one there is no session.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use margay::rib::update_group::{Receiver, RingLimits, UpdateGroup};
-use margay::types::{AsPath, Asn, Attributes, Family, NextHop, PathId, PeerId, PerFamily, RouterId, family_of};
+use margay::types::{AsPath, Asn, AttributeCodes, Attributes, Family, NextHop, PathId, PeerId, PerFamily, RouterId, family_of};
 use margay::wire::{Context, Kind, Message};
 
 /// A permuted congruential generator (PCG-XSH-RR), seeded: the same seed gives the same run.
@@ -46,6 +46,7 @@ fn context(add_path: bool) -> Context {
         peer_asn: Asn(64512),
         check_first_as: false,
         allow_as_set: false,
+        discard: AttributeCodes::default(),
         enhanced_refresh: false,
     }
 }

@@ -11,10 +11,10 @@ use super::builtin_policy::{ExportInputs, accepts_anything, export_policy, filte
 use super::compile::{Cluster, own_blocks};
 use super::filter::CompiledFilter;
 use super::pool::pools;
-use super::resource::{Annotations, DefaultPolicy, NextHop, ProgramClusterRoutes, SecretKey};
+use super::resource::{Annotations, Bfd, DefaultPolicy, NextHop, ProgramClusterRoutes, SecretKey};
 use super::service::Services;
 use super::{Problem, Severity, Store};
-use crate::config::{Authentication, NextHopMode, PeerConfig, PeerKind, Ttl};
+use crate::config::{Authentication, BfdConfig, NextHopMode, PeerConfig, PeerKind, Ttl};
 use crate::policy::Policy;
 use crate::types::{Asn, ClusterId, Family, PerFamily};
 
@@ -110,10 +110,23 @@ impl<'a> Peering<'a> {
             },
             allow_local_as: self.allow_local_as,
             max_prefixes: annotations.max_prefixes.unwrap_or_default(),
+            role: annotations.role.filter(|_| !is_ibgp),
+            host_name: annotations.host_name.unwrap_or(true).then(|| cluster.name.into()),
+            discard_attributes: annotations.discard_attributes.unwrap_or_default(),
+            bfd: annotations.bfd.and_then(|bfd| self.bfd(bfd, cluster, &annotations)),
             import,
             export,
             ..usual
         }
+    }
+
+    /// One hop where the peer is on a network of the node, unless the annotation says otherwise.
+    fn bfd(&self, bfd: Bfd, cluster: &Cluster<'_>, annotations: &Annotations) -> Option<BfdConfig> {
+        let Bfd::On { interval, multiplier, multihop, strict, graceful } = bfd else { return None };
+        let on_link = self.interface.is_some()
+            || annotations.directly_connected == Some(true)
+            || cluster.node.address(self.address.is_ipv4()).is_some_and(|own| own.subnet.contains(&self.address));
+        Some(BfdConfig { interval, multiplier, multihop: multihop.unwrap_or(!on_link), strict, graceful })
     }
 
     /// The settings of the BGPPeer, else of our node's own BGPConfiguration, else of the cluster's.

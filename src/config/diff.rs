@@ -102,6 +102,7 @@ fn peer_change(old: &PeerConfig, new: &PeerConfig) -> PeerChange {
         add_path,
         extended_messages,
         extended_next_hop,
+        role,
     ];
     let mut reload = differing![
         passive,
@@ -119,6 +120,9 @@ fn peer_change(old: &PeerConfig, new: &PeerConfig) -> PeerChange {
         next_hop_mode,
         allow_local_as,
         max_prefixes,
+        bfd,
+        host_name,
+        discard_attributes,
         import,
         export,
     ];

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::policy::Policy;
-use crate::types::{Asn, ClusterId, Family, PerFamily, RouterId};
+use crate::types::{Asn, AttributeCodes, ClusterId, Family, PerFamily, RouterId};
 
 /// Everything that the machines need to know of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -219,6 +219,14 @@ pub struct PeerConfig {
     pub allow_local_as: u32,
     /// Max-prefix.
     pub max_prefixes: MaxPrefixes,
+    /// BFD beside the session.
+    pub bfd: Option<BfdConfig>,
+    /// Our role (RFC 9234); on eBGP sessions only.
+    pub role: Option<RoleConfig>,
+    /// Host name told to the peer (capability 73).
+    pub host_name: Option<Arc<str>>,
+    /// Attributes that are dropped from what the peer says before anything looks at them (U21).
+    pub discard_attributes: AttributeCodes,
     /// Import policy by family.
     pub import: PerFamily<Arc<Policy>>,
     /// Export policy by family.
@@ -262,6 +270,10 @@ impl PeerConfig {
             next_hop_mode: NextHopMode::Auto,
             allow_local_as: 0,
             max_prefixes: MaxPrefixes::default(),
+            bfd: None,
+            role: None,
+            host_name: None,
+            discard_attributes: AttributeCodes::default(),
             import: PerFamily::default(),
             export: PerFamily::default(),
         }
@@ -283,6 +295,60 @@ impl PeerConfig {
     }
 }
 
+/// A role of RFC 9234, with its number in the capability.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// We sell transit to the peer.
+    Provider,
+    /// We are a route server and the peer is a client.
+    RouteServer,
+    /// The peer is a route server and we are a client.
+    RouteServerClient,
+    /// The peer sells transit to us.
+    Customer,
+    /// Both tell their own routes and those of their customers.
+    Peer,
+}
+
+impl Role {
+    /// What the other end must be (L1).
+    #[must_use]
+    pub fn counterpart(self) -> Self {
+        match self {
+            Self::Provider => Self::Customer,
+            Self::RouteServer => Self::RouteServerClient,
+            Self::RouteServerClient => Self::RouteServer,
+            Self::Customer => Self::Provider,
+            Self::Peer => Self::Peer,
+        }
+    }
+}
+
+/// Our role on a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct RoleConfig {
+    /// What we are.
+    pub role: Role,
+    /// A peer that names no role is refused.
+    pub strict: bool,
+}
+
+/// BFD (RFC 5880) of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct BfdConfig {
+    /// Desired interval between packets, both ways; at least 50 ms.
+    pub interval: Duration,
+    /// Packets that may be missed, at least 1.
+    pub multiplier: u8,
+    /// Several hops (RFC 5883, port 4784), or one (RFC 5881, port 3784, TTL 255 required).
+    pub multihop: bool,
+    /// The session waits until BFD is up.
+    pub strict: bool,
+    /// A failure counts as a restart of the peer, whose paths stay stale, unless its C bit says otherwise.
+    pub graceful: bool,
+}
+
 /// What becomes of paths that are stale when the session of a restarting peer is lost once more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -300,7 +366,7 @@ pub enum ConsecutiveRestarts {
 pub struct MaxPrefixes {
     /// Paths a family, counted before policy.
     pub limit: u32,
-    /// Warn, or end the session with 6/1 and stay idle until reset.
+    /// What happens then.
     pub action: MaxPrefixAction,
 }
 
@@ -318,6 +384,8 @@ pub enum MaxPrefixAction {
     Warn,
     /// End the session with 6/1; it stays idle until an operator resets it or the configuration changes.
     Idle,
+    /// The same, but it starts again by itself after this time, not before.
+    Restart(Duration),
 }
 
 /// What this node announces by itself.

@@ -17,6 +17,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::bfd::SessionStatus;
 use crate::control::view::{self, ExplainView, PeerView, RouteView};
 use crate::control::{ask, events, explain_peer};
 use crate::fib::FibStatus;
@@ -71,11 +72,12 @@ fn bad(what: String) -> Refusal {
 
 async fn peers(directory: Shared) -> Json<Vec<PeerView>> {
     let directory = now(&directory);
-    Json(futures::future::join_all(directory.peers.values().map(|entry| view_of(&directory, entry))).await)
+    let bfd = ask::bfd(&directory).await;
+    Json(futures::future::join_all(directory.peers.values().map(|entry| view_of(&directory, entry, &bfd))).await)
 }
 
-async fn view_of(directory: &Directory, entry: &PeerEntry) -> PeerView {
-    PeerView::new(&entry.config, ask::status(entry).await.as_ref(), directory.drained)
+async fn view_of(directory: &Directory, entry: &PeerEntry, bfd: &BTreeMap<PeerId, SessionStatus>) -> PeerView {
+    PeerView::new(&entry.config, ask::status(entry).await.as_ref(), directory.drained, bfd.get(&entry.id).cloned())
 }
 
 fn find<'a>(directory: &'a Directory, name: &str) -> Result<(&'a String, &'a PeerEntry), Refusal> {
@@ -90,7 +92,7 @@ fn find<'a>(directory: &'a Directory, name: &str) -> Result<(&'a String, &'a Pee
 async fn peer(directory: Shared, Path(name): Path<String>) -> Result<Json<PeerView>, Refusal> {
     let directory = now(&directory);
     let (_, entry) = find(&directory, &name)?;
-    Ok(Json(view_of(&directory, entry).await))
+    Ok(Json(view_of(&directory, entry, &ask::bfd(&directory).await).await))
 }
 
 #[derive(Deserialize)]

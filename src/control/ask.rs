@@ -6,11 +6,14 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::bfd::SessionStatus;
 use crate::fib::{self, FibStatus};
 use crate::rib::{self, Advertisement, Answer, Candidate, RouteRow};
+use crate::runtime::bfd_thread::BfdMessage;
 use crate::runtime::directory::{Directory, PeerEntry};
 use crate::runtime::message::{FibMessage, PeerMessage, ShardMessage};
 use crate::session::PeerStatus;
+use crate::types::PeerId;
 
 /// A task that does not answer within this is stuck; the question is answered without it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -22,6 +25,16 @@ pub async fn status(entry: &PeerEntry) -> Option<PeerStatus> {
     let (reply, answer) = oneshot::channel();
     entry.inbox.send(PeerMessage::Status(reply)).await.ok()?;
     tokio::time::timeout(PATIENCE, answer).await.ok()?.ok()
+}
+
+/// The BFD sessions by peer.
+pub async fn bfd(directory: &Directory) -> BTreeMap<PeerId, SessionStatus> {
+    let Some(bfd) = &directory.bfd else { return BTreeMap::new() };
+    let (reply, answer) = oneshot::channel();
+    if bfd.send(BfdMessage::Status(reply)).await.is_err() {
+        return BTreeMap::new();
+    }
+    tokio::time::timeout(PATIENCE, answer).await.ok().and_then(Result::ok).unwrap_or_default()
 }
 
 /// Streams of rows, one a shard.

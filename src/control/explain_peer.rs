@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
+use crate::bfd::SessionStatus;
 use crate::config::{Authentication, PeerConfig};
 use crate::control::ask;
 use crate::runtime::directory::Directory;
@@ -20,7 +21,8 @@ pub async fn explain(directory: &Directory, name: &str) -> Value {
         None => json!({ "name": name, "exists": false, "because": absent(directory, name) }),
         Some((name, entry)) => {
             let status = ask::status(entry).await;
-            let because = present(&entry.config, status.as_ref());
+            let mut because = present(&entry.config, status.as_ref());
+            because.extend(path(&entry.config, ask::bfd(directory).await.get(&entry.id)));
             json!({ "name": name, "exists": true, "asked_by": entry.config.asked_by, "state": status.map(|s| s.state), "because": because })
         }
     }
@@ -70,6 +72,23 @@ fn present(config: &PeerConfig, status: Option<&PeerStatus>) -> Vec<String> {
         Some(status) => because.extend(session(config, status)),
     }
     because
+}
+
+/// What BFD says of the path.
+fn path(config: &PeerConfig, bfd: Option<&SessionStatus>) -> Option<String> {
+    let settings = config.bfd?;
+    let hops = if settings.multihop { "several hops" } else { "one hop" };
+    let Some(bfd) = bfd else { return Some(format!("BFD over {hops} is asked for, but has no session yet: see the log.")) };
+    Some(match bfd.detection_ms {
+        None => format!(
+            "BFD over {hops} has heard nothing: does the peer run BFD towards {} as well?",
+            if settings.multihop { "this address, with multihop" } else { "this address" }
+        ),
+        Some(detection) => format!(
+            "BFD over {hops} is {:?} (the peer says {:?}), detects a failure in {detection} ms, and was lost {} times; the last reason: {}.",
+            bfd.state, bfd.remote_state, bfd.flaps, bfd.diagnostic
+        ),
+    })
 }
 
 fn session(config: &PeerConfig, status: &PeerStatus) -> Vec<String> {

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::Serialize;
 
+use crate::bfd::SessionStatus;
 use crate::config::{PeerConfig, PeerKind};
 use crate::fib::{FibState, FibStatus};
 use crate::policy::RouteSource;
@@ -33,7 +34,8 @@ pub struct PeerView {
     /// State, families, flaps, hold_time, capabilities and more.
     #[serde(flatten)]
     status: serde_json::Map<String, serde_json::Value>,
-    bfd: Option<()>,
+    /// Its BFD session; none where it has none.
+    bfd: Option<SessionStatus>,
     /// The node is drained: this peer is told GRACEFUL_SHUTDOWN with every route.
     drained: bool,
 }
@@ -47,7 +49,7 @@ struct LastErrorView {
 
 impl PeerView {
     /// See the struct.
-    pub fn new(config: &PeerConfig, status: Option<&PeerStatus>, drained: bool) -> Self {
+    pub fn new(config: &PeerConfig, status: Option<&PeerStatus>, drained: bool, bfd: Option<SessionStatus>) -> Self {
         let local = status.and_then(|status| status.local).map(|local| local.ip());
         let error = status.and_then(|status| status.last_error.as_ref());
         Self {
@@ -64,7 +66,7 @@ impl PeerView {
             since: status.map(|status| wall_clock(status.since)),
             last_error: error.map(|error| LastErrorView { reason: error.reason.clone(), at: wall_clock(error.at) }),
             status: status.map(rest).unwrap_or_default(),
-            bfd: None,
+            bfd,
             drained,
         }
     }

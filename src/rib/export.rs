@@ -20,12 +20,13 @@ use super::RibConfig;
 use super::attributes::Interner;
 use super::next_hop::NextHops;
 use super::path::Source;
-use crate::config::NextHopMode;
+use crate::config::{self, NextHopMode};
 use crate::origin::{LocalRoute, LocalTarget};
 use crate::policy::{DEFAULT_LOCAL_PREF, Policy, RouteSource, Ruling, Subject, Verdict};
 use crate::session::SessionFacts;
 use crate::types::{
-    AsPath, Asn, Attributes, ClusterId, Community, ExtendedCommunity, Family, NextHop, PeerId, PerFamily, SegmentKind, family_of,
+    AsPath, Asn, AttributeCodes, Attributes, ClusterId, Community, ExtendedCommunity, Family, NextHop, PeerId, PerFamily, SegmentKind,
+    family_of,
 };
 use crate::wire;
 
@@ -59,6 +60,8 @@ pub(super) struct GroupKey {
     policies: PerFamily<Arc<Policy>>,
     /// The node is drained (RFC 8326).
     draining: bool,
+    /// Our role towards them (RFC 9234).
+    ours: Option<config::Role>,
 }
 
 impl GroupKey {
@@ -77,6 +80,7 @@ impl GroupKey {
             peer_asn: Asn(0),
             check_first_as: false,
             allow_as_set: false,
+            discard: AttributeCodes::default(),
             ebgp: role == Role::External,
             ..facts.context.clone()
         };
@@ -92,6 +96,7 @@ impl GroupKey {
             cluster: config.cluster_id.or(rib.cluster_id).unwrap_or(ClusterId(rib.router_id.0)),
             policies: config.export.clone(),
             draining,
+            ours: config.role.filter(|_| role == Role::External).map(|ours| ours.role),
         }
     }
 
@@ -162,6 +167,8 @@ pub(super) enum Refusal {
     LongLivedStale,
     /// NO_EXPORT or NO_EXPORT_SUBCONFED towards another AS (E5).
     NoExport,
+    /// ONLY_TO_CUSTOMER towards a provider, a lateral peer or a route server (RFC 9234).
+    OnlyToCustomer,
     /// The next hop cannot be sent, and we have no address to stand in for it (N8).
     NextHop,
     /// The export policy.
@@ -176,6 +183,7 @@ impl fmt::Display for Refusal {
             Self::NoAdvertise => "carries NO_ADVERTISE",
             Self::NoExport => "carries NO_EXPORT",
             Self::LongLivedStale => "carries LLGR_STALE, and the peer does not know long-lived graceful restart",
+            Self::OnlyToCustomer => "carries ONLY_TO_CUSTOMER, and the peer is a provider, a lateral peer or a route server (RFC 9234)",
             Self::NextHop => "no next hop that the peer could use: no address of the family on the session's interface",
             Self::Policy(_) => "refused by export policy",
         })
@@ -299,6 +307,10 @@ impl Exporter {
         if path.source.is_plain_ibgp() && self.key.role == Role::Internal {
             return Err(Refusal::NotReflected);
         }
+        let upwards = matches!(self.key.ours, Some(config::Role::Customer | config::Role::Peer | config::Role::RouteServerClient));
+        if upwards && path.attributes.only_to_customer.is_some() {
+            return Err(Refusal::OnlyToCustomer);
+        }
         self.well_known(path.attributes)
     }
 
@@ -361,6 +373,9 @@ impl Exporter {
             out.as_path = AsPath { segments: segments.collect() };
         }
         out.as_path = out.as_path.prepend(&[self.key.local_asn]);
+        if let Some(config::Role::Provider | config::Role::Peer | config::Role::RouteServer) = self.key.ours {
+            out.only_to_customer.get_or_insert(self.key.local_asn);
+        }
         if !out.extended_communities.iter().all(|community| community.is_transitive()) {
             out.extended_communities = out.extended_communities.iter().copied().filter(|c: &ExtendedCommunity| c.is_transitive()).collect();
         }

@@ -12,10 +12,10 @@ use super::RibConfig;
 use super::attributes::Interner;
 use super::next_hop::{Key, NextHops};
 use super::path::Fault;
-use crate::config::{PeerConfig, Ttl};
+use crate::config::{PeerConfig, Role, Ttl};
 use crate::policy::{Policy, RouteSource, Subject, Verdict};
 use crate::session::SessionFacts;
-use crate::types::{Attributes, ClusterId, Community, Family, is_martian};
+use crate::types::{Asn, Attributes, ClusterId, Community, Family, is_martian};
 
 /// What import makes of a path.
 #[derive(Clone, Debug)]
@@ -54,8 +54,8 @@ impl Import {
         let config = &facts.config;
         let source = if config.is_ibgp() { RouteSource::Ibgp } else { RouteSource::Ebgp };
         Self {
-            fault: loops(rib, config, &received),
-            normal: normal(source, &received, interner),
+            fault: loops(rib, config, &received).or_else(|| is_leak(config, &received).then_some(Fault::Leak)),
+            normal: normal(config, source, &received, interner),
             received,
             source,
             policy: config.import.of(family).map_or_else(|| Arc::new(Policy::reject()), Arc::clone),
@@ -146,15 +146,33 @@ fn loops(rib: &RibConfig, config: &PeerConfig, attributes: &Attributes) -> Optio
     }
 }
 
+/// L2: a customer, or a client of our route server, passes on what only its own customers should hear; a lateral peer what
+/// another one told it.
+fn is_leak(config: &PeerConfig, attributes: &Attributes) -> bool {
+    let role = config.role.filter(|_| !config.is_ibgp()).map(|ours| ours.role.counterpart());
+    match (attributes.only_to_customer, role) {
+        (Some(_), Some(Role::Customer | Role::RouteServerClient)) => true,
+        (Some(asn), Some(Role::Peer)) => asn != config.remote_asn,
+        _ => false,
+    }
+}
+
+/// L2: what a provider, a lateral peer or a route server tells goes to customers only from here on.
+fn marked_by(config: &PeerConfig) -> Option<Asn> {
+    let role = config.role.filter(|_| !config.is_ibgp())?.role.counterpart();
+    matches!(role, Role::Provider | Role::Peer | Role::RouteServer).then_some(config.remote_asn)
+}
+
 /// What the protocol itself changes: LOCAL_PREF of another AS does not count (none stands for 100), and a
 /// route that is about to go is the last choice (GRACEFUL_SHUTDOWN, E7).
-fn normal(source: RouteSource, received: &Arc<Attributes>, interner: &mut Interner) -> Arc<Attributes> {
+fn normal(config: &PeerConfig, source: RouteSource, received: &Arc<Attributes>, interner: &mut Interner) -> Arc<Attributes> {
     if source != RouteSource::Ebgp {
         return Arc::clone(received);
     }
     let local_pref = received.has_community(Community::GRACEFUL_SHUTDOWN).then_some(0);
-    if received.local_pref == local_pref {
+    let only_to_customer = received.only_to_customer.or_else(|| marked_by(config));
+    if (received.local_pref, received.only_to_customer) == (local_pref, only_to_customer) {
         return Arc::clone(received);
     }
-    interner.intern(Arc::new(Attributes { local_pref, ..Attributes::clone(received) }))
+    interner.intern(Arc::new(Attributes { local_pref, only_to_customer, ..Attributes::clone(received) }))
 }

@@ -59,6 +59,8 @@ pub(super) enum Fault {
     Martian,
     /// The prefix is an address or a connected subnet of this node (M2).
     OwnPrefix,
+    /// ONLY_TO_CUSTOMER shows that it should not have come from this peer (RFC 9234).
+    Leak,
 }
 
 impl Fault {
@@ -71,6 +73,7 @@ impl Fault {
             Self::ClusterLoop => "its CLUSTER_LIST has our cluster",
             Self::NextHop => "its next hop is unspecified, loopback or multicast",
             Self::Martian => "a martian: no peer may announce this prefix",
+            Self::Leak => "a route leak: ONLY_TO_CUSTOMER (RFC 9234) shows that this peer should not have told it",
             Self::OwnPrefix => "the prefix is an address or connected subnet of this node",
         }
     }

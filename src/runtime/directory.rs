@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::calico::Problem;
 use crate::config::{NodeConfig, PeerConfig};
+use crate::runtime::bfd_thread::BfdMessage;
 use crate::runtime::history::Chronicle;
 use crate::runtime::message::{FibMessage, Order, PeerMessage, RecoveryStatus, ShardMessage};
 use crate::types::PeerId;
@@ -40,6 +41,8 @@ pub struct Directory {
     pub shut: bool,
     /// The supervisor's inbox; none before the first configuration.
     pub orders: Option<mpsc::Sender<Order>>,
+    /// The BFD thread's inbox.
+    pub bfd: Option<mpsc::Sender<BfdMessage>>,
     /// What has happened; none before the machines run.
     pub chronicle: Option<Chronicle>,
 }

@@ -12,6 +12,7 @@
 //! Await graph: sockets → peer → shard; a shard waits for nobody. A panic in a peer's task ends that peer; one in a
 //! shard or the FibSyncer ends the process, whose kernel routes stay.
 
+pub mod bfd_thread;
 mod connections;
 pub mod directory;
 mod fib_task;
@@ -232,7 +233,10 @@ async fn start_speaker(
     directory.send_modify(|now| *now = Arc::new(Directory { recovery: Some(recovery_status), ..Directory::clone(now) }));
     let (listeners, table) = watch::channel(Arc::new(ListenTable { addresses: sockets.keys().copied().collect(), peers: Vec::new() }));
     tokio::spawn(Listener::new(table, sockets).run());
+    let addresses = listen_addresses(&config).into_iter().map(|address| address.ip()).collect();
+    let bfd = bfd_thread::spawn(seed, addresses).context("cannot start the thread for BFD")?;
     let parts = Parts {
+        bfd,
         inboxes: Inboxes { shards, fib, origin, recovery },
         directory,
         listeners,

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
+use crate::bfd;
 use crate::node::recovery;
 use crate::node::wiring::{FromPeer, SocketWord, from_peer};
 use crate::rib;
@@ -38,6 +39,15 @@ pub struct PeerContext {
     pub chronicle: Chronicle,
 }
 
+/// What a peer's task watches: the newest value counts.
+#[derive(Debug)]
+pub struct Watched {
+    /// Changes once: when our own restart is over.
+    pub recovered: watch::Receiver<bool>,
+    /// What BFD says of the path.
+    pub bfd: watch::Receiver<Option<bfd::Report>>,
+}
+
 /// See the module.
 pub struct PeerTask {
     id: PeerId,
@@ -46,8 +56,7 @@ pub struct PeerTask {
     connections: Connections,
     context: PeerContext,
     inbox: mpsc::Receiver<PeerMessage>,
-    /// Changes once: when our own restart is over.
-    recovered: watch::Receiver<bool>,
+    watched: Watched,
     replies: mpsc::Receiver<Input>,
     counts: watch::Receiver<ShardCounts>,
     /// Words for shards and recovery in order; reading stops while there are any.
@@ -66,6 +75,7 @@ enum Turn {
     Reply(Input),
     Counts,
     Recovered,
+    Bfd,
     Socket(SocketEvent),
     Deadline,
     Room,
@@ -73,13 +83,7 @@ enum Turn {
 
 impl PeerTask {
     /// A task for `machine`; run it with [`PeerTask::run`].
-    pub fn new(
-        id: PeerId,
-        machine: Peer,
-        context: PeerContext,
-        inbox: mpsc::Receiver<PeerMessage>,
-        recovered: watch::Receiver<bool>,
-    ) -> Self {
+    pub fn new(id: PeerId, machine: Peer, context: PeerContext, inbox: mpsc::Receiver<PeerMessage>, watched: Watched) -> Self {
         // Nobody answers before the first session: its own channels replace these.
         let (_, replies) = mpsc::channel(1);
         let (_, counts) = watch::channel(ShardCounts::new());
@@ -90,7 +94,7 @@ impl PeerTask {
             connections: Connections::default(),
             context,
             inbox,
-            recovered,
+            watched,
             replies,
             counts,
             waiting: VecDeque::new(),
@@ -107,6 +111,12 @@ impl PeerTask {
                 Turn::Reply(input) => self.input(input),
                 Turn::Counts => self.counts_changed(),
                 Turn::Recovered => self.input(Input::RecoveryDone),
+                Turn::Bfd => {
+                    let report = *self.watched.bfd.borrow_and_update();
+                    if let Some(report) = report {
+                        self.input(Input::Bfd(report));
+                    }
+                }
                 Turn::Socket(event) => self.socket(event),
                 Turn::Deadline => {
                     self.machine.on_deadline(Instant::now(), &mut self.outbox);
@@ -131,12 +141,13 @@ impl PeerTask {
         tokio::select! {
             biased;
             message = self.inbox.recv() => Turn::Message(message),
+            Ok(()) = self.watched.bfd.changed() => Turn::Bfd,
             Some(input) = self.replies.recv() => Turn::Reply(input),
             event = self.connections.next(reading) => Turn::Socket(event),
             Ok(()) = self.counts.changed() => Turn::Counts,
             () = sleep_until(deadline) => Turn::Deadline,
             () = room(&self.context, self.waiting.front()) => Turn::Room,
-            Ok(()) = self.recovered.changed() => Turn::Recovered,
+            Ok(()) = self.watched.recovered.changed() => Turn::Recovered,
         }
     }
 

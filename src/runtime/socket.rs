@@ -8,7 +8,7 @@
 use std::ffi::CString;
 use std::io;
 use std::mem;
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsRawFd, RawFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -23,6 +23,10 @@ const TYPE_OF_SERVICE: libc::c_int = 0xc0;
 const GTSM_TTL: libc::c_int = 255;
 const LISTEN_BACKLOG: i32 = 4096;
 const MAX_MD5_KEY: usize = 80;
+/// Ports tried for a BFD session before it is given up for now.
+const BFD_PORT_ATTEMPTS: usize = 32;
+/// Precedence of the BFD thread.
+const BFD_NICE: libc::c_int = -15;
 
 /// The address to connect to, with the interface's index as scope for link-local addresses.
 ///
@@ -112,6 +116,126 @@ pub fn session_options(socket: &impl AsRawFd, remote: IpAddr, ttl: Ttl) -> io::R
 
 fn ttl_option(address: IpAddr) -> (libc::c_int, libc::c_int) {
     if address.is_ipv4() { (libc::IPPROTO_IP, libc::IP_TTL) } else { (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) }
+}
+
+/// A UDP socket that hears BFD packets together with their TTL (RFC 5881, RFC 5883).
+///
+/// # Errors
+/// What the system says, with what to do about it.
+pub fn bfd_listening(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = datagram_socket(address)?;
+    let (level, name) =
+        if address.is_ipv4() { (libc::IPPROTO_IP, libc::IP_RECVTTL) } else { (libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT) };
+    option(&socket, level, name, &1)?;
+    let hint = |e| step(&e, format!("cannot hear BFD on UDP {address} (another BFD daemon, such as bfdd, may run here)"));
+    socket.bind(&address.into()).map_err(hint)?;
+    Ok(socket.into())
+}
+
+/// A UDP socket that sends BFD packets to the peer from a port of its own, with TTL 255.
+///
+/// # Errors
+/// What the system says, with the step that failed.
+pub fn bfd_sending(config: &PeerConfig, port: u16) -> io::Result<UdpSocket> {
+    let remote = with_scope(config.address, port, config.interface.as_deref())?;
+    let unspecified = if remote.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    let local = config.local_address.unwrap_or(unspecified);
+    let mut last = io::Error::other("no port is free");
+    for _ in 0..BFD_PORT_ATTEMPTS {
+        let socket = datagram_socket(remote)?;
+        let (level, ttl_name) = ttl_option(remote.ip());
+        option(&socket, level, ttl_name, &GTSM_TTL)?;
+        let tos_name = if remote.is_ipv4() { libc::IP_TOS } else { libc::IPV6_TCLASS };
+        option(&socket, level, tos_name, &TYPE_OF_SERVICE)?;
+        match socket.bind(&with_scope(local, random_bfd_port(), config.interface.as_deref())?.into()) {
+            Ok(()) => {
+                socket.connect(&remote.into()).map_err(|e| step(&e, format!("cannot send BFD to {remote}")))?;
+                return Ok(socket.into());
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(step(&last, format!("cannot send BFD from {local}")))
+}
+
+/// A source port as RFC 5881 section 4 wants it: 49152 to 65535.
+fn random_bfd_port() -> u16 {
+    use std::hash::{BuildHasher, Hasher};
+    let number = std::hash::RandomState::new().build_hasher().finish();
+    0xc000 | (number & 0x3fff) as u16
+}
+
+fn datagram_socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+/// Room for one control message with an integer, aligned as the kernel wants it.
+#[repr(C, align(8))]
+struct ControlData([u8; 64]);
+
+/// Receives a datagram: its length, where it comes from, and its TTL or hop limit.
+///
+/// # Errors
+/// The system's; `WouldBlock` when there is nothing.
+pub fn receive_with_ttl(socket: &impl AsRawFd, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, Option<u8>)> {
+    let mut control = ControlData([0; 64]);
+    let mut parts = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let fd = socket.as_raw_fd();
+    let mut header_of_control = (0, None);
+    // SAFETY: `try_init` hands a sockaddr_storage of `length` bytes that lives through the closure; `parts`, `buffer` and
+    // `control` outlive the call too, and the header names their true sizes. The control messages that the kernel has
+    // written are walked with its own macros inside `msg_controllen`.
+    let ((), from) = unsafe {
+        socket2::SockAddr::try_init(|storage, length| {
+            let mut message: libc::msghdr = mem::zeroed();
+            message.msg_name = storage.cast();
+            message.msg_namelen = *length;
+            message.msg_iov = &raw mut parts;
+            message.msg_iovlen = 1;
+            message.msg_control = control.0.as_mut_ptr().cast();
+            message.msg_controllen = control.0.len();
+            let received = libc::recvmsg(fd, &raw mut message, 0);
+            if received < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            *length = message.msg_namelen;
+            header_of_control = (received.unsigned_abs(), ttl_of(&message));
+            Ok(())
+        })
+    }?;
+    let from = from.as_socket().ok_or_else(|| io::Error::other("a datagram without a sender's address"))?;
+    Ok((header_of_control.0, from, header_of_control.1))
+}
+
+/// The TTL or hop limit among the control messages.
+///
+/// # Safety
+/// `message` is as `recvmsg` has left it, and its control buffer is alive.
+unsafe fn ttl_of(message: &libc::msghdr) -> Option<u8> {
+    // SAFETY: the macros walk the buffer that the caller vouches for; each TTL message carries one int.
+    unsafe {
+        let mut control = libc::CMSG_FIRSTHDR(message);
+        while let Some(header) = control.as_ref() {
+            let kind = (header.cmsg_level, header.cmsg_type);
+            if kind == (libc::IPPROTO_IP, libc::IP_TTL) || kind == (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) {
+                let value = libc::CMSG_DATA(control).cast::<libc::c_int>().read_unaligned();
+                return u8::try_from(value).ok();
+            }
+            control = libc::CMSG_NXTHDR(message, control);
+        }
+    }
+    None
+}
+
+/// Asks the scheduler to prefer this thread; without CAP_SYS_NICE it stays as it is.
+pub fn prefer_this_thread() {
+    // SAFETY: no pointers; 0 is the calling thread on Linux.
+    let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, BFD_NICE) };
 }
 
 /// Sets, replaces or (with an empty key) removes the TCP-MD5 key for a peer on a listening or connected socket.
@@ -235,6 +359,29 @@ mod tests {
         let address = first.local_addr().unwrap().as_socket().unwrap();
         let error = listening(address).unwrap_err();
         assert!(error.to_string().contains("the port is taken"), "{error}");
+    }
+
+    #[test]
+    fn b1_the_ttl_of_a_datagram_is_told() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = bfd_listening(address.parse().unwrap()).unwrap();
+            let to = listener.local_addr().unwrap();
+            let mut config =
+                PeerConfig::new("p", (crate::types::Asn(1), crate::types::RouterId(Ipv4Addr::LOCALHOST)), (to.ip(), crate::types::Asn(2)));
+            config.local_address = Some(to.ip());
+            let sender = bfd_sending(&config, to.port()).unwrap();
+            assert!(sender.local_addr().unwrap().port() >= 49152);
+            let mut buffer = [0; 8];
+            let nothing = receive_with_ttl(&listener, &mut buffer).unwrap_err();
+            assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+            sender.send(b"hello").unwrap();
+            let (length, from, ttl) = receive_with_ttl(&listener, &mut buffer).unwrap();
+            assert_eq!((&buffer[..length], from, ttl), (&b"hello"[..], sender.local_addr().unwrap(), Some(255)));
+            let (level, name) = ttl_option(to.ip());
+            option(&sender, level, name, &254).unwrap();
+            sender.send(b"far").unwrap();
+            assert_eq!(receive_with_ttl(&listener, &mut buffer).unwrap().2, Some(254));
+        }
     }
 
     #[test]

@@ -4,11 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinSet};
 use tracing::{Instrument, error, info, info_span};
 
+use crate::bfd::Report;
 use crate::calico::Problem;
 use crate::config::diff::{PeerChange, diff};
 use crate::config::{NodeConfig, PeerConfig};
@@ -17,11 +19,12 @@ use crate::node::recovery;
 use crate::node::wiring::{from_config, from_peer_change};
 use crate::origin;
 use crate::rib;
+use crate::runtime::bfd_thread::BfdMessage;
 use crate::runtime::directory::{Directory, PeerEntry};
 use crate::runtime::history::Chronicle;
 use crate::runtime::listener::{ListenPeer, ListenTable};
 use crate::runtime::message::{FibMessage, Order, PeerMessage, ShardMessage};
-use crate::runtime::peer_task::{PeerContext, PeerTask};
+use crate::runtime::peer_task::{PeerContext, PeerTask, Watched};
 use crate::session::{self, Peer, StopReason};
 use crate::telemetry::Event;
 use crate::types::{PeerId, PerFamily};
@@ -61,6 +64,9 @@ pub struct Speaker {
     orders: mpsc::Sender<Order>,
     drained: bool,
     shut: bool,
+    bfd: mpsc::Sender<BfdMessage>,
+    /// Where BFD reports to each peer's task.
+    reports: BTreeMap<PeerId, Arc<watch::Sender<Option<Report>>>>,
     past_life: PastLife,
 }
 
@@ -80,6 +86,8 @@ pub struct Parts {
     pub seed: u64,
     /// What the kernel held at start.
     pub past_life: PastLife,
+    /// The BFD thread.
+    pub bfd: mpsc::Sender<BfdMessage>,
     /// Where operators' orders go in.
     pub orders: mpsc::Sender<Order>,
 }
@@ -87,7 +95,7 @@ pub struct Parts {
 impl Speaker {
     /// A speaker that has no peers yet; its machines already run with `config`.
     pub fn new(parts: Parts, config: Arc<NodeConfig>) -> Self {
-        let Parts { inboxes, directory, listeners, recovered, chronicle, seed, past_life, orders } = parts;
+        let Parts { inboxes, directory, listeners, recovered, chronicle, seed, past_life, bfd, orders } = parts;
         Self {
             inboxes,
             directory,
@@ -105,6 +113,8 @@ impl Speaker {
             orders,
             drained: false,
             shut: false,
+            bfd,
+            reports: BTreeMap::new(),
             past_life,
         }
     }
@@ -122,6 +132,7 @@ impl Speaker {
         let configured: Vec<(String, Arc<PeerConfig>)> = config.peers.iter().map(|(name, peer)| (name.clone(), Arc::clone(peer))).collect();
         for (name, peer) in &configured {
             self.add(name, Arc::clone(peer), self.past_life.forwarding());
+            self.configure_bfd(name).await;
         }
         let waited_for = self.peers.values().map(|entry| entry.id).collect();
         // A closed inbox means that the process ends; so in all sends below.
@@ -167,7 +178,7 @@ impl Speaker {
             entry.config = Arc::clone(config);
         }
         let words = from_peer_change(entry.id, change, &entry.config);
-        let inbox = entry.inbox.clone();
+        let (peer, inbox) = (entry.id, entry.inbox.clone());
         // A peer that comes while all are shut down starts with the others.
         for input in words.peer.into_iter().filter(|input| !(self.shut && matches!(input, session::Input::Start))) {
             let _ = inbox.send(PeerMessage::Input(input)).await;
@@ -180,7 +191,24 @@ impl Speaker {
         }
         if matches!(change, PeerChange::Delete) {
             self.peers.remove(name);
+            self.remove_bfd(peer).await;
+        } else {
+            self.configure_bfd(name).await;
         }
+    }
+
+    /// Tells the BFD thread what a peer wants of it.
+    async fn configure_bfd(&self, name: &str) {
+        if let Some(entry) = self.peers.get(name)
+            && let Some(reports) = self.reports.get(&entry.id)
+        {
+            let _ = self.bfd.send(BfdMessage::Configure(entry.id, Arc::clone(&entry.config), Arc::clone(reports))).await;
+        }
+    }
+
+    async fn remove_bfd(&mut self, peer: PeerId) {
+        self.reports.remove(&peer);
+        let _ = self.bfd.send(BfdMessage::Remove(peer)).await;
     }
 
     fn add(&mut self, name: &str, config: Arc<PeerConfig>, forwarding: PerFamily<bool>) {
@@ -196,7 +224,10 @@ impl Speaker {
         let (inbox, messages) = mpsc::channel(PEER_INBOX);
         let context =
             PeerContext { shards: self.inboxes.shards.clone(), recovery: self.inboxes.recovery.clone(), chronicle: self.chronicle.clone() };
-        let task = PeerTask::new(id, machine, context, messages, self.recovered.subscribe());
+        let (reports, reported) = watch::channel(None);
+        self.reports.insert(id, Arc::new(reports));
+        let watched = Watched { recovered: self.recovered.subscribe(), bfd: reported };
+        let task = PeerTask::new(id, machine, context, messages, watched);
         let handle = self.tasks.spawn(task.run().instrument(info_span!("peer", name)));
         self.names.insert(handle.id(), name.to_owned());
         self.peers.insert(name.to_owned(), PeerEntry { id, config, inbox });
@@ -266,12 +297,23 @@ impl Speaker {
 
     /// The process ends and comes back: sessions close without a NOTIFICATION, routes stay (G4).
     pub async fn stop(mut self) {
+        self.stop_bfd().await;
         for entry in self.peers.values() {
             let _ = entry.inbox.send(PeerMessage::Input(session::Input::Stop(StopReason::ProcessRestart))).await;
         }
         self.peers.clear();
         self.publish();
         while self.tasks.join_next().await.is_some() {}
+    }
+
+    /// Peers are told that BFD ends on purpose, before TCP closes.
+    async fn stop_bfd(&mut self) {
+        for peer in std::mem::take(&mut self.reports).into_keys() {
+            let _ = self.bfd.send(BfdMessage::Remove(peer)).await;
+        }
+        let (reply, told) = oneshot::channel();
+        let _ = self.bfd.send(BfdMessage::Status(reply)).await;
+        let _ = tokio::time::timeout(Duration::from_secs(1), told).await;
     }
 
     /// Resolves with the name of a peer whose task has panicked (V9: that session ends, nothing else does).
@@ -295,12 +337,15 @@ impl Speaker {
         error!(peer = name, "the peer's task panicked; its session starts anew");
         self.chronicle.tell(Event::Panic { peer: name.to_owned() });
         let Some(entry) = self.peers.remove(name) else { return };
+        let gone = entry.id;
         self.every_shard(&rib::Input::PeerDown { peer: entry.id, keep: PerFamily::default() }).await;
         // The kernel has gone on forwarding all the while.
         self.add(name, entry.config, PerFamily { ipv4: true, ipv6: true });
         if let Some(entry) = self.peers.get(name).filter(|_| !self.shut) {
             let _ = entry.inbox.send(PeerMessage::Input(session::Input::Start)).await;
         }
+        self.remove_bfd(gone).await;
+        self.configure_bfd(name).await;
         self.publish();
     }
 
@@ -325,6 +370,7 @@ impl Speaker {
                 shut: self.shut,
                 orders: Some(self.orders.clone()),
                 chronicle: Some(self.chronicle.clone()),
+                bfd: Some(self.bfd.clone()),
             });
         });
     }

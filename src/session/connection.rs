@@ -17,7 +17,7 @@ use rand_pcg::Pcg32;
 
 use crate::config::PeerConfig;
 use crate::types::{ConnectionId, Outbox};
-use crate::wire::{Context, Message, Notification, Open, RouteRefresh, Update};
+use crate::wire::{Context, Message, Notification, Open, RouteRefresh, Update, cease};
 
 use super::collision::{self, Phase, Rival, Speaker, Verdict};
 use super::line::{Ends, Line};
@@ -61,6 +61,8 @@ pub(super) enum Parting {
     Notify(Refusal),
     /// The same, and as a hard reset where graceful restart would cover it (RFC 8538).
     NotifyHard(Refusal),
+    /// With 6/10 (RFC 9384): BFD is down. Whether the peer's paths stay, and why in words.
+    PathDown(bool, String),
     /// Without a word, because another connection of the peer takes its place.
     Replaced,
     /// Without a word, because this process will be back.
@@ -185,6 +187,15 @@ impl Connection {
         match &self.state {
             State::OpenConfirm(OpenConfirm { settled, .. }) | State::Established(Established { settled, .. }) => Some(settled),
             _ => None,
+        }
+    }
+
+    /// Takes over what a new configuration changes about reading, on a session that stays.
+    pub(super) fn reload(&mut self, config: &PeerConfig) {
+        if let State::OpenConfirm(OpenConfirm { settled, .. }) | State::Established(Established { settled, .. }) = &mut self.state
+            && settled.context.discard != config.discard_attributes
+        {
+            Arc::make_mut(settled).context.discard = config.discard_attributes;
         }
     }
 
@@ -547,6 +558,9 @@ impl Facts {
                 let both = self.session.as_ref().is_some_and(|session| session.notification_restart);
                 let notification = if both { notification.into_hard_reset() } else { notification };
                 self.refuse(line, Refusal { notification, text }, scene)
+            }
+            Parting::PathDown(graceful, text) => {
+                self.refuse_as(line, Cause::PathDown { graceful }, Notification::cease(cease::BFD_DOWN), text, scene)
             }
             Parting::Replaced => self.end(line, false, Cause::Replaced, by_peer, None, scene),
             Parting::ProcessRestart => self.end(line, false, Cause::ProcessRestart, by_us, None, scene),

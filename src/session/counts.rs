@@ -73,7 +73,7 @@ impl Counts {
         };
         let before = std::mem::replace(self.levels.of_mut(family)?, level);
         match level {
-            Level::Above if limits.action == MaxPrefixAction::Idle => Some(Alarm::Stop(family)),
+            Level::Above if limits.action != MaxPrefixAction::Warn => Some(Alarm::Stop(family)),
             _ if level > before => Some(Alarm::Warn(family, received)),
             _ => None,
         }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use crate::config::MaxPrefixAction;
 use crate::types::{ConnectionId, Family, Outbox, ShardId};
 use crate::wire::{Message, RouteRefresh, Update};
 
@@ -192,6 +193,9 @@ impl Peer {
                     self.tripped = true;
                     self.part(now, &Parting::Notify(Refusal::maximum_prefixes(family, limits.limit)), out);
                     self.give_up_stale(out);
+                    if let MaxPrefixAction::Restart(after) = limits.action {
+                        self.timers.set(Timer::PrefixRestart, now + after);
+                    }
                     return;
                 }
             }

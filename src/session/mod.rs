@@ -11,7 +11,7 @@
 //! Supported: RFC 4271 sections 4, 6, 8 and 10, 4486 and 9003 (Cease), 4724 and 8538 (graceful restart, both roles),
 //! 5492 and 9072 (capabilities), 6286 (identifiers), 6608 (FSM subcodes), 6793 (four-octet AS), 2918 and 7313
 //! (refresh), 7911 (ADD-PATH), 8654 (extended messages), 8950 (IPv4 with IPv6 next hops), 9494 (long-lived graceful
-//! restart), 9687 (SendHold). Not here: roles (9234), the host name capability.
+//! restart), 9687 (SendHold), 5882 and 9384 (BFD beside BGP), 9234 (roles).
 //!
 //! What surprises in other speakers, and where it is minded:
 //! * Two speakers that judge a collision at different moments may each close another connection; the race stands in
@@ -33,6 +33,7 @@ mod flow;
 mod ingest;
 mod line;
 mod negotiate;
+mod path;
 mod peer;
 mod refusal;
 mod restart;
@@ -49,6 +50,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 
+use crate::bfd;
 use crate::config::PeerConfig;
 use crate::types::{Attributes, ConnectionId, Family, NlriList, PeerId, PerFamily, RouterId, ShardId};
 use crate::wire;
@@ -207,6 +209,8 @@ pub enum Input {
         /// The counters by family.
         counts: PerFamily<PrefixCounts>,
     },
+    /// What BFD says of the path to the peer (RFC 5882).
+    Bfd(bfd::Report),
     /// Our own restart is over: R is no longer set in OPENs.
     RecoveryDone,
     /// The link of a directly connected peer has gone, in words: its sessions are lost (F16).

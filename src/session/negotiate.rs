@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::config::PeerConfig;
 use crate::types::{Afi, Asn, Family, PerFamily, RouterId, Safi};
 use crate::wire::{Capability, Context, EXTENDED_LIMIT, GracefulRestart, Notification, Open, STANDARD_LIMIT, capability_octets, code};
@@ -10,6 +12,8 @@ use super::refusal::{Refusal, open as subcode};
 
 /// Greatest restart time that the capability's twelve bits hold.
 const RESTART_TIME_MAX: u16 = 4095;
+/// Greatest length of a host name in the capability.
+const HOST_NAME_MAX: usize = 64;
 
 /// What our OPEN says besides the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -94,6 +98,13 @@ fn all_capabilities(config: &PeerConfig, advert: &Advert) -> Vec<Capability> {
         list.push(Capability::AddPath(families.iter().map(|family| (*family, mode)).collect()));
     }
     list.push(Capability::EnhancedRouteRefresh);
+    if let Some(role) = config.role.filter(|_| !config.is_ibgp()) {
+        list.push(Capability::Role(role.role as u8));
+    }
+    if let Some(name) = &config.host_name {
+        let host = name.as_bytes().get(..name.floor_char_boundary(HOST_NAME_MAX)).unwrap_or_default();
+        list.push(Capability::Fqdn { host: Bytes::copy_from_slice(host), domain: Bytes::new() });
+    }
     // Without a family: we understand LLGR_STALE, but ask nobody to keep our paths for long (as Calico's BIRD does).
     let long_lived = config.long_lived.map(|time| families.iter().map(|family| (*family, advert.forwarding.has(*family), time)).collect());
     list.push(Capability::LongLivedGracefulRestart(long_lived.unwrap_or_default()));
@@ -195,6 +206,7 @@ pub(super) fn negotiate(config: &PeerConfig, ours: &Open, theirs: &Open) -> Resu
     if families.is_empty() {
         return Err(no_common_family(ours, theirs));
     }
+    check_role(config, theirs)?;
     let hold_time = ours.hold_time.min(theirs.hold_time);
     let (add_path_ours, add_path_theirs) = (add_path_modes(ours), add_path_modes(theirs));
     let ebgp = !config.is_ibgp();
@@ -212,6 +224,7 @@ pub(super) fn negotiate(config: &PeerConfig, ours: &Open, theirs: &Open) -> Resu
         peer_asn: config.remote_asn,
         check_first_as: ebgp,
         allow_as_set: false,
+        discard: config.discard_attributes,
     };
     let graceful_restart = last(theirs, |capability| match capability {
         Capability::GracefulRestart(gr) => Some(gr.clone()),
@@ -244,6 +257,40 @@ fn check_asn(config: &PeerConfig, theirs: &Open) -> Result<bool, Refusal> {
         return Err(Refusal::open(subcode::BAD_PEER_AS, text));
     }
     Ok(long.is_some())
+}
+
+/// L1: only fitting pairs; a peer that names two roles has none that could fit. Without a role of ours its is not looked at.
+fn check_role(config: &PeerConfig, theirs: &Open) -> Result<(), Refusal> {
+    let Some(ours) = config.role.filter(|_| !config.is_ibgp()) else { return Ok(()) };
+    let mut named: Vec<u8> = theirs
+        .capabilities
+        .iter()
+        .filter_map(|capability| match capability {
+            Capability::Role(role) => Some(*role),
+            _ => None,
+        })
+        .collect();
+    named.dedup();
+    let wanted = ours.role.counterpart();
+    let text = match named[..] {
+        [] if !ours.strict => return Ok(()),
+        [role] if role == wanted as u8 => return Ok(()),
+        [] => format!("it names no role, and we as {:?} require {wanted:?}", ours.role),
+        [role] => format!("its role is {}, and we are {:?}", role_name(role), ours.role),
+        _ => "it names several roles".to_owned(),
+    };
+    Err(Refusal::open(subcode::ROLE_MISMATCH, text))
+}
+
+fn role_name(role: u8) -> String {
+    match role {
+        0 => "provider".to_owned(),
+        1 => "route server".to_owned(),
+        2 => "route server client".to_owned(),
+        3 => "customer".to_owned(),
+        4 => "peer".to_owned(),
+        number => format!("the unknown {number}"),
+    }
 }
 
 fn check_hold_time(theirs: &Open) -> Result<(), Refusal> {
@@ -341,7 +388,6 @@ mod tests {
     use super::super::sample;
     use super::*;
     use crate::config::AddPath;
-    use bytes::Bytes;
 
     fn theirs() -> Open {
         our_open(&sample::pair().1, &Advert::default())
@@ -392,6 +438,50 @@ mod tests {
         for (name, change, expected) in rows {
             assert_eq!(settle(change).map(|_| ()), Err(expected), "{name}");
         }
+    }
+
+    #[test]
+    fn l1_roles_fit_or_the_session_does_not_come_up() {
+        use crate::config::{Role, RoleConfig};
+        let outcome = |role: Option<(Role, bool)>, theirs: &[u8], ibgp: bool| {
+            settle(|config, open| {
+                if !ibgp {
+                    config.remote_asn = Asn(65001);
+                    open.my_as = 65001;
+                    open.capabilities.push(Capability::FourOctetAs(Asn(65001)));
+                }
+                config.role = role.map(|(role, strict)| RoleConfig { role, strict });
+                open.capabilities.extend(theirs.iter().map(|role| Capability::Role(*role)));
+            })
+            .map(|_| ())
+        };
+        for (ours, fits) in
+            [(Role::Provider, 3), (Role::RouteServer, 2), (Role::RouteServerClient, 1), (Role::Customer, 0), (Role::Peer, 4)]
+        {
+            for theirs in 0..=5 {
+                let expected = if theirs == fits { Ok(()) } else { Err((2, 11)) };
+                assert_eq!(outcome(Some((ours, false)), &[theirs], false), expected, "{ours:?} {theirs}");
+                assert_eq!(outcome(Some((ours, false)), &[theirs], true), Ok(()), "not read on iBGP");
+                assert_eq!(outcome(None, &[theirs], false), Ok(()), "no role of ours");
+            }
+            assert_eq!(outcome(Some((ours, false)), &[], false), Ok(()));
+            assert_eq!(outcome(Some((ours, true)), &[], false), Err((2, 11)), "strict");
+            assert_eq!(outcome(Some((ours, true)), &[fits, fits], false), Ok(()), "twice the same is one");
+            assert_eq!(outcome(Some((ours, false)), &[fits, (fits + 1) % 5], false), Err((2, 11)), "two different ones");
+        }
+    }
+
+    #[test]
+    fn l1_and_73_what_our_open_says() {
+        use crate::config::{Role, RoleConfig};
+        let (mut config, _) = sample::pair();
+        config.role = Some(RoleConfig { role: Role::Customer, strict: false });
+        config.host_name = Some("ä".repeat(40).into());
+        assert!(!has(&our_open(&config, &Advert::default()), &Capability::Role(3)), "not on iBGP");
+        config.remote_asn = Asn(65001);
+        let open = our_open(&config, &Advert::default());
+        assert!(has(&open, &Capability::Role(3)));
+        assert!(has(&open, &Capability::Fqdn { host: Bytes::from("ä".repeat(32)), domain: Bytes::new() }), "cut between characters");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rand_pcg::Pcg32;
 
+use crate::bfd;
 use crate::config::{Authentication, PeerConfig};
 use crate::types::{ConnectionId, Family, Outbox, PeerId, PerFamily};
 use crate::wire::cease;
@@ -68,6 +69,10 @@ pub struct Peer {
     pub(super) refreshing: PerFamily<bool>,
     /// Down until `Start`.
     stopped: bool,
+    /// What BFD said last.
+    pub(super) bfd: Option<bfd::Report>,
+    /// The last session ended because BFD was down: its return is worth an attempt at once.
+    pub(super) path_lost: bool,
     /// Down because of max-prefix, until reset or new configuration.
     pub(super) tripped: bool,
     /// A stop is under way: nothing plans the next attempt.
@@ -115,6 +120,8 @@ impl Peer {
             link: None,
             refreshing: PerFamily::default(),
             stopped: true,
+            bfd: None,
+            path_lost: false,
             tripped: false,
             stopping: false,
             outgoing: Connection::outgoing(),
@@ -180,6 +187,7 @@ impl Peer {
                     self.step(now, Place::Outgoing, Event::Due(Timer::ConnectRetry), out);
                 }
             }
+            Input::Bfd(report) => self.path(now, report, out),
             Input::RequestRefresh(family) => self.request_refresh(now, family, out),
             Input::Resend(family) => {
                 self.refresh(now, crate::wire::RouteRefresh::new(family, crate::wire::RouteRefresh::REQUEST), out);
@@ -240,7 +248,13 @@ impl Peer {
             return Some("stopped".to_owned());
         }
         if self.tripped {
-            return Some("too many prefixes: reset the peer, or raise its limit".to_owned());
+            return Some(match self.timers.runs(Timer::PrefixRestart) {
+                true => "too many prefixes: it starts again by itself after its time, or when the peer is reset".to_owned(),
+                false => "too many prefixes: reset the peer, or raise its limit".to_owned(),
+            });
+        }
+        if self.awaits_bfd() {
+            return Some("BFD is not up, and `strict` is asked for".to_owned());
         }
         match &self.config.authentication {
             Authentication::Missing(what) => Some(format!("its TCP-MD5 key is missing: {what}")),
@@ -252,6 +266,7 @@ impl Peer {
         if self.stopped || self.tripped {
             self.stopped = false;
             self.tripped = false;
+            self.timers.clear(Timer::PrefixRestart);
             self.begin(now, out);
         }
     }
@@ -275,6 +290,7 @@ impl Peer {
             return;
         }
         self.tripped = false;
+        self.timers.clear(Timer::PrefixRestart);
         self.backoff.reset();
         if !self.stopped {
             self.begin_after(now, RESTART_PAUSE, out);
@@ -298,6 +314,18 @@ impl Peer {
         }
         self.advert.omitted = Omitted::default();
         self.tripped = false;
+        self.timers.clear(Timer::PrefixRestart);
+        for place in self.places() {
+            let config = Arc::clone(&self.config);
+            if let Some(open) = self.connection_mut(place) {
+                open.reload(&config);
+            }
+        }
+        if old.discard_attributes != self.config.discard_attributes {
+            // What the peer has said before is asked for again, where it can be.
+            Family::ALL.into_iter().for_each(|family| self.request_refresh(now, family, out));
+        }
+        self.bfd = self.bfd.filter(|_| self.config.bfd.is_some());
         let another =
             old.address != self.config.address || old.remote_asn != self.config.remote_asn || old.local_asn != self.config.local_asn;
         if another {
@@ -306,8 +334,8 @@ impl Peer {
         if self.stopped {
             return;
         }
-        if self.held().is_some() {
-            let words = Refusal::cease(cease::CONFIGURATION_CHANGE, "its TCP-MD5 key is missing");
+        if let Some(why) = self.held() {
+            let words = Refusal::cease(cease::CONFIGURATION_CHANGE, why);
             self.part(now, &Parting::Notify(words), out);
             self.say_held(now, out);
         } else if self.state() < State::OpenSent && (old.passive != self.config.passive || self.outgoing.name() == State::Idle) {
@@ -329,6 +357,14 @@ impl Peer {
         }
         let after = up_to(&mut self.rng, self.config.connect_delay).max(least);
         self.step(now, Place::Outgoing, Event::Start { after }, out);
+    }
+
+    /// What held the peer has gone: no pause after an error, either.
+    pub(super) fn resume(&mut self, now: Instant, out: &mut Outbox<Output>) {
+        if self.held().is_none() && self.state() == State::Idle {
+            self.timers.clear(Timer::IdleHold);
+            self.begin(now, out);
+        }
     }
 
     fn say_held(&mut self, now: Instant, out: &mut Outbox<Output>) {
@@ -479,6 +515,7 @@ impl Peer {
         match timer {
             Timer::IdleHold => self.step(now, Place::Outgoing, Event::Start { after: Duration::ZERO }, out),
             Timer::Restart => self.restart_expired(now, out),
+            Timer::PrefixRestart => self.start(now, out),
             Timer::LongLivedIpv4 => self.settle_stale(Family::IPV4_UNICAST, out),
             Timer::LongLivedIpv6 => self.settle_stale(Family::IPV6_UNICAST, out),
             Timer::StaleIpv4 => self.settle_stale(Family::IPV4_UNICAST, out),

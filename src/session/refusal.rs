@@ -11,6 +11,7 @@ pub(super) mod open {
     pub(in crate::session) const UNSUPPORTED_PARAMETER: u8 = 4;
     pub(in crate::session) const HOLD_TIME: u8 = 6;
     pub(in crate::session) const UNSUPPORTED_CAPABILITY: u8 = 7;
+    pub(in crate::session) const ROLE_MISMATCH: u8 = 11;
 }
 
 /// A NOTIFICATION to send, and why in words.

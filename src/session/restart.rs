@@ -11,6 +11,11 @@
 //! | Established without the family or its F bit | stale paths go |
 //! | Established with it | stale paths wait for End-of-RIB, or the stale path timer; long-lived ones for theirs, which runs on |
 //!
+//! BFD (G8). A node that dies takes its BFD and leaves its TCP connections open; a process that dies has its connections closed
+//! by its kernel, and its BFD falls silent a moment later. So BFD down on a session that is Established is a real failure and
+//! the paths go, unless `graceful` is asked for and the peer's C bit is clear; BFD down when the session is lost already
+//! is part of a restart, unless the peer's C bit says that its BFD would have lived through one.
+//!
 //! Two readings of ours. RFC 4724 section 4.2 drops what is stale when the session is lost again; a peer that starts twice
 //! in a row still forwards, so by default such paths stay up to the stale path time (`ConsecutiveRestarts`). And where
 //! a session is lost while long-lived paths wait for its End-of-RIB, what it had renewed becomes long-lived at once.
@@ -48,6 +53,11 @@ pub(super) enum Cause {
         /// Its subcode.
         subcode: u8,
     },
+    /// BFD said that the path is down; whether that counts as a restart (G8).
+    PathDown {
+        /// The peer's paths stay.
+        graceful: bool,
+    },
     /// Another connection of the peer, which has restarted, takes over (F8), or replaces one without OPEN (F10).
     Replaced,
     /// This process ends and comes back (G4).
@@ -65,7 +75,7 @@ impl Cause {
 
     /// A NOTIFICATION was sent or received, collisions apart: the pause before the next connect grows.
     pub(super) fn is_error(self) -> bool {
-        matches!(self, Self::Sent { .. } | Self::Received { .. } | Self::HoldExpired) && !self.is_collision()
+        matches!(self, Self::Sent { .. } | Self::Received { .. } | Self::HoldExpired | Self::PathDown { .. }) && !self.is_collision()
     }
 }
 
@@ -225,6 +235,7 @@ fn is_covered(cause: Cause, both: bool) -> bool {
         Cause::Lost | Cause::HoldExpired | Cause::Replaced | Cause::ProcessRestart => true,
         Cause::Sent { code: code::CEASE, subcode: cease::HARD_RESET }
         | Cause::Received { code: code::CEASE, subcode: cease::HARD_RESET } => false,
+        Cause::PathDown { graceful } => graceful,
         Cause::Sent { .. } | Cause::Received { .. } => both,
     }
 }
@@ -284,6 +295,8 @@ mod tests {
             (sent(3, 1), NONE, BOTH),
             (sent(6, 4), NONE, BOTH),
             (sent(6, 9), NONE, NONE),
+            (Cause::PathDown { graceful: false }, NONE, NONE),
+            (Cause::PathDown { graceful: true }, BOTH, BOTH),
         ];
         let now = sample::now();
         for (cause, without, with) in rows {

@@ -69,10 +69,12 @@ pub(super) enum Timer {
     LongLivedIpv4,
     /// The same for IPv6.
     LongLivedIpv6,
+    /// A session that had too many prefixes may start again.
+    PrefixRestart,
 }
 
 impl Timer {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::ConnectRetry,
         Self::ConnectTimeout,
         Self::Hold,
@@ -87,6 +89,7 @@ impl Timer {
         Self::RefreshIpv6,
         Self::LongLivedIpv4,
         Self::LongLivedIpv6,
+        Self::PrefixRestart,
     ];
 
     /// The stale path timer of a family that margay routes.

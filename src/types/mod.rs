@@ -6,6 +6,7 @@
 
 mod as_path;
 mod asn;
+mod attribute_codes;
 mod attributes;
 mod community;
 mod family;
@@ -17,6 +18,7 @@ mod sync;
 
 pub use as_path::{AsPath, Segment, SegmentKind};
 pub use asn::{Asn, ParseAsnError};
+pub use attribute_codes::AttributeCodes;
 pub use attributes::{Aggregator, Attributes, Origin, UnknownAttribute};
 pub use community::{Community, ExtendedCommunity, Ipv6ExtendedCommunity, LargeCommunity, ParseCommunityError};
 pub use family::{AddressFamily, Afi, Family, Ipv4Unicast, Ipv6Unicast, PerFamily, Safi};

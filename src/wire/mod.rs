@@ -63,7 +63,7 @@ mod update;
 
 use bytes::Bytes;
 
-use crate::types::{Asn, PerFamily};
+use crate::types::{Asn, AttributeCodes, PerFamily};
 
 pub use capability::{Capability, GracefulRestart, capability_octets};
 pub use error::{AttributeError, DecodeError, EncodeError, NlriError, Outcome, Problem};
@@ -195,6 +195,8 @@ pub struct Context {
     pub check_first_as: bool,
     /// AS_SET is accepted (RFC 9774 says no).
     pub allow_as_set: bool,
+    /// Attributes that are skipped as if they were not there (U21).
+    pub discard: AttributeCodes,
 }
 
 impl Default for Context {
@@ -213,6 +215,7 @@ impl Default for Context {
             peer_asn: Asn(0),
             check_first_as: false,
             allow_as_set: false,
+            discard: AttributeCodes::default(),
         }
     }
 }

@@ -115,6 +115,9 @@ impl Reader<'_> {
                 continue;
             }
             *word |= bit;
+            if self.context.discard.has(code) {
+                continue;
+            }
             attribute::decode(flags, code, value, self.context, &mut self.draft, problem);
         }
     }

@@ -682,7 +682,8 @@ fn annotations_that_say_nothing_useful_are_problems() {
     ] {
         assert_one_problem(&annotated(bad), "a", "warning: BGPPeer p: metadata.annotations.margay.io/");
     }
-    assert_one_problem(&annotated("margay.io/bfd: 50ms*3"), "a", "info: BGPPeer p: metadata.annotations.margay.io/bfd: not supported yet");
+    let bfd = annotated("margay.io/bfd: 50ms*3 strict").peer("a", "Global_192_0_2_1").bfd;
+    assert!(bfd.is_some_and(|bfd| bfd.strict && bfd.multiplier == 3 && bfd.multihop), "{bfd:?}");
     let two = "---\nkind: BGPPeer\nmetadata: {name: p, annotations: {margay.io/directly-connected: on}}\n\
                spec: {peerIP: 192.0.2.1, asNumber: 65001, ttlSecurity: 2}\n";
     assert_one_problem(&with(two), "a", "margay.io/directly-connected: ttlSecurity lets the peer be 2 hops away; ttlSecurity applies");

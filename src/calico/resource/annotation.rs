@@ -5,10 +5,12 @@
 //! all come from the table.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::{Fields, Text, duration};
 use crate::calico::{Document, Report};
-use crate::config::{AddPath, ConsecutiveRestarts, MaxPrefixAction, MaxPrefixes, SendHold};
+use crate::config::{AddPath, ConsecutiveRestarts, MaxPrefixAction, MaxPrefixes, Role, RoleConfig, SendHold};
+use crate::types::AttributeCodes;
 
 /// Defines [`Annotations`] from rows `field: type = "name", "values", reader;`.
 macro_rules! annotations {
@@ -50,7 +52,7 @@ annotations! {
     /// How long the peer may take no byte (RFC 9687).
     send_hold: SendHold = "send-hold-time", "`off` or a time of at least a second (RFC 9687)", send_hold;
     /// How many prefixes a family are expected, and what happens when there are more.
-    max_prefixes: MaxPrefixes = "max-prefixes", "a number, then `warn` or `idle`", max_prefixes;
+    max_prefixes: MaxPrefixes = "max-prefixes", "a number, then `warn`, `idle`, or `restart` and a time", max_prefixes;
     /// ADD-PATH (RFC 7911).
     add_path: AddPath = "add-path", "one of off, receive, send, both", add_path;
     /// Messages of up to 65535 octets are offered (RFC 8654).
@@ -61,6 +63,14 @@ annotations! {
     interface: String = "interface", "the name of an interface", text;
     /// What happens on eBGP sessions to routes that no BGPFilter accepts or rejects (RFC 8212).
     default_policy: DefaultPolicy = "default-policy", "`calico` or `reject`", default_policy;
+    /// Our role (RFC 9234).
+    role: RoleConfig = "role", "one of provider, rs, rs-client, customer, peer (RFC 9234), then perhaps `strict`", role;
+    /// The node's name is told to the peer (capability 73).
+    host_name: bool = "host-name", "`on` or `off`", switch;
+    /// Attributes that are dropped from what the peer says.
+    discard_attributes: AttributeCodes = "discard-attributes", "attribute codes such as `23 28 40`, but none of 1, 2, 3, 14, 15", attribute_codes;
+    /// BFD (RFC 5880) beside the session.
+    bfd: Bfd = "bfd", "`off`, or interval (50 ms at least) × multiplier such as `300ms*3`, then any of single-hop, multihop, strict, graceful", bfd;
     /// Long-lived graceful restart (RFC 9494); inside: for how many seconds, or off.
     long_lived: Option<u32> = "llgr-stale-time", "`off`, or a time of 1 to 16777215 seconds (RFC 9494)", stale_time;
     /// What becomes of stale paths when a restarting peer is lost again.
@@ -71,9 +81,6 @@ annotations! {
     tcp_ao: String = "tcp-ao", "the name of a Secret", text;
 }
 
-/// Understood by later versions; said at level info.
-const NOT_YET: [&str; 2] = ["bfd", "role"];
-
 /// `margay.io/default-policy`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DefaultPolicy {
@@ -82,6 +89,26 @@ pub enum DefaultPolicy {
     Calico,
     /// Refused, in both directions (RFC 8212).
     Reject,
+}
+
+/// `margay.io/bfd`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bfd {
+    /// No BFD.
+    Off,
+    /// BFD with this interval and multiplier.
+    On {
+        /// Between packets.
+        interval: Duration,
+        /// Packets that may be missed.
+        multiplier: u8,
+        /// `multihop` or `single-hop`; none: by whether the peer is on a network of the node.
+        multihop: Option<bool>,
+        /// `strict`.
+        strict: bool,
+        /// `graceful`.
+        graceful: bool,
+    },
 }
 
 /// What is wrong with an annotation.
@@ -105,7 +132,6 @@ impl Annotations {
             match settings.read(name, value) {
                 Ok(()) => {}
                 Err(Fault::BadValue(wanted)) => report.warning(&field, format!("`{value}` is not {wanted}"), "the default stays"),
-                Err(Fault::Unknown) if NOT_YET.contains(&name) => report.info(&field, "not supported yet", "ignored"),
                 Err(Fault::Unknown) => {
                     let known: Vec<&str> = Self::KNOWN.iter().map(|(name, _)| *name).collect();
                     report.warning(&field, "margay knows no such annotation", format!("ignored; it knows {}", known.join(", ")));
@@ -124,7 +150,7 @@ fn send_hold(value: &str) -> Option<SendHold> {
     match switch(value) {
         Some(false) => Some(SendHold::Off),
         Some(true) => None,
-        None => seconds(value).filter(|seconds| *seconds > 0).map(|seconds| SendHold::After(std::time::Duration::from_secs(seconds))),
+        None => seconds(value).filter(|seconds| *seconds > 0).map(|seconds| SendHold::After(Duration::from_secs(seconds))),
     }
 }
 
@@ -134,6 +160,59 @@ fn seconds(value: &str) -> Option<u64> {
         Ok(seconds) => Some(seconds).filter(|seconds| *seconds <= u32::MAX.into()),
         Err(_) => Some(duration(value)?.as_secs()),
     }
+}
+
+/// Shorter intervals than this hold on no host that does anything else.
+const LEAST_INTERVAL: Duration = Duration::from_millis(50);
+
+fn role(value: &str) -> Option<RoleConfig> {
+    let mut words = value.split_whitespace();
+    let role = match words.next()? {
+        "provider" => Role::Provider,
+        "rs" => Role::RouteServer,
+        "rs-client" => Role::RouteServerClient,
+        "customer" => Role::Customer,
+        "peer" => Role::Peer,
+        _ => return None,
+    };
+    let strict = match words.next() {
+        None => false,
+        Some("strict") => true,
+        Some(_) => return None,
+    };
+    words.next().is_none().then_some(RoleConfig { role, strict })
+}
+
+/// Without these there is no route, or no way to tell which.
+const NEEDED: [u8; 5] = [1, 2, 3, 14, 15];
+
+fn attribute_codes(value: &str) -> Option<AttributeCodes> {
+    let mut codes = AttributeCodes::default();
+    for word in value.split([' ', ',']).filter(|word| !word.is_empty()) {
+        codes.insert(word.parse().ok().filter(|code| !NEEDED.contains(code))?);
+    }
+    Some(codes)
+}
+
+fn bfd(value: &str) -> Option<Bfd> {
+    if switch(value) == Some(false) {
+        return Some(Bfd::Off);
+    }
+    let mut words = value.split_whitespace();
+    let (interval, multiplier) = words.next()?.split_once('*')?;
+    let interval = duration(interval).filter(|interval| (LEAST_INTERVAL..=Duration::from_secs(60)).contains(interval))?;
+    let multiplier = multiplier.parse().ok().filter(|multiplier| *multiplier > 0)?;
+    let (mut multihop, mut strict, mut graceful) = (None, false, false);
+    for word in words {
+        match word {
+            "single-hop" if multihop != Some(true) => multihop = Some(false),
+            "multihop" if multihop != Some(false) => multihop = Some(true),
+            "strict" => strict = true,
+            "graceful" => graceful = true,
+            _ => return None,
+        }
+    }
+    Some(Bfd::On { interval, multiplier, multihop, strict, graceful })
 }
 
 /// The capability has 24 bits for the seconds.
@@ -158,6 +237,7 @@ fn max_prefixes(value: &str) -> Option<MaxPrefixes> {
     let action = match words.next() {
         None | Some("warn") => MaxPrefixAction::Warn,
         Some("idle") => MaxPrefixAction::Idle,
+        Some("restart") => MaxPrefixAction::Restart(duration(words.next()?).filter(|time| *time >= Duration::from_secs(1))?),
         Some(_) => return None,
     };
     words.next().is_none().then_some(MaxPrefixes { limit, action })
@@ -192,5 +272,74 @@ fn default_policy(value: &str) -> Option<DefaultPolicy> {
         "calico" => Some(DefaultPolicy::Calico),
         "reject" => Some(DefaultPolicy::Reject),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bfd_words() {
+        let on = |millis, multiplier, multihop, strict, graceful| {
+            Some(Bfd::On { interval: Duration::from_millis(millis), multiplier, multihop, strict, graceful })
+        };
+        let rows = [
+            ("off", Some(Bfd::Off)),
+            ("false", Some(Bfd::Off)),
+            ("50ms*3", on(50, 3, None, false, false)),
+            ("1s*5 strict", on(1000, 5, None, true, false)),
+            ("300ms*3 multihop strict graceful", on(300, 3, Some(true), true, true)),
+            ("300ms*3 single-hop", on(300, 3, Some(false), false, false)),
+            ("49ms*3", None),
+            ("2m*3", None),
+            ("50ms*0", None),
+            ("50ms*256", None),
+            ("50ms", None),
+            ("50*3", None),
+            ("50ms*3 lax", None),
+            ("50ms*3 multihop single-hop", None),
+            ("", None),
+            ("on", None),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(bfd(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn roles_codes_and_limits() {
+        let rows = [
+            ("provider", Some((Role::Provider, false))),
+            ("rs-client strict", Some((Role::RouteServerClient, true))),
+            ("peer lax", None),
+            ("peer strict strict", None),
+            ("boss", None),
+            ("", None),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(role(text), expected.map(|(role, strict)| RoleConfig { role, strict }), "{text}");
+        }
+        let codes = attribute_codes("23, 28 40 255").unwrap();
+        assert!([23, 28, 40, 255].into_iter().all(|code| codes.has(code)) && !codes.has(24));
+        assert_eq!(["2", "23 14", "256", "x"].map(attribute_codes), [None; 4]);
+        let restart = |text| max_prefixes(text).map(|limit| limit.action);
+        assert_eq!(restart("9 restart 30m"), Some(MaxPrefixAction::Restart(Duration::from_secs(1800))));
+        assert_eq!(["9 restart", "9 restart 1ms", "9 idle 30m"].map(restart), [None; 3]);
+    }
+
+    #[test]
+    fn stale_times() {
+        let rows = [
+            ("off", Some(None)),
+            ("1h", Some(Some(3600))),
+            ("16777215", Some(Some(16_777_215))),
+            ("16777216", None),
+            ("0", None),
+            ("x", None),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(stale_time(text), expected, "{text}");
+        }
     }
 }

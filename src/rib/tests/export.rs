@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::Input;
 use super::super::testing::*;
-use crate::config::{NextHopMode, PeerConfig};
+use crate::config::{NextHopMode, PeerConfig, Role, RoleConfig};
 use crate::fib::KernelHop;
 use crate::origin::LocalTarget;
 use crate::policy::{Action, Match, Policy, RouteSource, Term, Verdict};
@@ -413,4 +413,65 @@ fn e7_a_drained_node_is_the_last_choice_of_its_peers() {
     bench.say(Input::Drain(false));
     bench.round();
     assert_eq!([2, 3].map(|peer| bench.told_of(peer, "192.0.2.0/24").expect("it is told")), before);
+}
+
+fn with_role(bench: &mut Bench, n: u32, role: Role) {
+    bench.up_with(n, 65000 + n, |config, _| config.role = Some(RoleConfig { role, strict: false }));
+}
+
+/// Sections 5.1 and 5.2 of RFC 9234 as a table: our role, ONLY_TO_CUSTOMER received, and what becomes of it.
+#[test]
+fn l2_only_to_customer_on_import() {
+    let rows = [
+        (Role::Provider, None, Some(None)),
+        (Role::Provider, Some(65001), None),
+        (Role::RouteServer, None, Some(None)),
+        (Role::RouteServer, Some(1), None),
+        (Role::Peer, None, Some(Some(65001))),
+        (Role::Peer, Some(65001), Some(Some(65001))),
+        (Role::Peer, Some(1), None),
+        (Role::Customer, None, Some(Some(65001))),
+        (Role::Customer, Some(1), Some(Some(1))),
+        (Role::RouteServerClient, None, Some(Some(65001))),
+        (Role::RouteServerClient, Some(1), Some(Some(1))),
+    ];
+    for (role, received, expected) in rows {
+        let mut bench = Bench::new();
+        with_role(&mut bench, 1, role);
+        let mut route = attributes("10.0.0.1", &[65001]);
+        route.only_to_customer = received.map(Asn);
+        bench.announce(1, "192.0.2.0/24", route);
+        let got = bench.loc_rib("192.0.2.0/24").pop().map(|row| row.attributes.only_to_customer);
+        assert_eq!(got, expected.map(|only| only.map(Asn)), "{role:?} {received:?}");
+        if expected.is_none() {
+            assert!(bench.explain("192.0.2.0/24").0[0].because.contains("leak"));
+        }
+    }
+}
+
+#[test]
+fn l3_only_to_customer_on_export() {
+    let rows = [
+        (Role::Provider, None, Some(Some(US))),
+        (Role::Provider, Some(9), Some(Some(9))),
+        (Role::RouteServer, None, Some(Some(US))),
+        (Role::Peer, None, Some(Some(US))),
+        (Role::Peer, Some(9), None),
+        (Role::Customer, None, Some(None)),
+        (Role::Customer, Some(9), None),
+        (Role::RouteServerClient, Some(9), None),
+    ];
+    for (role, carried, expected) in rows {
+        let mut bench = Bench::new();
+        bench.up(1, 65001);
+        with_role(&mut bench, 2, role);
+        bench.up(3, US);
+        let mut route = attributes("10.0.0.1", &[65001]);
+        route.only_to_customer = carried.map(Asn);
+        bench.announce(1, "192.0.2.0/24", route);
+        let told = bench.told_of(2, "192.0.2.0/24").map(|told| told.only_to_customer);
+        assert_eq!(told, expected.map(|only| only.map(Asn)), "{role:?} {carried:?}");
+        let inside = bench.told_of(3, "192.0.2.0/24").expect("iBGP hears all");
+        assert_eq!(inside.only_to_customer, carried.map(Asn), "and hears it unchanged");
+    }
 }
