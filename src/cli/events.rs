@@ -100,7 +100,7 @@ fn words(event: &Value) -> String {
         None | Some(0) => String::new(),
         Some(times) => format!(" (and {times} times more, last at {})", cell(&event["last"])),
     };
-    format!("{}  {}{again}\n", cell(&event["at"]), cell(&event["text"]))
+    format!("{}  {}{again}\n", cell(&event["at"]), cell(&event["summary"]))
 }
 
 /// A span such as `10m`, or a time of RFC 3339, as seconds before now.
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_repeated_event_says_so() {
-        let event = serde_json::json!({"at": "T1", "last": "T2", "repeated": 4, "text": "a: connection refused"});
+        let event = serde_json::json!({"at": "T1", "last": "T2", "repeated": 4, "summary": "a: connection refused"});
         assert_eq!(words(&event), "T1  a: connection refused (and 4 times more, last at T2)\n");
     }
 }

@@ -1,6 +1,6 @@
 //! `margay run`: flags, environment and logging of the daemon.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
@@ -35,6 +35,9 @@ pub struct Run {
     /// Folder to serve `bird.ctl` and `bird6.ctl` in, read-only, for the tools that ask BIRD (`/var/run/calico` in its place).
     #[arg(long, env = "MARGAY_BIRD_SOCKETS", value_name = "DIR")]
     bird_sockets: Option<PathBuf>,
+    /// Serve /metrics (Prometheus), /livez and /readyz over TCP, for instance on 127.0.0.1:9180 [default: only on the control socket].
+    #[arg(long, env = "MARGAY_METRICS", value_name = "ADDR:PORT")]
+    metrics: Option<SocketAddr>,
     /// Folder for the last known configuration (nothing is kept there yet).
     #[arg(long, env = "MARGAY_STATE", value_name = "DIR", default_value = "/var/lib/margay")]
     state: PathBuf,
@@ -80,6 +83,7 @@ impl Run {
             listen: self.listen,
             socket: self.socket,
             bird_sockets: self.bird_sockets,
+            metrics: self.metrics,
             state: self.state,
             dry_run: self.dry_run,
         })

@@ -31,9 +31,16 @@ type Shared = State<watch::Receiver<Arc<Directory>>>;
 
 /// All paths.
 pub fn router(directory: watch::Receiver<Arc<Directory>>) -> Router {
+    health(directory.clone()).merge(questions(directory))
+}
+
+/// The health checks alone.
+pub fn health(directory: watch::Receiver<Arc<Directory>>) -> Router {
+    Router::new().route("/livez", get(|| async { "ok\n" })).route("/readyz", get(readyz)).with_state(directory)
+}
+
+fn questions(directory: watch::Receiver<Arc<Directory>>) -> Router {
     Router::new()
-        .route("/livez", get(|| async { "ok\n" }))
-        .route("/readyz", get(readyz))
         .route("/v1/peers", get(peers))
         .route("/v1/peers/{name}", get(peer))
         .route("/v1/peers/{name}/reset", post(reset))

@@ -42,7 +42,7 @@ pub struct EventsQuery {
 struct EventView<'a> {
     at: String,
     last: String,
-    text: String,
+    summary: String,
     #[serde(flatten)]
     entry: &'a Entry,
 }
@@ -80,7 +80,7 @@ async fn followed(directory: &Directory, chronicle: &Chronicle, query: EventsQue
 }
 
 fn line(entry: &Entry) -> Vec<u8> {
-    let view = EventView { at: wall_clock_ms(entry.at), last: wall_clock_ms(entry.last), text: entry.event.to_string(), entry };
+    let view = EventView { at: wall_clock_ms(entry.at), last: wall_clock_ms(entry.last), summary: entry.event.to_string(), entry };
     // Plain data with text keys always serialises.
     let mut text = serde_json::to_vec(&view).unwrap_or_default();
     text.push(b'\n');

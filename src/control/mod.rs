@@ -11,7 +11,7 @@
 //! | `GET /v1/events?since&peer&prefix&follow` | what has happened, or happens, a JSON object a line |
 //! | `POST /v1/peers/{name}/reset?soft&hard&reason` | reset a session |
 //! | `GET /v1/drain`, `POST /v1/drain?shutdown`, `POST /v1/undrain` | whether the node is drained (RFC 8326); drain it, or end that |
-//! | `GET /livez`, `/readyz` | health |
+//! | `GET /livez`, `/readyz`, `/metrics` | health, and what is counted; over TCP too with `--metrics` |
 //!
 //! Handlers read the published [`Directory`] and ask the owners of the state;
 //! they own nothing themselves.
@@ -21,6 +21,7 @@ mod ask;
 pub mod bird;
 mod events;
 mod explain_peer;
+pub mod metrics;
 mod view;
 
 use std::io;
@@ -29,6 +30,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use prometheus_client::registry::Registry;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -42,10 +44,10 @@ const MODE: u32 = 0o660;
 ///
 /// # Errors
 /// The folder cannot be made, another daemon answers on the socket, or it cannot be bound.
-pub fn serve(socket: &Path, directory: watch::Receiver<Arc<Directory>>) -> Result<JoinHandle<Result<()>>> {
+pub fn serve(socket: &Path, registry: Arc<Registry>, directory: watch::Receiver<Arc<Directory>>) -> Result<JoinHandle<Result<()>>> {
     let other = "stop it, or give this one its own --socket";
     let listener = bind(socket, other).with_context(|| format!("cannot open the control socket {}", socket.display()))?;
-    let app = api::router(directory);
+    let app = api::router(directory).merge(metrics::router(registry));
     Ok(tokio::spawn(async move { axum::serve(listener, app).await.context("serving the control socket") }))
 }
 

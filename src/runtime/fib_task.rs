@@ -6,7 +6,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 use tracing::{error, warn};
 
-use crate::fib::{FibStatus, FibSyncer, Input, Output};
+use crate::fib::{FibStatus, FibSyncer, Input, KernelEvent, Output};
 use crate::kernel::Command;
 use crate::rib;
 use crate::runtime::history::Chronicle;
@@ -28,6 +28,9 @@ pub struct FibTask {
     /// Shards that have nothing more to say before the sweep.
     settled: usize,
     chronicle: Chronicle,
+    /// Since when changes of best paths wait for the kernel, and how many writes are under way.
+    unsettled: Option<Instant>,
+    under_way: usize,
     /// Prefixes whose best paths somebody follows.
     watches: Vec<Watch>,
 }
@@ -42,7 +45,20 @@ impl FibTask {
         kernel: mpsc::Sender<Command>,
         chronicle: Chronicle,
     ) -> Self {
-        Self { machine, inbox, changes, shards, kernel, questions: BTreeMap::new(), asked: 0, settled: 0, chronicle, watches: Vec::new() }
+        Self {
+            machine,
+            inbox,
+            changes,
+            shards,
+            kernel,
+            questions: BTreeMap::new(),
+            asked: 0,
+            settled: 0,
+            chronicle,
+            unsettled: None,
+            under_way: 0,
+            watches: Vec::new(),
+        }
     }
 
     /// Runs until the inbox is closed.
@@ -53,7 +69,7 @@ impl FibTask {
             tokio::select! {
                 message = self.inbox.recv() => match message {
                     None => return,
-                    Some(FibMessage::Input(input)) => self.machine.handle(Instant::now(), input, &mut outbox),
+                    Some(FibMessage::Input(input)) => self.input(input, &mut outbox),
                     Some(FibMessage::Ask(query, reply)) => {
                         self.asked += 1;
                         self.questions.insert(QueryId(self.asked), reply);
@@ -83,12 +99,41 @@ impl FibTask {
                 return;
             }
         }
+        if let Input::Changes(changes) = &input
+            && !changes.is_empty()
+        {
+            self.chronicle.metrics().best_paths(changes.len());
+            self.unsettled.get_or_insert_with(Instant::now);
+        }
         self.machine.handle(Instant::now(), input, outbox);
+        self.note_settled(outbox);
+    }
+
+    fn input(&mut self, input: Input, outbox: &mut Outbox<Output>) {
+        if let Input::Kernel(KernelEvent::Written { failed, .. }) = &input {
+            self.chronicle.metrics().written(std::mem::take(&mut self.under_way), failed.len());
+        }
+        self.machine.handle(Instant::now(), input, outbox);
+        self.note_settled(outbox);
+    }
+
+    /// Nothing is under way and nothing is to be written: the kernel has all that it takes.
+    fn note_settled(&mut self, outbox: &Outbox<Output>) {
+        let writes = outbox.as_slice().iter().any(|output| matches!(output, Output::Write(_)));
+        if self.under_way == 0
+            && !writes
+            && let Some(since) = self.unsettled.take()
+        {
+            self.chronicle.metrics().programmed(since.elapsed());
+        }
     }
 
     async fn deliver(&mut self, output: Output) {
         match output {
-            Output::Write(ops) => self.command(Command::Write(ops)).await,
+            Output::Write(ops) => {
+                self.under_way += ops.ops.len();
+                self.command(Command::Write(ops)).await;
+            }
             Output::Resync => {
                 self.chronicle.tell(Event::KernelResync);
                 self.command(Command::Resync).await;

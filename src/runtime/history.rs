@@ -6,6 +6,7 @@ use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
+use crate::runtime::metrics::Metrics;
 use crate::telemetry::{Entry, Event, Filter, History};
 
 /// Events that may wait to be remembered.
@@ -25,19 +26,33 @@ enum Message {
 #[derive(Clone, Debug)]
 pub struct Chronicle {
     inbox: mpsc::Sender<Message>,
+    metrics: Metrics,
 }
 
 impl Chronicle {
-    /// Starts the task.
-    pub fn start() -> Self {
+    /// Starts the task; what can be counted is counted in `metrics`.
+    pub fn start(metrics: Metrics) -> Self {
         let (inbox, messages) = mpsc::channel(INBOX);
         tokio::spawn(run(messages));
-        Self { inbox }
+        Self { inbox, metrics }
+    }
+
+    /// The numbers of the speaker.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// Something happened. Nobody waits for the history: with a full inbox the event is lost.
     pub fn tell(&self, event: Event) {
+        match &event {
+            Event::KernelRefused { errno, .. } => self.metrics.refused(*errno),
+            Event::KernelResync => self.metrics.resync(),
+            Event::Configured { .. } => self.metrics.configured(),
+            Event::RestartOver => self.metrics.restarting(false),
+            _ => {}
+        }
         if let Err(mpsc::error::TrySendError::Full(Message::Tell(event))) = self.inbox.try_send(Message::Tell(event)) {
+            self.metrics.event_lost();
             debug!(%event, "not remembered: too much happens at once");
         }
     }

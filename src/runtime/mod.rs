@@ -19,6 +19,7 @@ mod fib_task;
 pub mod history;
 mod listener;
 pub mod message;
+pub mod metrics;
 mod peer_task;
 pub mod settings;
 mod shard_thread;
@@ -47,6 +48,7 @@ use crate::runtime::fib_task::FibTask;
 use crate::runtime::history::Chronicle;
 use crate::runtime::listener::{ListenTable, Listener};
 use crate::runtime::message::{Order, RecoveryStatus, ShardMessage};
+use crate::runtime::metrics::Metrics;
 use crate::runtime::settings::Settings;
 use crate::runtime::shard_thread::ShardThread;
 use crate::runtime::speaker::{Inboxes, Parts, Speaker, listen_addresses};
@@ -79,13 +81,18 @@ pub async fn run(settings: Settings) -> Result<()> {
     if let Some(folder) = &settings.bird_sockets {
         crate::control::bird::serve(folder, &watched)?;
     }
-    let control = crate::control::serve(&settings.socket, watched)?;
+    let metrics = Metrics::default();
+    let registry = Arc::new(metrics.registry());
+    if let Some(address) = settings.metrics {
+        crate::control::metrics::serve(address, Arc::clone(&registry), watched.clone()).await?;
+    }
+    let control = crate::control::serve(&settings.socket, registry, watched)?;
     let compiled = start_compiler(&settings)?;
-    let Some((config, mut compiled)) = first_config(compiled, &directory, &mut signals).await else {
+    let Some((config, mut compiled)) = first_config(compiled, &metrics, &directory, &mut signals).await else {
         return Ok(());
     };
     let (orders, ordered) = mpsc::channel(ORDERS);
-    let (mut speaker, done) = start_speaker(&settings, config, directory, orders).await?;
+    let (mut speaker, done) = start_speaker(&settings, config, directory, orders, metrics).await?;
     speaker.start(compiled.borrow_and_update().problems.clone()).await;
     info!(node = settings.datastore.node, "running");
     supervise(&mut speaker, compiled, done, control, ordered, &mut signals).await?;
@@ -165,6 +172,7 @@ fn start_compiler(settings: &Settings) -> Result<watch::Receiver<Compiled>> {
 /// Waits for the first configuration; says what is missing meanwhile. None when a signal came first.
 async fn first_config(
     mut compiled: watch::Receiver<Compiled>,
+    metrics: &Metrics,
     directory: &watch::Sender<Arc<Directory>>,
     signals: &mut Signals,
 ) -> Option<(Arc<NodeConfig>, watch::Receiver<Compiled>)> {
@@ -174,6 +182,7 @@ async fn first_config(
             return Some((config, compiled));
         }
         if newest.spoken {
+            metrics.problems(&newest.problems);
             for problem in newest.problems.iter() {
                 warn!(%problem, "cannot start yet");
             }
@@ -193,6 +202,7 @@ async fn start_speaker(
     config: Arc<NodeConfig>,
     directory: watch::Sender<Arc<Directory>>,
     orders: mpsc::Sender<Order>,
+    metrics: Metrics,
 ) -> Result<(Speaker, oneshot::Receiver<()>)> {
     let sockets = listener::open(&listen_addresses(&config))?;
     let seed = seed();
@@ -205,7 +215,7 @@ async fn start_speaker(
         dry_run: settings.dry_run,
         ..crate::kernel::Settings::default()
     })?;
-    let chronicle = Chronicle::start();
+    let chronicle = Chronicle::start(metrics);
     let fib_task = FibTask::new(FibSyncer::new(&config.fib), fib_inbox, changed, shards.clone(), operations, chronicle.clone());
     tokio::spawn(ends_the_process("the FibSyncer", fib_task.run()));
 

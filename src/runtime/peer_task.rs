@@ -18,6 +18,7 @@ use crate::rib;
 use crate::runtime::connections::{Connections, Read, SocketEvent};
 use crate::runtime::history::Chronicle;
 use crate::runtime::message::{PeerMessage, PeerReplies, ShardCounts, ShardMessage};
+use crate::runtime::metrics::PeerMetrics;
 use crate::runtime::socket;
 use crate::session::{DownReason, Event, Input, Output, Peer, State};
 use crate::telemetry;
@@ -63,6 +64,9 @@ pub struct PeerTask {
     waiting: VecDeque<Waiting>,
     /// The failure that was logged last.
     told: Option<DownReason>,
+    metrics: PeerMetrics,
+    /// Since when the session is Established.
+    established: Option<Instant>,
 }
 
 enum Waiting {
@@ -84,6 +88,7 @@ enum Turn {
 impl PeerTask {
     /// A task for `machine`; run it with [`PeerTask::run`].
     pub fn new(id: PeerId, machine: Peer, context: PeerContext, inbox: mpsc::Receiver<PeerMessage>, watched: Watched) -> Self {
+        let metrics = context.chronicle.metrics().peer(machine.config());
         // Nobody answers before the first session: its own channels replace these.
         let (_, replies) = mpsc::channel(1);
         let (_, counts) = watch::channel(ShardCounts::new());
@@ -99,6 +104,8 @@ impl PeerTask {
             counts,
             waiting: VecDeque::new(),
             told: None,
+            metrics,
+            established: None,
         }
     }
 
@@ -214,6 +221,7 @@ impl PeerTask {
         for (shard, counts) in counts {
             self.input(Input::Counts { shard, counts });
         }
+        self.count_prefixes();
     }
 
     fn input(&mut self, input: Input) {
@@ -229,6 +237,7 @@ impl PeerTask {
                 self.deliver_one(output);
             }
         }
+        self.metrics.traffic(self.machine.traffic());
     }
 
     fn deliver_one(&mut self, output: Output) {
@@ -240,7 +249,12 @@ impl PeerTask {
                 self.every_shard(&input);
                 self.wait_or_send(Waiting::Recovery(word));
             }
-            FromPeer::Recovery(word) => self.wait_or_send(Waiting::Recovery(word)),
+            FromPeer::Recovery(word) => {
+                if let (recovery::Input::EndOfRib(..), Some(since)) = (&word, self.established) {
+                    self.metrics.end_of_rib(since.elapsed());
+                }
+                self.wait_or_send(Waiting::Recovery(word));
+            }
             FromPeer::Told(event, word) => {
                 self.tell(event);
                 if let Some(word) = word {
@@ -319,9 +333,30 @@ impl PeerTask {
     /// Logs a session change and tells the history; an attempt that fails as the one before it did is only for debugging.
     fn tell(&mut self, event: Event) {
         self.log(&event);
+        self.count(&event);
         let step_of_attempt = matches!(&event, Event::State { from, to } if *from != State::Established && *to != State::Established);
         if !step_of_attempt {
             self.context.chronicle.tell(telemetry::Event::of_session(&self.machine.config().name, event));
+        }
+    }
+
+    fn count(&mut self, event: &Event) {
+        match event {
+            Event::State { from, to } => {
+                self.established = (*to == State::Established).then(Instant::now);
+                self.metrics.state(*from, *to);
+                self.count_prefixes();
+            }
+            Event::Down(reason) => self.metrics.down(reason),
+            Event::Fault { .. } => self.metrics.fault(),
+            Event::Superseded(_) | Event::PrefixLimit { .. } => {}
+        }
+    }
+
+    fn count_prefixes(&self) {
+        let counts = self.machine.prefix_counts();
+        for family in self.machine.config().offered() {
+            self.metrics.prefixes(family, counts.of(family).copied().unwrap_or_default());
         }
     }
 

@@ -1,6 +1,6 @@
 //! What `margay run` was told: flags and environment, already checked.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::datastore;
@@ -16,6 +16,8 @@ pub struct Settings {
     pub socket: PathBuf,
     /// Folder of `bird.ctl` and `bird6.ctl`.
     pub bird_sockets: Option<PathBuf>,
+    /// Where metrics and health checks are served over TCP.
+    pub metrics: Option<SocketAddr>,
     /// Folder for the last known configuration.
     pub state: PathBuf,
     /// Only say what would be written to the kernel.

@@ -122,6 +122,7 @@ impl Speaker {
     /// Starts the peers of the first configuration and tells recovery whom to wait for.
     pub async fn start(&mut self, problems: Arc<[Problem]>) {
         self.note_problems(problems);
+        self.chronicle.metrics().restarting(!*self.recovered.borrow());
         let config = Arc::clone(&self.config);
         self.chronicle.tell(Event::Configured {
             added: config.peers.keys().cloned().collect(),
@@ -286,6 +287,7 @@ impl Speaker {
     /// Takes over the problems, and tells the history which are new and which are gone.
     fn note_problems(&mut self, new: Arc<[Problem]>) {
         let old = std::mem::replace(&mut self.problems, new);
+        self.chronicle.metrics().problems(&self.problems);
         let (before, after): (BTreeSet<&Problem>, BTreeSet<&Problem>) = (old.iter().collect(), self.problems.iter().collect());
         for problem in after.difference(&before) {
             self.chronicle.tell(Event::Problem { severity: problem.severity, text: problem.to_string() });

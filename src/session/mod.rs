@@ -43,6 +43,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod timer;
+mod traffic;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -58,6 +59,7 @@ use crate::wire;
 pub use ingest::shard_of;
 pub use peer::{Peer, Settings};
 pub use status::{AddPathStatus, Capabilities, CapabilitySet, GracefulRestartStatus, LastError, PeerStatus};
+pub use traffic::{MessageCounts, Traffic};
 
 /// What a session settled, for everybody who must know; made when it reaches Established.
 #[derive(Clone, Debug, PartialEq)]

@@ -27,7 +27,8 @@ use super::refusal::Refusal;
 use super::restart::Helper;
 use super::status::{Capabilities, CapabilitySet, LastError, PeerStatus};
 use super::timer::{Backoff, Limiter, Timer, TimerTable, up_to};
-use super::{DownReason, Event as Word, Input, Output, Party, State, StopReason};
+use super::traffic::Traffic;
+use super::{DownReason, Event as Word, Input, Output, Party, PrefixCounts, State, StopReason};
 
 /// Incoming connections are taken no faster than this where speed would be abuse (F10, F12).
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
@@ -61,6 +62,7 @@ pub struct Peer {
     pub(super) counts: Counts,
     pub(super) flaps: u64,
     pub(super) faulty_updates: u64,
+    traffic: Traffic,
     pub(super) evidence: Option<Bytes>,
     pub(super) fault_log: Limiter,
     /// Interface that link-local next hops of the session are on.
@@ -115,6 +117,7 @@ impl Peer {
             counts: Counts::default(),
             flaps: 0,
             faulty_updates: 0,
+            traffic: Traffic::default(),
             evidence: None,
             fault_log: Limiter::default(),
             link: None,
@@ -157,6 +160,7 @@ impl Peer {
     /// Takes one input. Every connection that was asked for with `Connect`, or announced with `Connected`, gets
     /// exactly one `Close` in the end, unless its connect failed.
     pub fn handle(&mut self, now: Instant, input: Input, out: &mut Outbox<Output>) {
+        let before = out.as_slice().len();
         match input {
             Input::Start => self.start(now, out),
             Input::Stop(reason) => self.stop(now, &reason, out),
@@ -194,6 +198,7 @@ impl Peer {
             }
         }
         self.note_state(now, out);
+        self.count_sent(&out.as_slice()[before..]);
     }
 
     /// When [`Peer::on_deadline`] is to be called next.
@@ -203,6 +208,7 @@ impl Peer {
 
     /// Does what is due. Bytes that can be read come first (F4).
     pub fn on_deadline(&mut self, now: Instant, out: &mut Outbox<Output>) {
+        let before = out.as_slice().len();
         while let Some(timer) = self.timers.pop(now) {
             self.due(now, timer, out);
         }
@@ -210,6 +216,20 @@ impl Peer {
             self.step(now, place, Event::Due(timer), out);
         }
         self.note_state(now, out);
+        self.count_sent(&out.as_slice()[before..]);
+    }
+
+    fn count_sent(&mut self, said: &[Output]) {
+        for output in said {
+            if let Output::Send { bytes, .. } = output {
+                self.traffic.said(bytes);
+            }
+        }
+    }
+
+    /// Messages of all sessions so far.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// The peer as people see it.
@@ -227,6 +247,7 @@ impl Peer {
             last_error: self.last_error.clone(),
             flaps: self.flaps,
             faulty_updates: self.faulty_updates,
+            messages: self.traffic,
             hold_time: settled.map(|settled| settled.hold_time),
             keepalive_ms: settled.and_then(|settled| settled.keepalive).map(|pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)),
             identifier: settled.map(|settled| settled.identifier()),
@@ -238,8 +259,14 @@ impl Peer {
             long_lived_stale: members(self.helper.long_lived()),
             capabilities: settled
                 .map(|settled| Capabilities { local: CapabilitySet::of(&settled.ours), remote: CapabilitySet::of(&settled.theirs) }),
-            families: self.counts.total(),
+            families: self.prefix_counts(),
         }
+    }
+
+    /// Paths of the peer by family, over all shards. Nothing is advertised to a peer that is not Established.
+    pub fn prefix_counts(&self) -> PerFamily<PrefixCounts> {
+        let established = self.state() == State::Established;
+        self.counts.total().map(|_, counts| PrefixCounts { advertised: if established { counts.advertised } else { 0 }, ..counts })
     }
 
     /// Why the peer is not allowed to run; none where it is.
@@ -418,6 +445,9 @@ impl Peer {
         // A connection that ends on the way reads no more (H5): it is gone, or has lost its input.
         while let Some((event, evidence)) = self.connection_mut(place).and_then(Connection::next_event) {
             self.evidence = evidence;
+            if let Event::Message(message) = &event {
+                self.traffic.heard(message);
+            }
             self.step(now, place, event, out);
         }
         if let Some(open) = self.connection_mut(place) {

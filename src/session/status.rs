@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::types::{Asn, Family, PerFamily, RouterId};
 use crate::wire::{Capability, Open};
 
-use super::{DownReason, PrefixCounts, State};
+use super::{DownReason, PrefixCounts, State, Traffic};
 
 /// A peer as it stands. Instants are left to the caller, who knows the wall clock.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -30,6 +30,8 @@ pub struct PeerStatus {
     pub flaps: u64,
     /// UPDATEs with faults that did not cost the session, in all sessions.
     pub faulty_updates: u64,
+    /// Messages by type, in all sessions.
+    pub messages: Traffic,
     /// Negotiated Hold time in seconds, from OpenConfirm on.
     pub hold_time: Option<u16>,
     /// Pause between our KEEPALIVEs in milliseconds, before jitter.

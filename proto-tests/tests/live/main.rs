@@ -10,6 +10,7 @@ mod events;
 mod faults;
 mod header;
 mod keys;
+mod metrics;
 mod open;
 mod restart;
 mod routes;

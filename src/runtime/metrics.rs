@@ -1,0 +1,333 @@
+//! What Prometheus is told. Every number is kept up to date where it changes; a scrape only prints.
+//!
+//! | metric (prefix `margay_`) | labels | meaning |
+//! |---|---|---|
+//! | `bgp_peer_state` | peer, as | 0 Idle, 1 Connect, 2 Active, 3 OpenSent, 4 OpenConfirm, 5 Established |
+//! | `bgp_peer_up` | peer, as | 1 while Established |
+//! | `bgp_peer_flaps_total` | peer, as | Established sessions lost |
+//! | `bgp_peer_last_down_code`, `…_subcode` | peer, as | NOTIFICATION of the last loss or failed attempt; 0 where there was none |
+//! | `bgp_peer_messages_total` | peer, direction, type | messages |
+//! | `bgp_peer_prefixes` | peer, family, stage | paths received, accepted, advertised |
+//! | `bgp_peer_faulty_updates_total` | peer, as | UPDATEs with faults that did not cost the session |
+//! | `bgp_peer_end_of_rib_seconds` | | from Established to End-of-RIB |
+//! | `kernel_writes_total` | result | routes written to the kernel, or refused by it |
+//! | `kernel_refusals_total` | errno | refusals that are news, by errno |
+//! | `kernel_resyncs_total` | | how often the kernel's table was read anew after the first time |
+//! | `kernel_programming_seconds` | | from a change of the Loc-RIB until the kernel has answered, by batch |
+//! | `best_path_changes_total` | | changes of the Loc-RIB handed to the kernel side |
+//! | `problems` | severity | what is wrong with the resources now |
+//! | `configurations_total`, `configuration_timestamp_seconds` | | configurations applied; when the last one was |
+//! | `restarting` | | 1 until our own restart is over |
+//! | `events_lost_total` | | events that the history had no room for |
+//! | `start_timestamp_seconds`, `build_info` | version | the process |
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use crate::calico::{Problem, Severity};
+use crate::config::PeerConfig;
+use crate::session::{DownReason, MessageCounts, PrefixCounts, State, Traffic};
+use crate::types;
+
+/// Where paths are counted: Adj-RIB-In before policy, after it, Adj-RIB-Out.
+const STAGES: [&str; 3] = ["received", "accepted", "advertised"];
+
+/// A peer, by session name and AS.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfPeer {
+    peer: String,
+    r#as: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfMessages {
+    peer: String,
+    direction: &'static str,
+    r#type: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfPrefixes {
+    peer: String,
+    family: String,
+    stage: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Errno {
+    errno: i32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfSeverity {
+    severity: &'static str,
+}
+
+/// The numbers of the whole speaker; cheap to clone, all clones count together.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    state: Family<OfPeer, Gauge>,
+    up: Family<OfPeer, Gauge>,
+    flaps: Family<OfPeer, Counter>,
+    down_code: Family<OfPeer, Gauge>,
+    down_subcode: Family<OfPeer, Gauge>,
+    messages: Family<OfMessages, Counter>,
+    prefixes: Family<OfPrefixes, Gauge>,
+    faults: Family<OfPeer, Counter>,
+    end_of_rib: Histogram,
+    writes: Family<Outcome, Counter>,
+    refusals: Family<Errno, Counter>,
+    resyncs: Counter,
+    programming: Histogram,
+    best_paths: Counter,
+    problems: Family<OfSeverity, Gauge>,
+    configurations: Counter,
+    configured: Gauge,
+    restarting: Gauge,
+    lost: Counter,
+    started: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let metrics = Self {
+            state: Family::default(),
+            up: Family::default(),
+            flaps: Family::default(),
+            down_code: Family::default(),
+            down_subcode: Family::default(),
+            messages: Family::default(),
+            prefixes: Family::default(),
+            faults: Family::default(),
+            end_of_rib: Histogram::new(exponential_buckets(0.001, 4.0, 10)),
+            writes: Family::default(),
+            refusals: Family::default(),
+            resyncs: Counter::default(),
+            programming: Histogram::new(exponential_buckets(0.0001, 4.0, 10)),
+            best_paths: Counter::default(),
+            problems: Family::default(),
+            configurations: Counter::default(),
+            configured: Gauge::default(),
+            restarting: Gauge::default(),
+            lost: Counter::default(),
+            started: Gauge::default(),
+        };
+        metrics.started.set(unix_now());
+        metrics.problems(&[]);
+        metrics
+    }
+}
+
+impl Metrics {
+    /// Everything under its name, ready to be printed.
+    pub fn registry(&self) -> Registry {
+        let mut registry = Registry::with_prefix("margay");
+        registry.register(
+            "bgp_peer_state",
+            "FSM state: 0 Idle, 1 Connect, 2 Active, 3 OpenSent, 4 OpenConfirm, 5 Established",
+            self.state.clone(),
+        );
+        registry.register("bgp_peer_up", "Whether the session is Established", self.up.clone());
+        registry.register("bgp_peer_flaps", "Established sessions lost", self.flaps.clone());
+        registry.register(
+            "bgp_peer_last_down_code",
+            "NOTIFICATION code of the last loss or failed attempt, 0 for none",
+            self.down_code.clone(),
+        );
+        registry.register(
+            "bgp_peer_last_down_subcode",
+            "NOTIFICATION subcode of the last loss or failed attempt",
+            self.down_subcode.clone(),
+        );
+        registry.register("bgp_peer_messages", "BGP messages by direction and type", self.messages.clone());
+        registry.register("bgp_peer_prefixes", "Paths received before policy, accepted, and advertised", self.prefixes.clone());
+        registry.register("bgp_peer_faulty_updates", "UPDATEs with faults that did not cost the session", self.faults.clone());
+        registry.register("bgp_peer_end_of_rib_seconds", "From Established to the peer's End-of-RIB", self.end_of_rib.clone());
+        registry.register("kernel_writes", "Routes written to the kernel, or refused by it", self.writes.clone());
+        registry.register(
+            "kernel_refusals",
+            "Refused routes by errno; the same refusal of a route again does not count",
+            self.refusals.clone(),
+        );
+        registry.register("kernel_resyncs", "How often the kernel's routes were read anew", self.resyncs.clone());
+        registry.register(
+            "kernel_programming_seconds",
+            "From a change of best paths until the kernel has answered",
+            self.programming.clone(),
+        );
+        registry.register("best_path_changes", "Changes of best paths handed to the kernel side", self.best_paths.clone());
+        registry.register("problems", "What is wrong with the resources, by severity", self.problems.clone());
+        registry.register("configurations", "Configurations put in force", self.configurations.clone());
+        registry.register("configuration_timestamp_seconds", "When the configuration in force was put in force", self.configured.clone());
+        registry.register("restarting", "1 until our own restart is over", self.restarting.clone());
+        registry.register("events_lost", "Events that the history had no room for", self.lost.clone());
+        registry.register("start_timestamp_seconds", "When the process began", self.started.clone());
+        registry.register("build", "The program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        registry
+    }
+
+    /// The numbers of a peer; they begin at zero, so that rates do.
+    pub fn peer(&self, config: &PeerConfig) -> PeerMetrics {
+        let labels = OfPeer { peer: config.name.clone(), r#as: config.remote_asn.to_string() };
+        let peer = PeerMetrics { traffic: Traffic::default(), all: self.clone(), labels };
+        peer.all.state.get_or_create(&peer.labels).set(State::Idle as i64);
+        peer.all.up.get_or_create(&peer.labels).set(0);
+        peer.all.flaps.get_or_create(&peer.labels).inc_by(0);
+        peer.all.faults.get_or_create(&peer.labels).inc_by(0);
+        for family in config.offered() {
+            peer.prefixes(family, PrefixCounts::default());
+        }
+        peer
+    }
+
+    /// The problems there are now.
+    pub fn problems(&self, problems: &[Problem]) {
+        for (severity, label) in [(Severity::Info, "info"), (Severity::Warning, "warning"), (Severity::Error, "error")] {
+            let count = problems.iter().filter(|problem| problem.severity == severity).count();
+            self.problems.get_or_create(&OfSeverity { severity: label }).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// A configuration was put in force.
+    pub fn configured(&self) {
+        self.configurations.inc();
+        self.configured.set(unix_now());
+    }
+
+    /// Whether our own restart goes on.
+    pub fn restarting(&self, restarting: bool) {
+        self.restarting.set(i64::from(restarting));
+    }
+
+    /// The history had no room for an event.
+    pub fn event_lost(&self) {
+        self.lost.inc();
+    }
+
+    /// So many best paths changed.
+    pub fn best_paths(&self, changes: usize) {
+        self.best_paths.inc_by(changes as u64);
+    }
+
+    /// The kernel has answered a batch: so many writes, so many of them refused.
+    pub fn written(&self, routes: usize, refused: usize) {
+        self.writes.get_or_create(&Outcome { result: "written" }).inc_by(routes.saturating_sub(refused) as u64);
+        self.writes.get_or_create(&Outcome { result: "refused" }).inc_by(refused as u64);
+    }
+
+    /// So long after the first of them, the changes of best paths are in the kernel.
+    pub fn programmed(&self, after: Duration) {
+        self.programming.observe(after.as_secs_f64());
+    }
+
+    /// The kernel refused a route, which is news.
+    pub fn refused(&self, errno: i32) {
+        self.refusals.get_or_create(&Errno { errno }).inc();
+    }
+
+    /// The kernel's table is read anew.
+    pub fn resync(&self) {
+        self.resyncs.inc();
+    }
+}
+
+/// The numbers of one peer, until it is dropped.
+#[derive(Debug)]
+pub struct PeerMetrics {
+    labels: OfPeer,
+    all: Metrics,
+    /// What was counted already.
+    traffic: Traffic,
+}
+
+impl PeerMetrics {
+    /// The FSM's state changed.
+    pub fn state(&self, from: State, to: State) {
+        self.all.state.get_or_create(&self.labels).set(to as i64);
+        self.all.up.get_or_create(&self.labels).set(i64::from(to == State::Established));
+        if from == State::Established {
+            self.all.flaps.get_or_create(&self.labels).inc();
+        }
+    }
+
+    /// The session ended, or an attempt failed.
+    pub fn down(&self, reason: &DownReason) {
+        self.all.down_code.get_or_create(&self.labels).set(i64::from(reason.code));
+        self.all.down_subcode.get_or_create(&self.labels).set(i64::from(reason.subcode));
+    }
+
+    /// An UPDATE had faults.
+    pub fn fault(&self) {
+        self.all.faults.get_or_create(&self.labels).inc();
+    }
+
+    /// End-of-RIB came so long after Established.
+    pub fn end_of_rib(&self, after: Duration) {
+        self.all.end_of_rib.observe(after.as_secs_f64());
+    }
+
+    /// Paths of a family.
+    pub fn prefixes(&self, family: types::Family, counts: PrefixCounts) {
+        for (stage, count) in STAGES.into_iter().zip([counts.received, counts.accepted, counts.advertised]) {
+            let labels = OfPrefixes { peer: self.labels.peer.clone(), family: family.to_string(), stage };
+            self.all.prefixes.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Messages so far. Cheap while nothing was said.
+    pub fn traffic(&mut self, now: &Traffic) {
+        if *now == self.traffic {
+            return;
+        }
+        self.count("received", &now.received, &self.traffic.received);
+        self.count("sent", &now.sent, &self.traffic.sent);
+        self.traffic = *now;
+    }
+
+    fn count(&self, direction: &'static str, now: &MessageCounts, before: &MessageCounts) {
+        for ((kind, now), (_, before)) in now.each().into_iter().zip(before.each()) {
+            if now > before {
+                let labels = OfMessages { peer: self.labels.peer.clone(), direction, r#type: kind };
+                self.all.messages.get_or_create(&labels).inc_by(now - before);
+            }
+        }
+    }
+}
+
+impl Drop for PeerMetrics {
+    fn drop(&mut self) {
+        let all = &self.all;
+        for gauge in [&all.state, &all.up, &all.down_code, &all.down_subcode] {
+            gauge.remove(&self.labels);
+        }
+        for counter in [&all.flaps, &all.faults] {
+            counter.remove(&self.labels);
+        }
+        for direction in ["received", "sent"] {
+            for (kind, _) in MessageCounts::default().each() {
+                all.messages.remove(&OfMessages { peer: self.labels.peer.clone(), direction, r#type: kind });
+            }
+        }
+        for family in types::Family::ALL {
+            for stage in STAGES {
+                all.prefixes.remove(&OfPrefixes { peer: self.labels.peer.clone(), family: family.to_string(), stage });
+            }
+        }
+    }
+}
+
+fn unix_now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|since| i64::try_from(since.as_secs()).ok()).unwrap_or(0)
+}
