@@ -57,6 +57,10 @@ impl Compiler {
             Input::SourceProblems(problems) => {
                 let changed = problems != self.source_problems;
                 self.source_problems = problems;
+                if changed && self.last.is_none() && !self.store.in_sync() {
+                    // Nothing can be compiled yet; why not, can be said.
+                    out.push(Output::Compiled { config: None, problems: self.source_problems.clone().into() });
+                }
                 changed
             }
         };
@@ -183,6 +187,16 @@ mod tests {
         assert_eq!(world.compiler.deadline(), None);
         assert!(world.hear([node("c", "10.0.0.3/24")]).is_none());
         assert_eq!(world.compiler.deadline(), None, "nothing changed");
+    }
+
+    #[test]
+    fn a_source_that_has_told_nothing_yet_can_say_why() {
+        let mut world = World::new();
+        let (config, problems) =
+            world.hear([Input::SourceProblems(vec![Problem::general(crate::calico::Severity::Error, "away", "")])]).unwrap();
+        assert!(config.is_none());
+        assert_eq!(problems, ["error: away"]);
+        assert!(world.hear([Input::Resource(Sync::Begin), node("a", "10.0.0.1/24")]).is_none());
     }
 
     #[test]

@@ -110,7 +110,7 @@ pub enum Input {
 /// A resource as a datastore hands it over.
 #[derive(Clone, PartialEq)]
 pub struct Document {
-    /// The whole object.
+    /// The whole object; or, where it could not be decoded, a text that says why.
     pub object: Arc<serde_json::Value>,
     /// Where it stands.
     pub location: Location,

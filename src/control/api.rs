@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::bfd::SessionStatus;
 use crate::control::view::{self, ExplainView, PeerView, RouteView};
 use crate::control::{ask, events, explain_peer};
+use crate::datastore::Status;
 use crate::fib::FibStatus;
 use crate::rib::{self, Answer};
 use crate::runtime::directory::{Directory, PeerEntry};
@@ -52,6 +53,7 @@ fn questions(directory: watch::Receiver<Arc<Directory>>) -> Router {
         .route("/v1/kernel", get(kernel))
         .route("/v1/problems", get(problems))
         .route("/v1/config", get(config))
+        .route("/v1/datastore", get(datastore))
         .route("/v1/events", get(events::events))
         .with_state(directory)
 }
@@ -285,6 +287,10 @@ async fn config(directory: Shared) -> Result<Json<Value>, Refusal> {
 }
 
 /// Ready: configured, our own restart over, and a session of the kinds that Calico counts (mesh, global, node) up if there are any.
+async fn datastore(directory: Shared) -> Json<Option<Status>> {
+    Json(now(&directory).datastore.as_ref().map(|status| status.borrow().clone()))
+}
+
 async fn readyz(directory: Shared) -> Response {
     let directory = now(&directory);
     let peers =
@@ -295,7 +301,8 @@ async fn readyz(directory: Shared) -> Response {
         .map(|(name, _)| *name)
         .collect();
     let reason = if directory.config.is_none() {
-        Some(format!("no configuration: Node `{}` has not been seen", directory.node))
+        let words = directory.datastore_words().map(|words| format!("; {words}")).unwrap_or_default();
+        Some(format!("no configuration: Node `{}` has not been seen{words}", directory.node))
     } else if !directory.recovered {
         Some("our own restart is not over: waiting for End-of-RIB of peers".into())
     } else if !peers.is_empty() && down.len() == peers.len() {
@@ -304,7 +311,9 @@ async fn readyz(directory: Shared) -> Response {
         None
     };
     match reason {
-        None => (StatusCode::OK, "ready\n".to_owned()).into_response(),
+        // A datastore that is away takes nothing from the forwarding: it is told, and no reason to be replaced.
+        None => (StatusCode::OK, format!("ready{}\n", directory.datastore_words().map(|words| format!("; {words}")).unwrap_or_default()))
+            .into_response(),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
     }
 }

@@ -74,7 +74,8 @@ fn split_off(places: &mut Places, prefix: &str) -> Places {
     taken
 }
 
-fn key(value: &Value) -> Result<ResourceKey, String> {
+/// What names the resource of a document that says so itself; the error says what it lacks.
+pub(super) fn key(value: &Value) -> Result<ResourceKey, String> {
     let text = |value: Option<&Value>| match value {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Bool(_) | Value::Number(_)) => value.map(Value::to_string).unwrap_or_default(),

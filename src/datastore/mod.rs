@@ -4,8 +4,14 @@
 //! `selection` chooses one of three: `file` reads YAML and JSON from files and folders and watches them.
 
 mod document;
+#[cfg(feature = "etcd")]
+pub mod etcd;
+mod feed;
 pub mod file;
 mod files;
+mod intake;
+mod last_known;
+mod second_look;
 mod selection;
 mod variables;
 mod yaml;
@@ -13,10 +19,12 @@ mod yaml;
 use std::future::Future;
 use std::pin::Pin;
 
+use serde::Serialize;
 use tokio::sync::mpsc;
 
 use crate::calico::Input;
 
+pub use feed::{Feed, start};
 pub use file::{FileDatastore, load};
 pub use selection::{Kind, Settings, open};
 pub use variables::Variables;
@@ -61,4 +69,39 @@ pub fn link(capacity: usize) -> (Link, mpsc::Receiver<Word>, mpsc::Sender<()>) {
     let (out, words) = mpsc::channel(capacity);
     let (ask, again) = mpsc::channel(1);
     (Link { out, again }, words, ask)
+}
+
+/// How a datastore is, for readiness, metrics and people.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// Which one.
+    pub kind: Kind,
+    /// How it is.
+    #[serde(flatten)]
+    pub state: State,
+    /// When the resources in force were saved (RFC 3339), where they are those of an earlier run.
+    pub last_known: Option<String>,
+}
+
+/// What a datastore is doing. Times are RFC 3339.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum State {
+    /// It has not told everything yet.
+    #[default]
+    Starting,
+    /// What it has told is in force.
+    InSync,
+    /// It cannot be reached; what it told last stays in force.
+    Away {
+        /// Since when.
+        since: String,
+        /// Why, in words.
+        why: String,
+    },
+    /// Its last listing lacks most of what is in force and is held back.
+    HeldBack {
+        /// When it counts unless it changes.
+        until: String,
+    },
 }

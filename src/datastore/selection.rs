@@ -24,6 +24,15 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Its name in words for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::File => "files",
+            Self::Etcd => "etcd",
+            Self::Kubernetes => "Kubernetes",
+        }
+    }
+
     /// What `--datastore` and the environment say. Where both are silent: etcd if endpoints of it are named, as with
     /// Calico; else files (Calico, which has none, would take Kubernetes).
     ///
@@ -50,7 +59,7 @@ impl Kind {
 pub struct Settings {
     /// Which one.
     pub kind: Kind,
-    /// Files and folders, where they are the datastore.
+    /// Files and folders: the datastore itself, or what is added to another one.
     pub resources: Vec<PathBuf>,
     /// Name of our Node.
     pub node: String,
@@ -60,9 +69,11 @@ pub struct Settings {
 
 impl Settings {
     /// `resources` as given, which may be none.
-    pub fn new(kind: Kind, resources: Vec<PathBuf>, node: String, variables: Variables) -> Self {
-        let default = || vec![PathBuf::from(RESOURCES)];
-        Self { kind, resources: if resources.is_empty() { default() } else { resources }, node, variables }
+    pub fn new(kind: Kind, mut resources: Vec<PathBuf>, node: String, variables: Variables) -> Self {
+        if kind == Kind::File && resources.is_empty() {
+            resources.push(PathBuf::from(RESOURCES));
+        }
+        Self { kind, resources, node, variables }
     }
 }
 
@@ -79,8 +90,15 @@ pub fn open(settings: &Settings) -> anyhow::Result<Box<dyn Datastore>> {
     }
 }
 
+#[cfg(feature = "etcd")]
+fn open_etcd(settings: &Settings) -> anyhow::Result<Box<dyn Datastore>> {
+    let etcd = super::etcd::EtcdSettings::from_variables(&settings.variables)?;
+    Ok(Box::new(super::etcd::EtcdDatastore::new(etcd, &settings.node)))
+}
+
+#[cfg(not(feature = "etcd"))]
 fn open_etcd(_settings: &Settings) -> anyhow::Result<Box<dyn Datastore>> {
-    bail!("this margay cannot read from etcd yet; use --datastore file")
+    bail!("this margay was built without etcd: build it with the feature `etcd`")
 }
 
 fn open_kubernetes(_settings: &Settings) -> anyhow::Result<Box<dyn Datastore>> {

@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::calico::Problem;
 use crate::config::{NodeConfig, PeerConfig};
+use crate::datastore::{self, State};
 use crate::runtime::bfd_thread::BfdMessage;
 use crate::runtime::history::Chronicle;
 use crate::runtime::message::{FibMessage, Order, PeerMessage, RecoveryStatus, ShardMessage};
@@ -19,6 +20,8 @@ pub struct Directory {
     pub node: String,
     /// The configuration in force; none before the first.
     pub config: Option<Arc<NodeConfig>>,
+    /// How the datastore is, at any moment; none before it is opened.
+    pub datastore: Option<watch::Receiver<datastore::Status>>,
     /// All that is wrong with the resources.
     pub problems: Arc<[Problem]>,
     /// Peers by session name.
@@ -59,6 +62,18 @@ pub struct PeerEntry {
 }
 
 impl Directory {
+    /// What is wrong with the datastore, in words; none while it is in sync.
+    pub fn datastore_words(&self) -> Option<String> {
+        let status = self.datastore.as_ref()?.borrow();
+        let name = status.kind.name();
+        match &status.state {
+            State::InSync => None,
+            State::Starting => Some(format!("{name}: not everything has been told yet")),
+            State::Away { since, why } => Some(format!("{name} has been away since {since}: {why}")),
+            State::HeldBack { until } => Some(format!("{name} lacks most of what is in force, held back until {until}")),
+        }
+    }
+
     /// The session name of a peer's number.
     pub fn peer_name(&self, id: PeerId) -> Option<&str> {
         self.peers.iter().find(|(_, entry)| entry.id == id).map(|(name, _)| name.as_str())

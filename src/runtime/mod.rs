@@ -36,7 +36,7 @@ use tracing::{error, info, warn};
 
 use crate::calico::{Compiler, Environment};
 use crate::config::NodeConfig;
-use crate::datastore::{self, Word};
+use crate::datastore;
 use crate::fib::FibSyncer;
 use crate::node::first_telling::PastLife;
 use crate::node::recovery::Recovery;
@@ -87,7 +87,8 @@ pub async fn run(settings: Settings) -> Result<()> {
         crate::control::metrics::serve(address, Arc::clone(&registry), watched.clone()).await?;
     }
     let control = crate::control::serve(&settings.socket, registry, watched)?;
-    let compiled = start_compiler(&settings)?;
+    let (compiled, datastore) = start_compiler(&settings)?;
+    directory.send_modify(|now| *now = Arc::new(Directory { datastore: Some(datastore), ..Directory::clone(now) }));
     let Some((config, mut compiled)) = first_config(compiled, &metrics, &directory, &mut signals).await else {
         return Ok(());
     };
@@ -141,32 +142,16 @@ async fn supervise(
     }
 }
 
-fn start_compiler(settings: &Settings) -> Result<watch::Receiver<Compiled>> {
+/// Starts the datastore and the compiler behind it: what is to be in force, and how the datastore is.
+fn start_compiler(settings: &Settings) -> Result<(watch::Receiver<Compiled>, watch::Receiver<datastore::Status>)> {
     let variables = &settings.datastore.variables;
     let variables = Environment::from_variables(|name| variables.exactly(name).map(str::to_owned));
     let environment = Environment { listen: settings.listen.clone(), ..variables };
     let machine = Compiler::new(settings.datastore.node.clone(), environment);
-    let (inputs, inbox) = mpsc::channel(INBOX);
-    let datastore = datastore::open(&settings.datastore)?;
-    let (link, mut words, again) = datastore::link(INBOX);
-    tokio::spawn(async move {
-        if let Err(error) = datastore.run(link).await {
-            error!(error = format!("{error:#}"), "the resources are no longer watched; the configuration in force stays");
-        }
-    });
-    tokio::spawn(async move {
-        let _never_asked = again;
-        while let Some(word) = words.recv().await {
-            if let Word::Input(input) = word
-                && inputs.send(input).await.is_err()
-            {
-                return;
-            }
-        }
-    });
+    let feed = datastore::start(&settings.datastore, settings.state.clone())?;
     let (newest, compiled) = watch::channel(Compiled::default());
-    tokio::spawn(tasks::compiler(machine, inbox, newest));
-    Ok(compiled)
+    tokio::spawn(tasks::compiler(machine, feed.inputs, newest));
+    Ok((compiled, feed.status))
 }
 
 /// Waits for the first configuration; says what is missing meanwhile. None when a signal came first.

@@ -360,6 +360,7 @@ impl Speaker {
             *now = Arc::new(Directory {
                 node: self.config.node.clone(),
                 config: Some(Arc::clone(&self.config)),
+                datastore: now.datastore.clone(),
                 problems: Arc::clone(&self.problems),
                 peers: self.peers.clone(),
                 shards: self.inboxes.shards.clone(),

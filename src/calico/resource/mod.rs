@@ -99,6 +99,10 @@ const UNUSED: [&str; 17] = [
 
 /// Decodes one document by its kind. Total: whatever it holds gives a resource, problems, or both.
 pub fn decode(key: &ResourceKey, document: &Document, report: &mut Report<'_>) -> Decoded {
+    if let Some(why) = document.object.as_str() {
+        report.error("", format!("the value cannot be read: {why}"), "");
+        return Decoded::Refused(None);
+    }
     name_unknown_parts(document, report);
     let resource = match key.kind.as_str() {
         "BGPConfiguration" => Some(Resource::BgpConfiguration(BgpConfiguration::decode(document, report))),

@@ -1,0 +1,163 @@
+//! What drives a datastore: its task, the [`Intake`] machine between it and the Compiler, and the state folder.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tracing::{error, info, warn};
+
+use super::intake::{Heard, Intake, Output, Plan, WallClock};
+use super::last_known::StateFile;
+use super::second_look::Table;
+use super::{FileDatastore, Kind, Settings, State, Status, Word, link, open};
+use crate::calico::Input;
+use crate::types::Outbox;
+
+/// Words that may wait.
+const INBOX: usize = 256;
+
+/// A running datastore, seen from outside.
+#[derive(Debug)]
+pub struct Feed {
+    /// Everything that counts, for the Compiler.
+    pub inputs: mpsc::Receiver<Input>,
+    /// How the datastore is.
+    pub status: watch::Receiver<Status>,
+}
+
+/// Starts the datastore of these settings; `state` is the folder of the last known resources.
+///
+/// # Errors
+/// A setting that can never work, in words.
+pub fn start(settings: &Settings, state: PathBuf) -> anyhow::Result<Feed> {
+    let remote = settings.kind != Kind::File;
+    let (source, words, again) = link(INBOX);
+    let datastore = open(settings)?;
+    tokio::spawn(async move {
+        if let Err(error) = datastore.run(source).await {
+            error!(error = format!("{error:#}"), "the resources are no longer watched; the configuration in force stays");
+        }
+    });
+    let beside = (remote && !settings.resources.is_empty()).then(|| beside(settings));
+    let file = StateFile::new(state, settings.node.clone(), settings.kind);
+    let last_known = if remote { file.load().unwrap_or_else(|error| unusable(&error)) } else { None };
+    let clock = WallClock { at: Instant::now(), is: Timestamp::now() };
+    let plan = Plan { name: settings.kind.name(), remote, beside: beside.is_some(), last_known, clock };
+    let (out, inputs) = mpsc::channel(INBOX);
+    let (published, status) = watch::channel(Status { kind: settings.kind, ..Status::default() });
+    let task = Task { kind: settings.kind, machine: Intake::new(plan), out, again, published, saver: Saver::start(file) };
+    tokio::spawn(task.run(words, beside));
+    Ok(Feed { inputs, status })
+}
+
+fn unusable<T>(error: &anyhow::Error) -> Option<T> {
+    warn!(error = format!("{error:#}"), "there are no last known resources");
+    None
+}
+
+/// The files beside a datastore: they add what it does not have, such as Secrets beside etcd.
+fn beside(settings: &Settings) -> mpsc::Receiver<Word> {
+    let (source, words, _never_asked) = link(INBOX);
+    let files = Box::new(FileDatastore::new(settings.resources.clone()));
+    tokio::spawn(super::Datastore::run(files, source));
+    words
+}
+
+/// Writes the state file, one after the other; what comes meanwhile is replaced by what comes later.
+#[derive(Debug)]
+struct Saver {
+    newest: watch::Sender<Option<Table>>,
+}
+
+impl Saver {
+    fn start(file: StateFile) -> Self {
+        let (newest, mut tables) = watch::channel(None::<Table>);
+        tokio::spawn(async move {
+            while tables.changed().await.is_ok() {
+                let Some(table) = tables.borrow_and_update().clone() else { continue };
+                let file = file.clone();
+                let saved = tokio::task::spawn_blocking(move || file.save(&table, Timestamp::now())).await;
+                if let Ok(Err(error)) = saved {
+                    warn!(error = format!("{error:#}"), "a start without the datastore would not know the newest resources");
+                }
+            }
+        });
+        Self { newest }
+    }
+}
+
+struct Task {
+    kind: Kind,
+    machine: Intake,
+    out: mpsc::Sender<Input>,
+    again: mpsc::Sender<()>,
+    published: watch::Sender<Status>,
+    saver: Saver,
+}
+
+impl Task {
+    async fn run(mut self, mut words: mpsc::Receiver<Word>, mut beside: Option<mpsc::Receiver<Word>>) {
+        let mut outbox = Outbox::new();
+        loop {
+            let deadline = self.machine.deadline();
+            tokio::select! {
+                () = self.out.closed() => return,
+                Some(word) = words.recv() => self.machine.handle(Instant::now(), Heard::Source(word), &mut outbox),
+                Some(word) = hear(&mut beside) => self.machine.handle(Instant::now(), Heard::Beside(word), &mut outbox),
+                () = until(deadline) => self.machine.on_deadline(Instant::now(), &mut outbox),
+            }
+            for output in outbox.drain().collect::<Vec<_>>() {
+                match output {
+                    Output::Tell(input) => {
+                        if self.out.send(input).await.is_err() {
+                            return;
+                        }
+                    }
+                    // One request under way is enough.
+                    Output::LookAgain => drop(self.again.try_send(())),
+                    Output::Save(table) => drop(self.saver.newest.send_replace(Some(table))),
+                }
+            }
+            self.publish();
+        }
+    }
+
+    fn publish(&self) {
+        let last_known = self.machine.last_known().map(|saved| saved.to_string());
+        let status = Status { kind: self.kind, state: self.machine.state(), last_known };
+        self.published.send_if_modified(|published| {
+            if *published == status {
+                return false;
+            }
+            log(&published.state, &status);
+            *published = status;
+            true
+        });
+    }
+}
+
+fn log(before: &State, Status { kind, state, last_known }: &Status) {
+    let (datastore, last_known) = (kind.name(), last_known.as_deref());
+    match state {
+        State::Starting => {}
+        State::InSync => info!(datastore, "the datastore is in sync"),
+        State::Away { why, .. } if matches!(before, State::Away { .. }) => warn!(datastore, why, "the datastore is still away"),
+        State::Away { why, .. } => warn!(datastore, why, last_known, "the datastore is away; what is in force stays"),
+        State::HeldBack { until } => warn!(datastore, until, "the datastore lacks most of what is in force; held back for a second look"),
+    }
+}
+
+async fn hear(words: &mut Option<mpsc::Receiver<Word>>) -> Option<Word> {
+    match words {
+        Some(words) => words.recv().await,
+        None => None,
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
