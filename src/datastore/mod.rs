@@ -1,7 +1,19 @@
 //! Where resources come from. Every source speaks one vocabulary, [`Word`]: `Begin`, documents, `End`, then live
 //! changes; the problems of the source itself; and whether it can be reached.
 //!
-//! `selection` chooses one of three: `file` reads YAML and JSON from files and folders and watches them.
+//! ```text
+//! file │ etcd │ kubernetes ─Word→ intake ─Input→ Compiler          second_look: listings of concern are held back
+//!                 (selection)       │ ▲                            last_known: `--state DIR`
+//!                                   ▼ └ files beside (`--resources` with etcd or Kubernetes)
+//!                                 Status (readiness, metrics, `/v1/datastore`)
+//! ```
+//!
+//! - `selection` chooses one: [`file`] reads YAML and JSON from files and folders and watches them; `etcd` is Calico's
+//!   etcdv3 datastore.
+//! - `intake` is a machine with the rules that are the same for all remote sources: what is in force stays while the
+//!   source is away; a start without it uses what an earlier run knew; a listing that lacks most of what is in force gets
+//!   a second look, as `second_look` says.
+//! - `feed` drives both. Files are neither held back nor saved: what is in them is what somebody wrote.
 
 mod document;
 #[cfg(feature = "etcd")]

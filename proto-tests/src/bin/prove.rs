@@ -7,8 +7,10 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result, bail};
 
 /// Debian packages and a program of each by which its presence is told.
-const PACKAGES: [(&str, &str); 10] = [
+const PACKAGES: [(&str, &str); 12] = [
     ("bird2", "/usr/sbin/bird"),
+    ("etcd-client", "/usr/bin/etcdctl"),
+    ("etcd-server", "/usr/bin/etcd"),
     ("frr", "/usr/lib/frr/bgpd"),
     ("gobgpd", "/usr/bin/gobgpd"),
     ("openbgpd", "/usr/sbin/bgpctl"),

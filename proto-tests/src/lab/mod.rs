@@ -20,6 +20,7 @@
 
 pub mod cli;
 pub mod enclosure;
+pub mod etcd;
 mod expand;
 mod expect;
 pub mod image;
