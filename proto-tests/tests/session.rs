@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use margay::config::{Authentication, ConsecutiveRestarts, MaxPrefixAction, MaxPrefixes, PeerConfig};
+use margay::bfd::Report;
+use margay::bfd::packet::{Diagnostic, State as BfdState};
+use margay::config::{Authentication, BfdConfig, ConsecutiveRestarts, MaxPrefixAction, MaxPrefixes, PeerConfig};
 use margay::session::{Event, Input, Output, Peer, PrefixCounts, Settings, State, StopReason};
 use margay::types::{Asn, ConnectionId, Family, Outbox, PeerId, PerFamily, RouterId, ShardId};
 use margay::wire::{Capability, Context, GracefulRestart, Message, Notification, Open, RouteRefresh, Update};
@@ -519,4 +521,92 @@ fn law_calm_after_any_trouble() {
             assert!(end.peer.status(Instant::now()).stale.is_empty(), "seed {seed}");
         }
     }
+}
+
+fn bfd(strict: bool, graceful: bool) -> BfdConfig {
+    BfdConfig { interval: Duration::from_millis(50), multiplier: 3, multihop: false, strict, graceful }
+}
+
+fn report(state: BfdState, independent: bool) -> Input {
+    Input::Bfd(Report { state, diagnostic: Diagnostic::TIME_EXPIRED, remote_is_off: false, independent })
+}
+
+/// B4, G8: BFD falls silent while TCP stands, or after it has gone, with the peer's C bit or without, as failure or as restart.
+#[test]
+fn b4_g8_bfd_down_row_by_row() {
+    // graceful, C, the session is lost before; what stays at the loss, and whether it goes at once then
+    let rows = [
+        (false, false, false, NONE, 0),
+        (false, true, false, NONE, 0),
+        (true, false, false, V4, 0),
+        (true, true, false, NONE, 0),
+        (false, false, true, V4, 0),
+        (false, true, true, V4, 1),
+        (true, true, true, V4, 1),
+    ];
+    for (graceful, independent, lost_before, keep, sweeps) in rows {
+        let row = format!("graceful {graceful}, C {independent}, lost before {lost_before}");
+        let mut pair = Pair::new(3, |a, _| a.bfd = Some(bfd(false, graceful)));
+        pair.establish();
+        pair.tell(0, report(BfdState::Up, independent));
+        if lost_before {
+            pair.kill(1);
+            pair.run(SECOND);
+        }
+        let reasons = pair.ends[0].reasons().len();
+        pair.tell(0, report(BfdState::Down, independent));
+        assert_eq!((pair.ends[0].downs(), pair.ends[0].sweeps().len()), (vec![keep], sweeps), "{row}");
+        if !lost_before {
+            assert_eq!(pair.ends[0].reasons()[reasons..], [(6, 10)], "{row}");
+            pair.tell(0, report(BfdState::Up, independent));
+            pair.run(seconds(5));
+            assert_eq!(pair.states(), [State::Established; 2], "{row}: BFD is back, and so is the session, without a pause");
+        }
+    }
+}
+
+#[test]
+fn b3_b4_a_path_that_was_never_up_or_is_out_of_service_costs_nothing() {
+    let mut pair = Pair::new(4, |a, _| a.bfd = Some(bfd(false, false)));
+    pair.establish();
+    pair.tell(0, report(BfdState::Down, false));
+    pair.tell(0, report(BfdState::Up, false));
+    pair.tell(
+        0,
+        Input::Bfd(Report { state: BfdState::Down, diagnostic: Diagnostic::NEIGHBOUR_DOWN, remote_is_off: true, independent: false }),
+    );
+    pair.run(SECOND);
+    assert_eq!((pair.states(), pair.ends[0].downs()), ([State::Established; 2], vec![]));
+}
+
+#[test]
+fn b4_strict_waits_for_bfd_in_both_directions() {
+    let mut pair = Pair::new(5, |a, _| a.bfd = Some(bfd(true, false)));
+    pair.start();
+    pair.run(seconds(60));
+    assert!(pair.states()[0] == State::Idle && pair.ends[0].ups().is_empty(), "{:?}", pair.states());
+    pair.tell(0, report(BfdState::Up, false));
+    pair.run(seconds(20));
+    assert_eq!(pair.states(), [State::Established; 2]);
+    pair.tell(0, report(BfdState::Down, false));
+    pair.run(seconds(60));
+    assert_eq!((pair.states()[0], pair.ends[0].downs()), (State::Idle, vec![NONE]), "and it waits again");
+}
+
+/// Q3: too many prefixes, and another attempt when the configured time has passed, not before.
+#[test]
+fn q3_too_many_prefixes_restart_after_their_time() {
+    let mut pair = Pair::new(6, |a, _| {
+        a.max_prefixes = MaxPrefixes { limit: 10, action: MaxPrefixAction::Restart(seconds(600)) };
+    });
+    pair.establish();
+    let counts = PrefixCounts { received: 11, accepted: 11, advertised: 0 };
+    pair.tell(0, Input::Counts { shard: ShardId(0), counts: PerFamily { ipv4: counts, ipv6: PrefixCounts::default() } });
+    pair.tell(0, Input::Counts { shard: ShardId(0), counts: PerFamily::default() });
+    // 6/1 inside a hard reset, since both sides have N (G7).
+    assert!(pair.ends[0].reasons().contains(&(6, 9)));
+    pair.run(seconds(599));
+    assert_eq!(pair.ends[0].ups().len(), 1, "not before");
+    pair.run(seconds(60));
+    assert_eq!(pair.states(), [State::Established; 2]);
 }

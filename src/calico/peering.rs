@@ -11,10 +11,10 @@ use super::builtin_policy::{ExportInputs, accepts_anything, export_policy, filte
 use super::compile::{Cluster, own_blocks};
 use super::filter::CompiledFilter;
 use super::pool::pools;
-use super::resource::{Annotations, Bfd, DefaultPolicy, NextHop, ProgramClusterRoutes, SecretKey};
+use super::resource::{Annotations, Bfd, DefaultPolicy, NextHop, ProgramClusterRoutes, SecretKey, TcpAo};
 use super::service::Services;
 use super::{Problem, Severity, Store};
-use crate::config::{Authentication, BfdConfig, NextHopMode, PeerConfig, PeerKind, Ttl};
+use crate::config::{AoKeys, Authentication, BfdConfig, NextHopMode, PeerConfig, PeerKind, Ttl};
 use crate::policy::Policy;
 use crate::types::{Asn, ClusterId, Family, PerFamily};
 
@@ -144,11 +144,18 @@ impl<'a> Peering<'a> {
 
     /// Fails closed: where a key is asked for and cannot be had, the session waits (unless it is `optional`).
     fn authentication(&self, cluster: &Cluster<'_>, annotations: &Annotations, problems: &mut Vec<Problem>) -> Authentication {
-        if annotations.tcp_ao.is_some() {
-            let field = "metadata.annotations.margay.io/tcp-ao";
-            let what = "TCP-AO is not supported yet".to_owned();
-            problems.push(self.problem(cluster.store, Severity::Warning, field, what, "the session waits rather than run unprotected"));
-            return Authentication::Missing("TCP-AO, which is not supported yet".to_owned());
+        if let Some(settings) = &annotations.tcp_ao {
+            return self.tcp_ao(cluster, settings).unwrap_or_else(|what| {
+                let field = "metadata.annotations.margay.io/tcp-ao";
+                problems.push(self.problem(
+                    cluster.store,
+                    Severity::Error,
+                    field,
+                    what.clone(),
+                    "the session waits rather than run unprotected",
+                ));
+                Authentication::Missing(what)
+            });
         }
         let Some(reference) = self.password else { return Authentication::None };
         let secret = cluster.store.secret(&cluster.environment.namespace, &reference.name);
@@ -173,6 +180,26 @@ impl<'a> Peering<'a> {
                 Authentication::Missing(reference.to_string())
             }
         }
+    }
+
+    /// The keys of TCP-AO, or what is missing.
+    fn tcp_ao(&self, cluster: &Cluster<'_>, settings: &TcpAo) -> Result<Authentication, String> {
+        let (namespace, name) = (&cluster.environment.namespace, &settings.secret);
+        let secret = cluster.store.secret(namespace, name).ok_or_else(|| format!("there is no Secret {name} in namespace {namespace}"))?;
+        let mut keys = BTreeMap::new();
+        for (number, key) in &secret.data {
+            let number: u8 = number.parse().map_err(|_| format!("Secret {name}: key `{number}` is not named by a number from 0 to 255"))?;
+            if !(1..=80).contains(&key.0.len()) {
+                return Err(format!("Secret {name}: key {number} has {} octets; TCP-AO takes 1 to 80", key.0.len()));
+            }
+            keys.insert(number, key.clone());
+        }
+        let greatest = *keys.last_key_value().ok_or_else(|| format!("Secret {name} has no keys"))?.0;
+        let current = settings.current.unwrap_or(greatest);
+        if !keys.contains_key(&current) {
+            return Err(format!("Secret {name} has no key {current}"));
+        }
+        Ok(Authentication::Ao(AoKeys { keys, current, algorithm: settings.algorithm }))
     }
 
     fn restart_time(&self, cluster: &Cluster<'_>, problems: &mut Vec<Problem>) -> u16 {

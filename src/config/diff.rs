@@ -127,7 +127,10 @@ fn peer_change(old: &PeerConfig, new: &PeerConfig) -> PeerChange {
         export,
     ];
     if old.authentication != new.authentication {
-        let both_keys = matches!((&old.authentication, &new.authentication), (Authentication::Md5(_), Authentication::Md5(_)));
+        let both_keys = matches!(
+            (&old.authentication, &new.authentication),
+            (Authentication::Md5(_), Authentication::Md5(_)) | (Authentication::Ao(_), Authentication::Ao(_))
+        );
         if both_keys { reload.push("authentication") } else { reinit.push("authentication") }
     }
     if !reinit.is_empty() {

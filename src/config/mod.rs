@@ -142,14 +142,38 @@ impl Serialize for Password {
     }
 }
 
-/// TCP-MD5 of a session (`password`): fails closed.
+/// TCP-AO keys of a session (RFC 5925). A key is rolled over by adding the next one at both ends, and then taking the old one away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AoKeys {
+    /// Master keys of 1 to 80 octets by number; the number is sent and expected as KeyID.
+    pub keys: BTreeMap<u8, Password>,
+    /// The key that we sign with, and ask the peer to sign with.
+    pub current: u8,
+    /// How segments are signed.
+    pub algorithm: AoAlgorithm,
+}
+
+/// Algorithms that RFC 5926 requires.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AoAlgorithm {
+    /// HMAC-SHA-1-96.
+    #[default]
+    HmacSha1,
+    /// AES-128-CMAC-96.
+    CmacAes128,
+}
+
+/// TCP-MD5 (`password`) or TCP-AO of a session: fails closed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub enum Authentication {
     /// None asked.
     #[default]
     None,
-    /// The key is known.
+    /// The TCP-MD5 key is known.
     Md5(Password),
+    /// The TCP-AO keys are known.
+    Ao(AoKeys),
     /// A key is asked for but its Secret or key is missing: the session waits. Which one, for people.
     Missing(String),
 }

@@ -18,6 +18,7 @@
 
 mod api;
 mod ask;
+mod asker;
 pub mod bird;
 mod events;
 mod explain_peer;
@@ -25,7 +26,7 @@ pub mod metrics;
 mod view;
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -47,7 +48,9 @@ const MODE: u32 = 0o660;
 pub fn serve(socket: &Path, registry: Arc<Registry>, directory: watch::Receiver<Arc<Directory>>) -> Result<JoinHandle<Result<()>>> {
     let other = "stop it, or give this one its own --socket";
     let listener = bind(socket, other).with_context(|| format!("cannot open the control socket {}", socket.display()))?;
-    let app = api::router(directory).merge(metrics::router(registry));
+    let owner = std::fs::metadata(socket).context("the control socket has just been made")?.uid();
+    let guard = axum::middleware::from_fn(move |asker, request, next| asker::guard(owner, asker, request, next));
+    let app = api::router(directory).merge(metrics::router(registry)).layer(guard).into_make_service_with_connect_info::<asker::Asker>();
     Ok(tokio::spawn(async move { axum::serve(listener, app).await.context("serving the control socket") }))
 }
 

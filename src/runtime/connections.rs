@@ -146,11 +146,10 @@ impl Connections {
     }
 
     /// Puts the configured key on live sockets, so that a new key resets nothing (T4).
-    pub fn set_key(&self, config: &PeerConfig) {
-        let Authentication::Md5(password) = &config.authentication else { return };
+    pub fn set_key(&self, old: &Authentication, config: &PeerConfig) {
         for open in self.open.values() {
             if let Ok(remote) = open.stream.peer_addr()
-                && let Err(error) = socket::set_md5(&open.stream, remote, &password.0)
+                && let Err(error) = socket::roll_over(&open.stream, remote, old, &config.authentication)
             {
                 warn!(%error, "the live session keeps its old key");
             }

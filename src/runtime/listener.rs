@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, info, warn};
 
-use crate::config::{Authentication, Password};
+use crate::config::Authentication;
 use crate::runtime::message::PeerMessage;
 use crate::runtime::socket;
 
@@ -64,7 +64,7 @@ fn open_one(address: SocketAddr) -> io::Result<TcpListener> {
 pub struct Listener {
     table: watch::Receiver<Arc<ListenTable>>,
     sockets: BTreeMap<SocketAddr, TcpListener>,
-    keys: BTreeMap<IpAddr, (SocketAddr, Password)>,
+    keys: BTreeMap<IpAddr, (SocketAddr, Authentication)>,
     strangers: u64,
 }
 
@@ -114,24 +114,26 @@ impl Listener {
     }
 
     fn follow_keys(&mut self, table: &ListenTable, sockets_changed: bool) {
-        let wanted: BTreeMap<IpAddr, (SocketAddr, Password)> = table.peers.iter().filter_map(key_of).collect();
-        for (address, (remote, _)) in &self.keys {
+        let wanted: BTreeMap<IpAddr, (SocketAddr, Authentication)> = table.peers.iter().filter_map(key_of).collect();
+        let none = Authentication::None;
+        for (address, (remote, old)) in &self.keys {
             if !wanted.contains_key(address) {
-                self.set_key(*remote, &[]);
+                self.set_key(*remote, old, &none);
             }
         }
-        for (address, (remote, password)) in &wanted {
-            if sockets_changed || self.keys.get(address).is_none_or(|(_, old)| old != password) {
-                self.set_key(*remote, &password.0);
+        for (address, (remote, new)) in &wanted {
+            let old = self.keys.get(address).map_or(&none, |(_, old)| old);
+            if sockets_changed || old != new {
+                self.set_key(*remote, old, new);
             }
         }
         self.keys = wanted;
     }
 
-    fn set_key(&self, remote: SocketAddr, key: &[u8]) {
+    fn set_key(&self, remote: SocketAddr, old: &Authentication, new: &Authentication) {
         for (address, socket) in &self.sockets {
             if address.is_ipv4() == remote.is_ipv4()
-                && let Err(error) = socket::set_md5(socket, remote, key)
+                && let Err(error) = socket::change_keys(socket, remote, old, new)
             {
                 error!(%error, "the peer cannot connect to us");
             }
@@ -167,9 +169,9 @@ impl Listener {
     }
 }
 
-fn key_of(peer: &ListenPeer) -> Option<(IpAddr, (SocketAddr, Password))> {
+fn key_of(peer: &ListenPeer) -> Option<(IpAddr, (SocketAddr, Authentication))> {
     match &peer.authentication {
-        Authentication::Md5(password) => Some((peer.address, (SocketAddr::new(peer.address, 0), password.clone()))),
+        key @ (Authentication::Md5(_) | Authentication::Ao(_)) => Some((peer.address, (SocketAddr::new(peer.address, 0), key.clone()))),
         Authentication::None | Authentication::Missing(_) => None,
     }
 }

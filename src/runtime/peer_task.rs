@@ -161,7 +161,7 @@ impl PeerTask {
     fn message(&mut self, message: PeerMessage) {
         match message {
             PeerMessage::Input(Input::Configure(config)) => {
-                self.connections.set_key(&config);
+                self.connections.set_key(&self.machine.config().authentication, &config);
                 self.input(Input::Configure(config));
             }
             PeerMessage::Input(input) => self.input(input),
@@ -173,7 +173,9 @@ impl PeerTask {
 
     fn accepted(&mut self, stream: TcpStream, remote: SocketAddr) {
         let config = self.machine.config();
-        let prepared = socket::session_options(&stream, remote.ip(), config.ttl).and_then(|()| stream.local_addr());
+        let protected = socket::is_protected(&stream, &config.authentication);
+        let prepared =
+            protected.and_then(|()| socket::session_options(&stream, remote.ip(), config.ttl)).and_then(|()| stream.local_addr());
         let local = match prepared {
             Ok(local) => local,
             Err(error) => return warn!(%remote, %error, "accepted connection dropped"),

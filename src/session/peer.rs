@@ -285,7 +285,7 @@ impl Peer {
         }
         match &self.config.authentication {
             Authentication::Missing(what) => Some(format!("its TCP-MD5 key is missing: {what}")),
-            Authentication::None | Authentication::Md5(_) => None,
+            Authentication::None | Authentication::Md5(_) | Authentication::Ao(_) => None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Path attributes as one value: what decides, what policy changes, what goes out again.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -36,8 +37,8 @@ pub struct UnknownAttribute {
     pub flags: u8,
     /// Type code.
     pub code: u8,
-    /// The value, untouched.
-    pub value: Box<[u8]>,
+    /// The value, untouched; shared by the forms of a route on its way through import and export.
+    pub value: Arc<[u8]>,
 }
 
 /// The path attributes of a route, next hop included. Lists keep the order received (E9).

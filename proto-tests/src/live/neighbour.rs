@@ -248,6 +248,14 @@ impl Neighbour {
         }
     }
 
+    /// Lets the end of this value be a RST.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn reset_on_close(&self) -> Result<()> {
+        Ok(socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO))?)
+    }
+
     /// Says that nothing more will be written.
     ///
     /// # Errors

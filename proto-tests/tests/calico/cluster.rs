@@ -109,6 +109,7 @@ pub fn session(peer: &PeerConfig) -> String {
     match &peer.authentication {
         Authentication::None => {}
         Authentication::Md5(_) => add("md5".to_owned()),
+        Authentication::Ao(keys) => add(format!("ao key {}", keys.current)),
         Authentication::Missing(what) => add(format!("waits for {what}")),
     }
     if let Ttl::Gtsm { hops } = peer.ttl {

@@ -690,7 +690,11 @@ fn annotations_that_say_nothing_useful_are_problems() {
     // What protects a session and is not supported keeps the session from running unprotected.
     let protected = annotated("margay.io/tcp-ao: keys");
     assert!(matches!(protected.peer("a", "Global_192_0_2_1").authentication, Authentication::Missing(_)));
-    assert_one_problem(&protected, "a", "warning: BGPPeer p: metadata.annotations.margay.io/tcp-ao: TCP-AO is not supported yet");
+    assert_one_problem(
+        &protected,
+        "a",
+        "error: BGPPeer p: metadata.annotations.margay.io/tcp-ao: there is no Secret keys in namespace kube-system",
+    );
 }
 
 #[test]

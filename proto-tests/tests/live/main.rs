@@ -7,6 +7,7 @@
 mod bird;
 mod bird_readers;
 mod events;
+mod exposure;
 mod faults;
 mod header;
 mod keys;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{Fields, Text, duration};
 use crate::calico::{Document, Report};
-use crate::config::{AddPath, ConsecutiveRestarts, MaxPrefixAction, MaxPrefixes, Role, RoleConfig, SendHold};
+use crate::config::{AddPath, AoAlgorithm, ConsecutiveRestarts, MaxPrefixAction, MaxPrefixes, Role, RoleConfig, SendHold};
 use crate::types::AttributeCodes;
 
 /// Defines [`Annotations`] from rows `field: type = "name", "values", reader;`.
@@ -77,8 +77,8 @@ annotations! {
     consecutive_restarts: ConsecutiveRestarts = "consecutive-restarts", "`keep` or `drop`", consecutive_restarts;
     /// After our restart kernel routes stay until some peer is up; on a BGPConfiguration only.
     keep_without_peers: bool = "keep-without-peers", "`on` or `off`", switch;
-    /// A Secret of keys. Such a session waits, since TCP-AO is not supported yet and it may not run without.
-    tcp_ao: String = "tcp-ao", "the name of a Secret", text;
+    /// TCP-AO (RFC 5925).
+    tcp_ao: TcpAo = "tcp-ao", "the name of a Secret of keys, then perhaps the number of the key to use, and hmac-sha1 or cmac-aes128", tcp_ao;
 }
 
 /// `margay.io/default-policy`.
@@ -89,6 +89,17 @@ pub enum DefaultPolicy {
     Calico,
     /// Refused, in both directions (RFC 8212).
     Reject,
+}
+
+/// `margay.io/tcp-ao`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TcpAo {
+    /// The Secret; its keys are named by numbers from 0 to 255.
+    pub secret: String,
+    /// The key to use; none: the one with the greatest number.
+    pub current: Option<u8>,
+    /// How segments are signed.
+    pub algorithm: AoAlgorithm,
 }
 
 /// `margay.io/bfd`.
@@ -164,6 +175,20 @@ fn seconds(value: &str) -> Option<u64> {
 
 /// Shorter intervals than this hold on no host that does anything else.
 const LEAST_INTERVAL: Duration = Duration::from_millis(50);
+
+fn tcp_ao(value: &str) -> Option<TcpAo> {
+    let mut words = value.split_whitespace();
+    let mut settings = TcpAo { secret: words.next()?.to_owned(), current: None, algorithm: AoAlgorithm::default() };
+    for word in words {
+        match word {
+            "hmac-sha1" => settings.algorithm = AoAlgorithm::HmacSha1,
+            "cmac-aes128" => settings.algorithm = AoAlgorithm::CmacAes128,
+            number if settings.current.is_none() => settings.current = Some(number.parse().ok()?),
+            _ => return None,
+        }
+    }
+    Some(settings)
+}
 
 fn role(value: &str) -> Option<RoleConfig> {
     let mut words = value.split_whitespace();

@@ -26,7 +26,7 @@ use super::{Document, Report, ResourceKey};
 use crate::policy::{Term, Verdict};
 use crate::types::PerFamily;
 
-pub use annotation::{Annotations, Bfd, DefaultPolicy};
+pub use annotation::{Annotations, Bfd, DefaultPolicy, TcpAo};
 pub use bgp_configuration::{BgpConfiguration, BindMode, ProgramClusterRoutes};
 pub use bgp_filter::{
     AddCommunity, BgpFilterRule, BgpFilterSpec, FilterRule, MatchCommunities, Operation, PrefixLength, PrependAsPath, SetPriority,

@@ -1,0 +1,233 @@
+//! What margay shows to those who mean it ill: strangers, half-open connections, floods, and users of the host without business.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use proto_tests::lab::process::wait_until;
+use proto_tests::live::daemon::{external, program};
+use proto_tests::live::message::{announce, attribute, basics};
+use proto_tests::live::{Daemon, Neighbour, Observer, Plan, enclosed};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::session::WAIT;
+
+/// File descriptors that margay may have whatever happens (Q4).
+fn most_descriptors(daemon: &Daemon) -> usize {
+    daemon.peers.len() * 2 + 128
+}
+
+/// Connects from an address; none where margay (or its kernel) does not want it.
+fn connect_from(address: Ipv4Addr, to: SocketAddr) -> Option<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).ok()?;
+    socket.set_reuse_address(true).ok()?;
+    socket.bind(&SocketAddr::new(address.into(), 0).into()).ok()?;
+    socket.connect_timeout(&to.into(), Duration::from_secs(5)).ok()?;
+    Some(socket.into())
+}
+
+fn flaps(daemon: &Daemon) -> Result<Vec<u64>> {
+    let peers = daemon.api("/v1/peers")?;
+    Ok(peers.as_array().into_iter().flatten().filter_map(|peer| peer["flaps"].as_u64()).collect())
+}
+
+/// Q4: 10,000 connects from unknown sources while sessions are up.
+#[test]
+fn q4_f13_a_flood_of_strangers_costs_nothing() {
+    enclosed(|| {
+        let mut daemon = Plan::default().external(3).start()?;
+        let mut observer = Observer::establish(&daemon, &daemon.peers[0])?;
+        let mut source = Observer::establish(&daemon, &daemon.peers[1])?;
+        let (before, to) = (daemon.resident()?, daemon.address(true));
+        let (done, taken) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let most = thread::scope(|scope| {
+            let floods: Vec<_> = (0..4u8)
+                .map(|flood| {
+                    let taken = &taken;
+                    scope.spawn(move || {
+                        for n in 0..2500u32 {
+                            let address = Ipv4Addr::new(127, 9 + flood, (n / 250) as u8, (n % 250 + 1) as u8);
+                            taken.fetch_add(usize::from(connect_from(address, to).is_some()), Ordering::Relaxed);
+                        }
+                    })
+                })
+                .collect();
+            let watch = scope.spawn(|| {
+                let mut most = 0;
+                while !done.load(Ordering::Relaxed) {
+                    most = most.max(daemon.descriptors().unwrap_or(0));
+                    thread::yield_now();
+                }
+                most
+            });
+            floods.into_iter().for_each(|flood| flood.join().expect("the flood"));
+            done.store(true, Ordering::Relaxed);
+            watch.join().expect("the watch")
+        });
+        ensure!(taken.load(Ordering::Relaxed) > 9000, "no flood: {taken:?} connects came through");
+        ensure!(most <= most_descriptors(&daemon), "{most} descriptors");
+        let began = Instant::now();
+        let mut late = Neighbour::establish(&daemon, &daemon.peers[2]).context("a peer of ours during the flood")?;
+        println!("    a peer came up {} ms after the flood; {most} descriptors at most", began.elapsed().as_millis());
+        late.send(&announce(&basics(late.plan.asn), &["10.2.0.0/16"]))?;
+        source.announce("10.1.0.0/16")?;
+        observer.route("10.1.0.0/16")?;
+        observer.route("10.2.0.0/16")?;
+        ensure!(flaps(&daemon)?.iter().all(|flaps| *flaps == 0), "sessions were lost: {:?}", flaps(&daemon)?);
+        let grown = daemon.resident()?.saturating_sub(before);
+        ensure!(grown < 16 << 20, "{grown} octets more than before the flood");
+        let lines = daemon.log().lines().filter(|line| line.contains("no configured peer")).count();
+        ensure!(lines <= 20, "{lines} lines of log about strangers (Q13)");
+        daemon.alive()
+    });
+}
+
+/// Q4, T11: 500 connections of a configured peer that send nothing, all held open.
+#[test]
+fn q4_t11_half_open_connections_of_a_known_peer_are_bounded() {
+    enclosed(|| {
+        let mut daemon = Plan::default().external(2).start()?;
+        let mut observer = Observer::establish(&daemon, &daemon.peers[0])?;
+        let plan = daemon.peers[1].clone();
+        let address = Ipv4Addr::new(127, 1, 0, 11);
+        ensure!(plan.address == address);
+        let held: Vec<_> = (0..500).filter_map(|_| connect_from(address, daemon.address(true))).collect();
+        let descriptors = daemon.descriptors()?;
+        ensure!(descriptors <= most_descriptors(&daemon), "{descriptors} descriptors for {} connections", held.len());
+        // The newest replaces one that has sent no OPEN (F10), so the peer itself gets in while its ghosts stay.
+        let mut session = wait_until(WAIT, "the peer gets in", || Neighbour::establish(&daemon, &plan))?;
+        session.send(&announce(&basics(plan.asn), &["10.1.0.0/16"]))?;
+        observer.route("10.1.0.0/16")?;
+        drop(held);
+        daemon.alive()
+    });
+}
+
+/// Q10: connect, OPEN, RST, ten thousand times.
+#[test]
+fn q10_a_storm_of_resets_leaves_nothing_behind() {
+    enclosed(|| {
+        let mut daemon = Plan::default().external(2).start()?;
+        let mut observer = Observer::establish(&daemon, &daemon.peers[0])?;
+        let plan = daemon.peers[1].clone();
+        let cycle = || -> Result<()> {
+            let mut neighbour = Neighbour::connect(&daemon, &plan)?;
+            neighbour.reset_on_close()?;
+            // It may be turned away already: not more than one a second is taken.
+            let _ = neighbour.send(&plan.open().message());
+            Ok(())
+        };
+        (0..1000).try_for_each(|_| cycle())?;
+        let (before, descriptors) = (daemon.resident()?, daemon.descriptors()?);
+        (0..9000).try_for_each(|_| cycle())?;
+        let grown = daemon.resident()?.saturating_sub(before);
+        ensure!(grown <= 2 << 20, "{grown} octets more after 9000 cycles");
+        wait_until(WAIT, "no descriptor is left over", || {
+            let now = daemon.descriptors()?;
+            ensure!(now <= descriptors + 2, "{now}, and {descriptors} before");
+            Ok(())
+        })?;
+        observer.announce("10.1.0.0/16")?;
+        ensure!(daemon.peer_view(&daemon.peers[0])?["flaps"] == 0);
+        wait_until(WAIT, "the peer is welcome again", || Neighbour::establish(&daemon, &plan).map(drop))?;
+        daemon.alive()
+    });
+}
+
+/// Q8, on a smaller scale: every route with 3000 octets of attributes of its own.
+#[test]
+fn q8_an_attribute_bomb_costs_what_it_weighs_and_is_gone_with_its_sender() {
+    const ROUTES: u32 = 8000;
+    enclosed(|| {
+        let mut daemon = Plan::default().external(1).start()?;
+        let plan = daemon.peers[0].clone();
+        let before = daemon.resident()?;
+        let mut neighbour = Neighbour::establish(&daemon, &plan)?;
+        for n in 0..ROUTES {
+            let mut value = n.to_be_bytes().to_vec();
+            value.resize(3000, 0x5a);
+            let attributes = [&basics(plan.asn)[..], &[attribute(0xc0, 250, &value)]].concat();
+            neighbour.send(&announce(&attributes, &[&format!("10.{}.{}.0/24", n / 256, n % 256)]))?;
+        }
+        let received = |daemon: &Daemon| Ok::<_, anyhow::Error>(daemon.peer_view(&plan)?["families"]["ipv4-unicast"]["received"].as_u64());
+        wait_until(WAIT, "all are there", || {
+            let now = received(&daemon)?;
+            ensure!(now == Some(ROUTES.into()), "{now:?}");
+            Ok(())
+        })?;
+        let grown = daemon.resident()?.saturating_sub(before);
+        // The ceiling of the bar is half as much again as what was received; a base for buffers and tables comes on top here.
+        ensure!(grown <= u64::from(ROUTES) * 3000 * 3 / 2 + (20 << 20), "{grown} octets for {ROUTES} routes");
+        drop(neighbour);
+        wait_until(WAIT, "they are gone", || {
+            ensure!(received(&daemon)? == Some(0), "not yet");
+            Ok(())
+        })?;
+        wait_until(WAIT, "and so is their memory", || {
+            let left = daemon.resident()?.saturating_sub(before);
+            ensure!(left <= u64::from(ROUTES) * 3000 / 2 + (20 << 20), "{left} octets");
+            Ok(())
+        })?;
+        daemon.alive()
+    });
+}
+
+/// Q17: the control socket is for its owner and group; orders are taken from its owner and from root alone.
+#[test]
+fn q17_orders_come_from_the_owner_only() {
+    enclosed(|| {
+        let mut daemon = Plan::default().external(1).start()?;
+        let socket = daemon.socket();
+        let metadata = fs::metadata(&socket)?;
+        ensure!(metadata.permissions().mode() & 0o777 == 0o660, "{:o}", metadata.permissions().mode());
+        daemon.post("/v1/drain").context("the owner may")?;
+        daemon.post("/v1/undrain")?;
+        // The folder of the test is private; margay's would not be.
+        fs::set_permissions(socket.parent().context("a folder")?, fs::Permissions::from_mode(0o755))?;
+        let group = metadata.gid().to_string();
+        let stranger = |arguments: &[&str], group: &str| {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", "65534", "--regid", group, "--clear-groups", "--inh-caps", "-all", "--bounding-set", "-all", "--"]);
+            command.arg(program()?).args(arguments).arg("--socket").arg(&socket);
+            let output = command.output()?;
+            Ok::<_, anyhow::Error>((output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned()))
+        };
+        let (code, said) = stranger(&["show", "peers"], &group)?;
+        if said.contains("setpriv:") {
+            println!("SKIPPED: other users cannot be played here: {}", said.trim());
+            return Ok(());
+        }
+        ensure!(code == Some(0), "a member of the group may look: {said}");
+        for order in [&["drain"][..], &["undrain"], &["reset", "external-0"]] {
+            let (code, said) = stranger(order, &group)?;
+            ensure!(code == Some(1) && said.contains("uid 65534"), "{order:?}: {code:?} {said}");
+        }
+        let (code, said) = stranger(&["show", "peers"], "65534")?;
+        ensure!(code == Some(3) && said.contains("permission denied"), "{code:?} {said}");
+        ensure!(daemon.api("/v1/drain")?["drained"] == false);
+        daemon.alive()
+    });
+}
+
+/// Listening sockets are where they are asked for, and nowhere else.
+#[test]
+fn q17_listeners_are_bound_to_what_is_asked() {
+    enclosed(|| {
+        let mut plan = Plan::default().external(1);
+        plan.arguments = vec!["--listen".to_owned(), "127.0.0.1".to_owned()];
+        let daemon = plan.start()?;
+        Neighbour::establish(&daemon, &daemon.peers[0])?;
+        let to = SocketAddr::new(Ipv4Addr::new(127, 0, 0, 2).into(), daemon.address(true).port());
+        ensure!(connect_from(Ipv4Addr::new(127, 1, 0, 10), to).is_none(), "it listens on another address too");
+        let listening = Command::new("ss").args(["-Hltn"]).output()?;
+        let listening = String::from_utf8_lossy(&listening.stdout).lines().count();
+        ensure!(listening == 1, "{listening} listening TCP sockets");
+        let _ = external(0);
+        Ok(())
+    });
+}
