@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Story { name: "route_reflector", file: "topologies/route-reflector.clab.yml", run: route_reflector },
         Story { name: "dual_tor_ecmp", file: "topologies/dual-tor-ecmp.clab.yml", run: dual_tor_ecmp },
         Story { name: "link_local", file: "topologies/link-local.clab.yml", run: link_local },
+        Story { name: "encapsulation", file: "proto-tests/tests/lab/ipip.clab.yml", run: encapsulation },
         Story { name: "bird_mesh_migration", file: "topologies/bird-mesh-migration.clab.yml", run: bird_mesh_migration },
     ])
 }
@@ -412,4 +413,73 @@ fn bird_mesh_migration(lab: &mut Lab) -> Result<()> {
         pings.into_iter().try_for_each(|stream| stream.finish_without_loss()).with_context(|| format!("while {node} changed over"))?;
     }
     lab.expect()
+}
+
+/// Calico's kernel programming rules on a real kernel: which routes go through `tunl0`, and what happens when it comes and goes.
+fn encapsulation(lab: &mut Lab) -> Result<()> {
+    for name in ["node1", "node2", "node3", "node4"] {
+        lab.node(name)?.exec("cp -r /etc/margay/resources /run/resources")?;
+        let command = format!("margay run --node {name} --resources /run/resources");
+        lab.run(name, Speaker::Margay, &command)?;
+    }
+    let node1 = lab.node("node1")?;
+    for name in ["node2", "node4"] {
+        lab.node(name)?.exec("ip link add cali0 type dummy")?;
+        lab.node(name)?.exec("ip link set cali0 up")?;
+        lab.node(name)?.exec("ip route add 10.244.99.9/32 dev cali0 scope link metric 1024")?;
+    }
+    let route = |prefix: &str| -> Result<String> { Ok(node1.exec(&format!("ip route show {prefix} proto 12"))?.replace("linkdown", "")) };
+    let has = |prefix: &str, wanted: &[&str]| {
+        let found = route(prefix)?;
+        let words = found.split_whitespace().collect::<Vec<_>>().join(" ");
+        let right = if wanted.is_empty() { words.is_empty() } else { wanted.iter().all(|wanted| words.contains(wanted)) };
+        ensure!(right, "{prefix}: wanted {wanted:?}, found `{words}`");
+        Ok(())
+    };
+    let (both, deadline) = (["via 172.20.0.2 dev tunl0", "via 172.20.0.4 dev tunl0"], Duration::from_secs(30));
+    let plainly = || {
+        has("10.244.2.0/26", &["via 172.20.0.2 dev eth0"])?;
+        has("10.244.3.0/26", &["via 172.20.0.254 dev eth0"])?;
+        has("10.244.132.0/26", &["via 172.20.0.2 dev eth0"])?;
+        has("10.244.133.0/26", &["via 172.20.0.254 dev eth0"])?;
+        has("10.244.99.9/32", &["via 172.20.0.2 dev eth0", "via 172.20.0.4 dev eth0"])
+    };
+    let tunnelled = || {
+        has("10.244.2.0/26", &["via 172.20.0.2 dev tunl0", "onlink"])?;
+        has("10.244.3.0/26", &["via 172.20.1.3 dev tunl0", "onlink"])?;
+        has("10.244.132.0/26", &["via 172.20.0.2 dev eth0"]).context("CrossSubnet, in my subnet")?;
+        has("10.244.133.0/26", &["via 172.20.1.3 dev tunl0", "onlink"]).context("CrossSubnet, in another subnet")?;
+        has("10.244.99.9/32", &both).context("each hop of a multipath route")?;
+        has("10.244.1.0/26", &["blackhole"]).context("our own block")
+    };
+    let others = || {
+        has("10.245.2.0/26", &["via 172.20.0.2 dev eth0"])?;
+        has("10.245.3.0/26", &["via 172.20.0.254 dev eth0"])?;
+        has("10.246.2.0/26", &[]).context("VXLAN is Felix's")
+    };
+    wait_until(deadline, "without tunl0 every route is plain", || plainly().and_then(|()| others()))?;
+    let appear = || -> Result<()> {
+        node1.exec("ip tuntap add tunl0 mode tun")?;
+        node1.exec("ip link set tunl0 up").map(drop)
+    };
+    appear()?;
+    wait_until(PROMPT, "tunl0 appears: routes go through it", || tunnelled().and_then(|()| others()))?;
+    node1.exec("ip link del tunl0")?;
+    wait_until(PROMPT, "tunl0 vanishes: routes are plain again", || plainly().and_then(|()| others()))?;
+    appear()?;
+    wait_until(PROMPT, "tunl0 is back", tunnelled)?;
+    let owner = |word: &str| {
+        let text = format!("kind: BGPConfiguration\nmetadata: {{name: default}}\nspec: {{programClusterRoutes: {word}}}\n");
+        run(node1.command(&["sh", "-c", "cat > /run/x && mv /run/x /run/resources/bgp.yaml"])?, Some(&text)).map(drop)
+    };
+    let absent = |prefixes: &[&str]| prefixes.iter().try_for_each(|prefix| has(prefix, &[]));
+    let ipip = ["10.244.1.0/26", "10.244.2.0/26", "10.244.3.0/26", "10.244.132.0/26", "10.244.133.0/26", "10.244.99.9/32"];
+    owner("EnabledNoEncapOnly")?;
+    wait_until(PROMPT, "IPIP pools are Felix's", || absent(&ipip).and_then(|()| others()))?;
+    owner("EnabledIPIPOnly")?;
+    wait_until(PROMPT, "pools without encapsulation are Felix's", || {
+        tunnelled().and_then(|()| absent(&["10.245.2.0/26", "10.245.3.0/26"]))
+    })?;
+    owner("Disabled")?;
+    wait_until(PROMPT, "every pool is Felix's", || absent(&ipip).and_then(|()| absent(&["10.245.2.0/26", "10.246.2.0/26"])))
 }

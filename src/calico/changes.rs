@@ -13,7 +13,7 @@ pub(super) struct Changes {
     pub everything: bool,
     /// Nodes that came, changed or went.
     pub nodes: BTreeSet<String>,
-    /// Their addresses, before and after.
+    /// Their addresses, before and after; and those of local workloads.
     pub addresses: BTreeSet<IpAddr>,
     /// Nodes whose own BGPConfiguration is another.
     pub configurations: BTreeSet<String>,
@@ -39,6 +39,13 @@ impl Changes {
             configurations: BTreeSet::new(),
             blocks_of: BTreeSet::new(),
             services: BTreeSet::new(),
+        }
+    }
+
+    /// Something is another at these addresses.
+    pub fn note_addresses(&mut self, addresses: impl Iterator<Item = IpAddr>) {
+        if !self.everything {
+            self.addresses.extend(addresses);
         }
     }
 

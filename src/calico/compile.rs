@@ -14,7 +14,7 @@ use super::resource::{AffinityState, BgpConfiguration, BindMode, Node};
 use super::service::{ServiceRoutes, ServiceRules, Services};
 use super::work::{Counter, Work};
 use super::{Environment, Problem, Severity, Store, pool};
-use crate::config::{FibConfig, ListenConfig, NodeConfig, OriginConfig, PeerConfig};
+use crate::config::{FibConfig, ListenConfig, LogLevel, NodeConfig, OriginConfig, PeerConfig};
 use crate::types::{Asn, RouterId};
 
 /// AS of the cluster where nothing else is said.
@@ -172,7 +172,8 @@ impl Compilation {
         let fib = FibConfig { table: environment.table, protocol: environment.protocol, rules, wireguard: wireguard(&cluster) };
         let keep_without_peers = defaults.annotations.keep_without_peers.unwrap_or(false);
         let (node, listen, peers) = (name.to_owned(), listen(&cluster), self.peers.clone());
-        NodeConfig { node, router_id, asn, listen, peers, origin, fib, keep_without_peers }
+        let log_level = log_level(&cluster, problems);
+        NodeConfig { node, router_id, asn, listen, peers, origin, fib, log_level, keep_without_peers }
     }
 
     fn update_sessions(&mut self, cluster: &Cluster<'_>, services: &Services, changes: &Changes) {
@@ -269,6 +270,18 @@ pub(super) fn own_blocks<'a>(cluster: &'a Cluster<'_>) -> impl Iterator<Item = (
     let own = cluster.store.affinities_of(cluster.name).filter(|affinity| !affinity.void);
     own.filter(|affinity| affinity.state != AffinityState::Pending)
         .map(|affinity| (affinity.cidr, affinity.state == AffinityState::Confirmed))
+}
+
+/// `BGP_LOGSEVERITYSCREEN`, else our own BGPConfiguration's level, else the cluster's.
+fn log_level(cluster: &Cluster<'_>, problems: &mut Vec<Problem>) -> LogLevel {
+    let own = cluster.store.configuration(&format!("node.{}", cluster.name)).and_then(|own| own.log_level);
+    let configured = own.or(cluster.defaults.log_level).unwrap_or_default();
+    let Some(text) = &cluster.environment.log_severity else { return configured };
+    LogLevel::parse(text).unwrap_or_else(|| {
+        let what = format!("BGP_LOGSEVERITYSCREEN is `{text}`, which is none of Trace, Debug, Info, Warning, Error, Fatal");
+        problems.push(Problem::general(Severity::Warning, what, "logSeverityScreen applies"));
+        configured
+    })
 }
 
 fn ignored_interfaces(defaults: &BgpConfiguration) -> Vec<String> {

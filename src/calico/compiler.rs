@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::compile::Compilation;
-use super::{Environment, Input, Output, Problem, Store, Work};
+use super::{Environment, Input, LocalWorkload, Output, Problem, Store, Work};
 use crate::config::NodeConfig;
 use crate::types::Outbox;
 
@@ -69,6 +69,13 @@ impl Compiler {
         }
         if !was_in_sync && self.store.in_sync() && self.due.is_some() {
             self.compile(out);
+        }
+    }
+
+    /// Takes the local workloads that BGPPeers select, all of them.
+    pub fn set_workloads(&mut self, now: Instant, workloads: Vec<LocalWorkload>) {
+        if self.store.set_workloads(workloads) && self.due.is_none() {
+            self.due = Some(now + COALESCE);
         }
     }
 

@@ -15,6 +15,8 @@ pub struct Environment {
     pub cluster_ips: Option<String>,
     /// `CALICO_K8S_NODE_REF`: our Kubernetes node name where it differs from Calico's.
     pub kubernetes_node: Option<String>,
+    /// `BGP_LOGSEVERITYSCREEN`: takes the place of `logSeverityScreen`.
+    pub log_severity: Option<String>,
     /// `--listen`: addresses to listen on where `bindMode` does not say otherwise; empty means all.
     pub listen: Vec<IpAddr>,
     /// Kernel routing table to write to.
@@ -27,7 +29,16 @@ impl Default for Environment {
     fn default() -> Self {
         let FibConfig { table, protocol, .. } = FibConfig::default();
         let namespace = "kube-system".to_owned();
-        Self { router_id: None, namespace, cluster_ips: None, kubernetes_node: None, listen: Vec::new(), table, protocol }
+        Self {
+            router_id: None,
+            namespace,
+            cluster_ips: None,
+            kubernetes_node: None,
+            log_severity: None,
+            listen: Vec::new(),
+            table,
+            protocol,
+        }
     }
 }
 
@@ -41,6 +52,7 @@ impl Environment {
             namespace: set("NAMESPACE").unwrap_or(defaults.namespace),
             cluster_ips: set("CALICO_ADVERTISE_CLUSTER_IPS"),
             kubernetes_node: set("CALICO_K8S_NODE_REF"),
+            log_severity: set("BGP_LOGSEVERITYSCREEN"),
             ..Self::default()
         }
     }

@@ -59,8 +59,9 @@ impl<'a, 'b> Peers<'a, 'b> {
         let mut addresses: BTreeSet<IpAddr> = self.cluster.store.node_addresses().collect();
         addresses.extend(self.forward.iter().filter_map(|(_, _, peer)| match peer.endpoint {
             Endpoint::Address { address, .. } => Some(address),
-            Endpoint::Nodes(_) | Endpoint::Workloads => None,
+            Endpoint::Nodes(_) | Endpoint::Workloads { .. } => None,
         }));
+        addresses.extend(self.cluster.store.workloads().iter().flat_map(|workload| workload.addresses.iter().copied()));
         addresses
     }
 
@@ -239,7 +240,14 @@ impl<'a> Explicit<'a, '_> {
                     self.add(kind, name, peer, member.remote.clone(), Some(name));
                 }
             }
-            Endpoint::Address { .. } | Endpoint::Workloads => {}
+            Endpoint::Workloads { asn } => {
+                let ours = self.cluster.store.workloads().iter().filter(|workload| workload.peer == name);
+                if ours.flat_map(|workload| &workload.addresses).any(|found| *found == address) {
+                    let remote = Remote { address, interface: None, port: None, asn: *asn, cluster: None, calico_node: false };
+                    self.add(PeerKind::Workload, name, peer, remote, Some(name));
+                }
+            }
+            Endpoint::Address { .. } => {}
         }
     }
 
@@ -280,8 +288,12 @@ impl<'a> Explicit<'a, '_> {
     }
 
     fn peering(&self, kind: PeerKind, name: &'a str, peer: &'a BgpPeer, remote: Remote, own: Option<IpAddr>, reverse: bool) -> Peering<'a> {
-        let prefix = if kind == PeerKind::Global { "Global" } else { "Node" };
-        let by_address = matches!(peer.endpoint, Endpoint::Address { .. }) && !reverse;
+        let prefix = match kind {
+            PeerKind::Global => "Global",
+            PeerKind::Workload => "Local_Workload",
+            PeerKind::Node | PeerKind::Mesh => "Node",
+        };
+        let by_address = !matches!(peer.endpoint, Endpoint::Nodes(_)) && !reverse;
         let greater = own.is_some_and(|own| remote.address.to_string() > own.to_string());
         Peering {
             name: session_name(prefix, remote.address, remote.interface.as_deref(), remote.port),
@@ -294,9 +306,9 @@ impl<'a> Explicit<'a, '_> {
             remote_asn: remote.asn,
             local_asn: peer.local_asn.filter(|_| by_address),
             peer_cluster: remote.cluster,
-            passive: kind == PeerKind::Global && remote.calico_node && greater,
+            passive: kind == PeerKind::Workload || kind == PeerKind::Global && remote.calico_node && greater,
             password: peer.password.as_ref(),
-            from_node_address: peer.source == SourceAddress::UseNodeIp,
+            from_node_address: peer.source == SourceAddress::UseNodeIp && kind != PeerKind::Workload,
             restart_time: peer.restart_time,
             keepalive: peer.keepalive,
             ttl_security: peer.ttl_security,
@@ -339,6 +351,6 @@ fn reversed_family(cluster: &Cluster<'_>, peer: &BgpPeer) -> Option<Option<bool>
             };
             (ours && listening).then(|| Some(address.is_ipv4()))
         }
-        Endpoint::Workloads => None,
+        Endpoint::Workloads { .. } => None,
     }
 }

@@ -35,6 +35,7 @@ pub mod selector;
 pub mod service;
 mod store;
 mod work;
+mod workload;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -51,6 +52,7 @@ pub use environment::Environment;
 pub use problem::{Problem, Report, Severity};
 pub use store::Store;
 pub use work::Work;
+pub use workload::LocalWorkload;
 
 /// What names a resource.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

@@ -9,7 +9,7 @@ use super::index::Index;
 use super::resource::{
     BgpConfiguration, BgpPeer, BlockAffinity, Decoded, EndpointSlice, IpPool, Node, Resource, Secret, Service, ServiceName, decode,
 };
-use super::{Document, Location, Problem, Report, ResourceKey, Severity};
+use super::{Document, LocalWorkload, Location, Problem, Report, ResourceKey, Severity};
 use crate::types::Sync;
 
 /// Every resource that the datastore told of.
@@ -18,6 +18,8 @@ pub struct Store {
     entries: BTreeMap<ResourceKey, Entry>,
     /// What is looked up by something else than its name.
     index: Index,
+    /// Local workloads that BGPPeers select.
+    workloads: Vec<LocalWorkload>,
     /// What is not compiled yet.
     changes: Changes,
     /// Inside a `Begin` … `End`.
@@ -67,6 +69,22 @@ impl Store {
                 first || !gone.is_empty()
             }
         }
+    }
+
+    /// Takes the local workloads; says whether anything changed.
+    pub fn set_workloads(&mut self, workloads: Vec<LocalWorkload>) -> bool {
+        if workloads == self.workloads {
+            return false;
+        }
+        let before = std::mem::replace(&mut self.workloads, workloads);
+        let addresses = before.iter().chain(&self.workloads).flat_map(|workload| workload.addresses.iter().copied());
+        self.changes.note_addresses(addresses);
+        true
+    }
+
+    /// Every local workload that a BGPPeer selects.
+    pub fn workloads(&self) -> &[LocalWorkload] {
+        &self.workloads
     }
 
     /// What has changed since this was asked last; everything, the first time.

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
-use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Ended, Failure};
 use crate::datastore::{self, Variables};
+use crate::runtime::log::{Format, Log};
 use crate::runtime::{self, settings::Settings};
 
 /// Flags of the daemon.
@@ -44,9 +44,10 @@ pub struct Run {
     /// Speak BGP, but write nothing to the kernel.
     #[arg(long)]
     dry_run: bool,
-    /// error, warn, info, debug or trace; or directives such as `info,margay::session=debug`.
-    #[arg(long, env = "MARGAY_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
-    log_level: String,
+    /// error, warn, info, debug or trace, of margay itself; or directives such as `info,margay::session=debug` [default: what
+    /// BGPConfiguration's logSeverityScreen says, live].
+    #[arg(long, env = "MARGAY_LOG_LEVEL", value_name = "LEVEL")]
+    log_level: Option<String>,
     /// How log lines look.
     #[arg(long, env = "MARGAY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -61,8 +62,12 @@ enum LogFormat {
 impl Run {
     /// Runs the daemon until a signal ends it.
     pub fn carry_out(self) -> Result<Ended, Failure> {
-        start_log(&self.log_level, self.log_format)?;
-        let settings = self.settings()?;
+        let format = match self.log_format {
+            LogFormat::Text => Format::Text,
+            LogFormat::Json => Format::Json,
+        };
+        let log = Log::start(self.log_level.as_deref(), format)?;
+        let settings = self.settings(log)?;
         let workers = std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1));
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build().context("cannot start the runtime")?;
@@ -70,7 +75,7 @@ impl Run {
         Ok(Ended::Done)
     }
 
-    fn settings(self) -> anyhow::Result<Settings> {
+    fn settings(self, log: Log) -> anyhow::Result<Settings> {
         let variables = Variables::of_process();
         let node = match self.node.filter(|name| !name.is_empty()) {
             Some(name) => name,
@@ -86,6 +91,7 @@ impl Run {
             metrics: self.metrics,
             state: self.state,
             dry_run: self.dry_run,
+            log,
         })
     }
 }
@@ -99,16 +105,6 @@ fn node_name(variables: &Variables) -> anyhow::Result<String> {
     }
     let host = variables.exactly("HOSTNAME").map(|name| name.trim().to_owned()).or_else(|| line("/proc/sys/kernel/hostname"));
     host.map(|name| name.to_lowercase()).ok_or_else(|| anyhow!("cannot tell the node's name: give --node NAME"))
-}
-
-fn start_log(level: &str, format: LogFormat) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(level).map_err(|e| anyhow!("--log-level {level}: {e}"))?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    match format {
-        LogFormat::Text => subscriber.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
-        LogFormat::Json => subscriber.json().init(),
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -164,6 +164,7 @@ mod tests {
             peers: peers.iter().map(|peer| (peer.name.clone(), Arc::new(peer.clone()))).collect(),
             origin: OriginConfig::default(),
             fib: FibConfig::default(),
+            log_level: crate::config::LogLevel::default(),
             keep_without_peers: false,
         }
     }

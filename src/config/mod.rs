@@ -33,8 +33,54 @@ pub struct NodeConfig {
     pub origin: OriginConfig,
     /// What goes into the kernel.
     pub fib: FibConfig,
+    /// How much is logged, unless `--log-level` says otherwise.
+    pub log_level: LogLevel,
     /// After our own restart routes of a past life stay in the kernel until some peer is up, however long that takes. Read at start.
     pub keep_without_peers: bool,
+}
+
+/// How much is logged (`logSeverityScreen`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// `Error` and `Fatal`.
+    Error,
+    /// `Warning`.
+    Warn,
+    /// `Info`, and where nothing is set.
+    #[default]
+    Info,
+    /// `Debug`.
+    Debug,
+    /// `Trace`.
+    Trace,
+}
+
+impl LogLevel {
+    /// Calico's word in any case; none for another.
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text.to_ascii_lowercase().as_str() {
+            "trace" => Self::Trace,
+            "debug" => Self::Debug,
+            "info" => Self::Info,
+            "warning" | "warn" => Self::Warn,
+            "error" | "fatal" => Self::Error,
+            _ => return None,
+        })
+    }
+}
+
+impl std::fmt::Display for LogLevel {
+    /// The level's name in `--log-level`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        })
+    }
 }
 
 /// Where we listen (`listenPort`, `bindMode`).

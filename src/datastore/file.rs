@@ -85,7 +85,7 @@ impl Datastore for FileDatastore {
 }
 
 /// The inotify watch on everything that can change what the paths hold.
-struct Watch {
+pub(super) struct Watch {
     /// None where no inotify instance is left.
     watcher: Option<notify::RecommendedWatcher>,
     paths: Vec<PathBuf>,
@@ -93,7 +93,7 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(paths: Vec<PathBuf>, note: mpsc::Sender<()>) -> Self {
+    pub(super) fn new(paths: Vec<PathBuf>, note: mpsc::Sender<()>) -> Self {
         let concerned = paths.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             let ours = match &event {
@@ -112,7 +112,7 @@ impl Watch {
 
     /// Watches what there is now. Watching twice is once; folders that went and came back are taken up again.
     /// Says whether all of it can be watched.
-    fn renew(&mut self) -> bool {
+    pub(super) fn renew(&mut self) -> bool {
         let Some(watcher) = &mut self.watcher else { return false };
         let wanted: Vec<PathBuf> = self.paths.iter().flat_map(|path| folders(path)).collect();
         for gone in self.watched.iter().filter(|folder| !wanted.contains(folder)) {

@@ -26,6 +26,7 @@ mod last_known;
 mod second_look;
 mod selection;
 mod variables;
+mod workloads;
 mod yaml;
 
 use std::future::Future;
@@ -40,6 +41,7 @@ pub use feed::{Feed, start};
 pub use file::{FileDatastore, load};
 pub use selection::{Kind, Settings, open};
 pub use variables::Variables;
+pub use workloads::Workloads;
 
 /// A source of resources.
 pub trait Datastore: Send {

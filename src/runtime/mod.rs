@@ -18,6 +18,7 @@ pub mod directory;
 mod fib_task;
 pub mod history;
 mod listener;
+pub mod log;
 pub mod message;
 pub mod metrics;
 mod peer_task;
@@ -28,6 +29,7 @@ mod speaker;
 mod tasks;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -36,7 +38,7 @@ use tracing::{error, info, warn};
 
 use crate::calico::{Compiler, Environment};
 use crate::config::NodeConfig;
-use crate::datastore;
+use crate::datastore::{self, Workloads};
 use crate::fib::FibSyncer;
 use crate::node::first_telling::PastLife;
 use crate::node::recovery::Recovery;
@@ -145,12 +147,18 @@ async fn supervise(
 /// Starts the datastore and the compiler behind it: what is to be in force, and how the datastore is.
 fn start_compiler(settings: &Settings) -> Result<(watch::Receiver<Compiled>, watch::Receiver<datastore::Status>)> {
     let variables = &settings.datastore.variables;
-    let variables = Environment::from_variables(|name| variables.exactly(name).map(str::to_owned));
-    let environment = Environment { listen: settings.listen.clone(), ..variables };
-    let machine = Compiler::new(settings.datastore.node.clone(), environment);
+    let of_variables = Environment::from_variables(|name| variables.exactly(name).map(str::to_owned));
+    let environment = Environment { listen: settings.listen.clone(), ..of_variables };
+    let mut machine = Compiler::new(settings.datastore.node.clone(), environment);
+    // Before the first word of the datastore, so that no session is made without them and then again.
+    let mut workloads = Workloads::new(variables);
+    machine.set_workloads(Instant::now(), workloads.read().0.unwrap_or_default());
+    let (found, selected) = mpsc::channel(1);
+    tokio::spawn(workloads.watch(found));
     let feed = datastore::start(&settings.datastore, settings.state.clone())?;
     let (newest, compiled) = watch::channel(Compiled::default());
-    tokio::spawn(tasks::compiler(machine, feed.inputs, newest));
+    tokio::spawn(tasks::compiler(machine, feed.inputs, selected, newest));
+    tokio::spawn(tasks::log_level(settings.log.clone(), compiled.clone()));
     Ok((compiled, feed.status))
 }
 

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::datastore;
+use crate::runtime::log::Log;
 
 /// Settings of the daemon; see `margay run --help`.
 #[derive(Clone, Debug)]
@@ -22,4 +23,6 @@ pub struct Settings {
     pub state: PathBuf,
     /// Only say what would be written to the kernel.
     pub dry_run: bool,
+    /// The log.
+    pub log: Log,
 }

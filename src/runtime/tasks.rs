@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{error, info};
+use tracing::{debug, error, info};
 
-use crate::calico::{self, Compiler};
+use crate::calico::{self, Compiler, LocalWorkload};
 use crate::fib::{self, KernelEvent};
 use crate::node::first_telling::{FirstTelling, PastLife};
 use crate::node::reach::Reach;
@@ -15,6 +15,7 @@ use crate::node::wiring::kernel_event_is_for_all;
 use crate::origin::{self, Origin};
 use crate::rib;
 use crate::runtime::directory::Directory;
+use crate::runtime::log::Log;
 use crate::runtime::message::{FibMessage, PeerMessage, RecoveryStatus, ShardMessage};
 use crate::types::{Outbox, Sync};
 
@@ -37,7 +38,12 @@ pub struct Compiled {
 }
 
 /// Runs the Compiler machine; only its newest word counts.
-pub async fn compiler(mut machine: Compiler, mut inbox: mpsc::Receiver<calico::Input>, newest: watch::Sender<Compiled>) {
+pub async fn compiler(
+    mut machine: Compiler,
+    mut inbox: mpsc::Receiver<calico::Input>,
+    mut workloads: mpsc::Receiver<Vec<LocalWorkload>>,
+    newest: watch::Sender<Compiled>,
+) {
     let mut outbox = Outbox::new();
     loop {
         tokio::select! {
@@ -45,10 +51,27 @@ pub async fn compiler(mut machine: Compiler, mut inbox: mpsc::Receiver<calico::I
                 None => return,
                 Some(input) => machine.handle(Instant::now(), input, &mut outbox),
             },
+            Some(workloads) = workloads.recv() => machine.set_workloads(Instant::now(), workloads),
             () = until(machine.deadline()) => machine.on_deadline(Instant::now(), &mut outbox),
         }
         if let Some(calico::Output::Compiled { config, problems }) = outbox.drain().last() {
+            debug!(work = ?machine.work(), "the resources are compiled");
             newest.send_replace(Compiled { config, problems, spoken: true });
+        }
+    }
+}
+
+/// Lets the log follow the configuration's level.
+pub async fn log_level(log: Log, mut compiled: watch::Receiver<Compiled>) {
+    let mut level = None;
+    loop {
+        let wanted = compiled.borrow_and_update().config.as_ref().map(|config| config.log_level);
+        if let Some(wanted) = wanted.filter(|wanted| level != Some(*wanted)) {
+            level = Some(wanted);
+            log.apply(wanted);
+        }
+        if compiled.changed().await.is_err() {
+            return;
         }
     }
 }

@@ -109,6 +109,8 @@ pub struct Plan {
     pub documents: Vec<String>,
     /// More arguments of `margay run`.
     pub arguments: Vec<String>,
+    /// More of its environment.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Plan {
@@ -202,6 +204,7 @@ impl Daemon {
             .arg("--state")
             .arg(folder.path().join("state"))
             .args(&plan.arguments)
+            .envs(plan.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -15,5 +15,7 @@ mod metrics;
 mod open;
 mod restart;
 mod routes;
+mod services;
 mod session;
 mod unknown;
+mod workloads;

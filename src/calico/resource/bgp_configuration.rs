@@ -11,6 +11,7 @@ use super::{Fields, Text};
 use crate::calico::builtin_policy::PrefixAdvertisement;
 use crate::calico::filter::CommunityValue;
 use crate::calico::{Document, Report};
+use crate::config::LogLevel;
 use crate::types::{Asn, canonical};
 
 /// `bindMode`.
@@ -40,6 +41,8 @@ pub enum ProgramClusterRoutes {
 /// A v3 BGPConfiguration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BgpConfiguration {
+    /// `logSeverityScreen`.
+    pub log_level: Option<LogLevel>,
     /// `nodeToNodeMeshEnabled`; absent means true.
     pub mesh: Option<bool>,
     /// `asNumber`.
@@ -93,8 +96,8 @@ impl BgpConfiguration {
             report.warning("metadata.name", "only `default` and `node.<name>` have a meaning", "ignored");
             return Self::default();
         }
-        log_level(&mut spec, report);
         let mut configuration = Self {
+            log_level: log_level(&mut spec, report),
             listen_port: port(&mut spec, report),
             prefix_advertisements: advertisements(&mut spec, report),
             annotations: Annotations::decode(document, report),
@@ -136,11 +139,15 @@ impl BgpConfiguration {
     }
 }
 
-/// Only a level other than the default is worth a word: Calico writes `Info` into every object.
-fn log_level(spec: &mut Fields<'_>, report: &mut Report<'_>) {
-    if spec.text(report, "logSeverityScreen").is_some_and(|level| !level.eq_ignore_ascii_case("info")) {
-        report.info("spec.logSeverityScreen", "margay does not act on it yet", "--log-level and `margay log` set the level");
+/// Calico's words in any case; another is left out with a warning.
+fn log_level(spec: &mut Fields<'_>, report: &mut Report<'_>) -> Option<LogLevel> {
+    let text = spec.text(report, "logSeverityScreen")?;
+    let level = LogLevel::parse(&text);
+    if level.is_none() {
+        let what = format!("`{text}` is none of Trace, Debug, Info, Warning, Error, Fatal");
+        report.warning("spec.logSeverityScreen", what, "the field is left out");
     }
+    level
 }
 
 fn port(spec: &mut Fields<'_>, report: &mut Report<'_>) -> Option<u16> {

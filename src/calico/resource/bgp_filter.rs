@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::or_default;
+use crate::calico::{Document, Report};
 use crate::types::Asn;
 
 /// `spec` of a BGPFilter: four independent lists of rules, tried in order.
@@ -144,6 +145,63 @@ pub struct PrependAsPath {
 pub struct SetPriority {
     /// 1 to 2147483646.
     pub value: Option<i64>,
+}
+
+/// Fields of each object of a BGPFilter, by the field that holds the object.
+const FIELDS: [(&str, &[&str]); 8] = [
+    ("spec", &["exportV4", "importV4", "exportV6", "importV6"]),
+    (
+        "rule",
+        &[
+            "cidr",
+            "matchOperator",
+            "prefixLength",
+            "source",
+            "interface",
+            "peerType",
+            "communities",
+            "asPathPrefix",
+            "priority",
+            "action",
+            "operations",
+        ],
+    ),
+    ("prefixLength", &["min", "max"]),
+    ("communities", &["values"]),
+    ("operations", &["addCommunity", "prependASPath", "setPriority"]),
+    ("addCommunity", &["value"]),
+    ("prependASPath", &["prefix"]),
+    ("setPriority", &["value"]),
+];
+
+/// Names every field that no BGPFilter has.
+pub(super) fn name_unknown(document: &Document, report: &mut Report<'_>) {
+    if let Some(spec) = document.object.get("spec") {
+        name_unknown_in("spec", "spec".to_owned(), spec, report);
+    }
+}
+
+fn name_unknown_in(object: &str, path: String, value: &Value, report: &mut Report<'_>) {
+    let holder = if object.ends_with("V4") || object.ends_with("V6") { "rule" } else { object };
+    let known = FIELDS.iter().find(|(name, _)| *name == holder).map(|(_, fields)| *fields);
+    match (value, known) {
+        (Value::Array(items), Some(_)) => {
+            for (index, item) in items.iter().enumerate() {
+                name_unknown_in(object, format!("{path}[{index}]"), item, report);
+            }
+        }
+        (Value::Object(fields), Some(known)) => {
+            for (name, value) in fields {
+                let path = format!("{path}.{name}");
+                if known.contains(&name.as_str()) {
+                    name_unknown_in(name, path, value, report);
+                } else {
+                    report.info(&path, "margay does not know this field", "ignored, as Calico ignores it");
+                }
+            }
+        }
+        _ => {}
+    }
 }
 
 #[cfg(test)]

@@ -29,7 +29,10 @@ pub enum Endpoint {
     /// `peerSelector`: Calico nodes.
     Nodes(Selector),
     /// `localWorkloadSelector`.
-    Workloads,
+    Workloads {
+        /// `asNumber`.
+        asn: Asn,
+    },
 }
 
 /// `nextHopMode`, or the deprecated `keepOriginalNextHop`.
@@ -106,7 +109,7 @@ impl BgpPeer {
             report.warning("spec.node", "both node and nodeSelector are set", "nodeSelector applies");
         }
         let endpoint = endpoint(&mut spec, report, annotations.interface.as_deref());
-        let peer = Self {
+        let mut peer = Self {
             node: node.filter(|_| node_selector.is_none()),
             node_selector,
             endpoint: endpoint?,
@@ -125,9 +128,46 @@ impl BgpPeer {
             reverse: spec.word(report, "reversePeering", &[("Auto", true), ("Manual", false)]).unwrap_or(true),
             annotations,
         };
+        if let Endpoint::Workloads { .. } = peer.endpoint {
+            peer.leave_to_workloads(report);
+        }
         peer.check(report);
         spec.finish(report, &[]);
         Some(peer)
+    }
+
+    /// Takes away what Calico does not apply to a session with a local workload. Its password is applied, unlike in Calico.
+    fn leave_to_workloads(&mut self, report: &mut Report<'_>) {
+        let plain = Self {
+            node: self.node.clone(),
+            node_selector: self.node_selector.clone(),
+            endpoint: self.endpoint.clone(),
+            local_asn: self.local_asn,
+            password: self.password.clone(),
+            filters: self.filters.clone(),
+            annotations: self.annotations.clone(),
+            source: SourceAddress::None,
+            reverse: false,
+            next_hop: NextHop::Default,
+            restart_time: None,
+            keepalive: None,
+            allow_local_as: 0,
+            ttl_security: None,
+            reachable_by: None,
+        };
+        let set = [
+            ("nextHopMode", self.next_hop != plain.next_hop),
+            ("maxRestartTime", self.restart_time.is_some()),
+            ("keepaliveTime", self.keepalive.is_some()),
+            ("numAllowedLocalASNumbers", self.allow_local_as != 0),
+            ("ttlSecurity", self.ttl_security.is_some()),
+            ("reachableBy", self.reachable_by.is_some()),
+        ];
+        for (field, _) in set.iter().filter(|(_, set)| *set) {
+            let what = "has no effect together with localWorkloadSelector";
+            report.info(&format!("spec.{field}"), what, "ignored, as Calico ignores it");
+        }
+        *self = plain;
     }
 
     /// What fits not together.
@@ -158,7 +198,7 @@ impl BgpPeer {
                     );
                 }
             }
-            Endpoint::Workloads => report.info("spec.localWorkloadSelector", "margay does not peer with local workloads yet", "ignored"),
+            Endpoint::Workloads { .. } => {}
         }
     }
 }
@@ -181,7 +221,17 @@ fn endpoint(spec: &mut Fields<'_>, report: &mut Report<'_>, interface: Option<&s
     let asn = usable_asn(spec, report, "asNumber");
     if has_workloads {
         selector(spec, report, "localWorkloadSelector")?;
-        return Some(Endpoint::Workloads);
+        let Some(asn) = asn else {
+            if !report.is_refused() {
+                let instead = "no session is made of this BGPPeer";
+                report.error("spec.asNumber", "must be given together with localWorkloadSelector, and not be 0", instead);
+            }
+            return None;
+        };
+        if text.is_some() || has_nodes {
+            report.warning("spec", "localWorkloadSelector is set beside peerIP or peerSelector", "localWorkloadSelector applies");
+        }
+        return Some(Endpoint::Workloads { asn });
     }
     if has_nodes {
         if text.is_some() {

@@ -2,6 +2,8 @@
 //!
 //! Empty text, 0, absent and null are the same unless a field says otherwise. A field of the wrong type refuses its
 //! resource; a field that margay does not know is named at level info and ignored, as Calico ignores it.
+//!
+#![doc = include_str!("fields.md")]
 
 mod annotation;
 mod bgp_configuration;
@@ -15,6 +17,8 @@ mod node;
 mod secret;
 mod secret_key;
 mod service;
+#[cfg(test)]
+mod table;
 mod value;
 
 use std::collections::BTreeMap;
@@ -146,6 +150,7 @@ fn bgp_filter(key: &ResourceKey, document: &Document, report: &mut Report<'_>) -
             let mut problems = Vec::new();
             let compiled = compile_filter(&key.name, &spec, &mut problems);
             report.adopt(problems);
+            bgp_filter::name_unknown(document, report);
             compiled
         }
         Err(error) => {
