@@ -417,16 +417,12 @@ fn bird_mesh_migration(lab: &mut Lab) -> Result<()> {
 
 /// Calico's kernel programming rules on a real kernel: which routes go through `tunl0`, and what happens when it comes and goes.
 fn encapsulation(lab: &mut Lab) -> Result<()> {
-    for name in ["node1", "node2", "node3", "node4"] {
-        lab.node(name)?.exec("cp -r /etc/margay/resources /run/resources")?;
-        let command = format!("margay run --node {name} --resources /run/resources");
-        lab.run(name, Speaker::Margay, &command)?;
-    }
     let node1 = lab.node("node1")?;
     for name in ["node2", "node4"] {
-        lab.node(name)?.exec("ip link add cali0 type dummy")?;
+        lab.node(name)?.exec("ip link add cali0 type veth peer name pod0")?;
+        lab.node(name)?.exec("ip link set pod0 up")?;
         lab.node(name)?.exec("ip link set cali0 up")?;
-        lab.node(name)?.exec("ip route add 10.244.99.9/32 dev cali0 scope link metric 1024")?;
+        lab.node(name)?.exec("ip route append 10.244.99.9/32 dev cali0 scope link metric 1024")?;
     }
     let route = |prefix: &str| -> Result<String> { Ok(node1.exec(&format!("ip route show {prefix} proto 12"))?.replace("linkdown", "")) };
     let has = |prefix: &str, wanted: &[&str]| {
