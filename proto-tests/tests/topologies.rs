@@ -20,7 +20,6 @@ fn main() -> ExitCode {
         Story { name: "kill_and_restart", file: "topologies/tor-bird.clab.yml", run: kill_and_restart },
         Story { name: "live_resources", file: "topologies/tor-bird.clab.yml", run: live_resources },
         Story { name: "password", file: "topologies/tor-bird.clab.yml", run: password },
-        Story { name: "unprivileged", file: "topologies/tor-bird.clab.yml", run: unprivileged },
         Story { name: "bfd", file: "topologies/bfd.clab.yml", run: bfd },
         Story { name: "tor_frr", file: "topologies/tor-frr.clab.yml", run: top_of_rack },
         Story { name: "tor_gobgp", file: "topologies/tor-gobgp.clab.yml", run: top_of_rack },
@@ -221,31 +220,6 @@ fn live_resources(lab: &mut Lab) -> Result<()> {
     })?;
     ensure!(since()? == others, "sessions that had nothing to do with it were reset: {others:?} {:?}", since()?);
     lab.expect()
-}
-
-/// T12, Q17: margay as a user without a name, with CAP_NET_ADMIN and CAP_NET_BIND_SERVICE and nothing else, and no way to get more.
-fn unprivileged(lab: &mut Lab) -> Result<()> {
-    lab.expect()?;
-    lab.kill("node1", Signal::KILL)?;
-    let node1 = lab.node("node1")?;
-    node1.exec("rm -rf /run/margay")?;
-    if node1.exec("install -d -o 65534 -g 65534 /run/margay /run/state").is_err() {
-        println!("SKIPPED: other users cannot be played here");
-        return Ok(());
-    }
-    let capabilities = "-all,+net_admin,+net_bind_service";
-    let drop = format!(
-        "setpriv --reuid 65534 --regid 65534 --clear-groups --bounding-set {capabilities} --inh-caps {capabilities} --ambient-caps {capabilities} --no-new-privs"
-    );
-    lab.run("node1", Speaker::Margay, &format!("{drop} margay run --node node1 --state /run/state"))?;
-    lab.expect()?;
-    let node1 = lab.node("node1")?;
-    let status = std::fs::read_to_string(format!("/proc/{}/status", node1.program()?))?;
-    // NET_BIND_SERVICE is bit 10, NET_ADMIN bit 12.
-    for wanted in ["Name:	margay", "CapEff:	0000000000001400", "CapBnd:	0000000000001400", "NoNewPrivs:	1"] {
-        ensure!(status.lines().any(|line| line == wanted), "{wanted}: {status}");
-    }
-    borrowed_address_comes_and_goes(lab, "tor")
 }
 
 /// Routers fall silent, one after the other, their TCP connections untouched: long before a hold time their routes are gone from
