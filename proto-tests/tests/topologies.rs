@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         Story { name: "tor_gobgp", file: "topologies/tor-gobgp.clab.yml", run: top_of_rack },
         Story { name: "tor_openbgpd", file: "topologies/tor-openbgpd.clab.yml", run: top_of_rack },
         Story { name: "route_reflector", file: "topologies/route-reflector.clab.yml", run: route_reflector },
+        Story { name: "mesh_to_reflectors", file: "topologies/mesh-to-reflectors.clab.yml", run: mesh_to_reflectors },
         Story { name: "dual_tor_ecmp", file: "topologies/dual-tor-ecmp.clab.yml", run: dual_tor_ecmp },
         Story { name: "link_local", file: "topologies/link-local.clab.yml", run: link_local },
         Story { name: "encapsulation", file: "proto-tests/tests/lab/ipip.clab.yml", run: encapsulation },
@@ -323,6 +324,62 @@ fn route_reflector(lab: &mut Lab) -> Result<()> {
     there.wait_for_replies(100)?;
     there.finish_without_loss()?;
     back.finish_without_loss()
+}
+
+/// A mesh becomes two reflectors and a mesh again, one node hearing of it after the other: no packet is lost, no kernel route goes,
+/// and the sessions with the reflectors stay.
+fn mesh_to_reflectors(lab: &mut Lab) -> Result<()> {
+    lab.expect()?;
+    let nodes = ["node1", "rr1", "node2", "rr2", "node3"];
+    let mut watches = Vec::new();
+    for node in nodes {
+        watches.push(lab.node(node)?.watch_routes()?);
+    }
+    for (stage, order, sessions) in [("reflectors", nodes, 4), ("cluster", ["rr2", "node3", "node1", "node2", "rr1"], 8)] {
+        let mut pings = Vec::new();
+        for (from, to) in [
+            ("wl1a", "10.244.2.63"),
+            ("wl2a", "10.244.3.0"),
+            ("wl3a", "10.244.1.0"),
+            ("wl1a", "fd00:10:244:3::a"),
+            ("wl2a", "fd00:10:244:1::a"),
+        ] {
+            pings.push(lab.node(from)?.pings(to)?);
+        }
+        for node in order {
+            let line = format!("mkdir -p /run/new && cp /etc/lab/stages/{stage}/* /run/new && mv /run/new/*.yaml /run/resources");
+            run(lab.node(node)?.command(&["sh", "-c", &line])?, None)?;
+            pings[0].wait_for_replies(40)?;
+        }
+        for node in ["node1", "node2", "node3"] {
+            wait_until(Duration::from_secs(60), "the old sessions go, once the new ones have taken their place", || {
+                let peers = lab.node(node)?.json("margay show peers --json")?;
+                let states: Vec<String> = peers
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .map(|peer| format!("{} {} {} leaving {}", peer["name"], peer["state"], peer["flaps"], peer["leaving"]))
+                    .collect();
+                let settled = states.iter().all(|state| state.contains("Established") && state.ends_with("leaving false"));
+                ensure!(settled && states.len() == sessions, "{node} ({stage}): {states:#?}");
+                Ok(())
+            })?;
+        }
+        pings[0].wait_for_replies(200)?;
+        pings.into_iter().try_for_each(|stream| stream.finish_without_loss()).with_context(|| format!("on the way to {stage}"))?;
+    }
+    for watch in &watches {
+        ensure!(watch.removed()?.is_empty(), "routes were removed: {:?}", watch.removed()?);
+    }
+    for node in ["node1", "node2", "node3"] {
+        let peers = lab.node(node)?.json("margay show peers --json")?;
+        let flapped =
+            peers.as_array().into_iter().flatten().find(|peer| {
+                peer["name"].as_str().is_some_and(|name| name.contains("_1") && name.ends_with(['1', '2'])) && peer["flaps"] != 0
+            });
+        ensure!(flapped.is_none(), "{node}: {flapped:?}");
+    }
+    lab.expect()
 }
 
 fn dual_tor_ecmp(lab: &mut Lab) -> Result<()> {

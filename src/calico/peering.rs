@@ -76,6 +76,7 @@ impl<'a> Peering<'a> {
         let usual = PeerConfig::new(self.name.clone(), (local_asn, cluster.router_id), (self.address, self.remote_asn));
         PeerConfig {
             kind: self.kind,
+            cluster_node: self.kind == PeerKind::Mesh || cluster.store.nodes_at(self.address).next().is_some(),
             asked_by: self.asked_by.clone(),
             interface: self.interface.clone(),
             port: self.effective_port(),

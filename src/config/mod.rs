@@ -83,6 +83,23 @@ impl std::fmt::Display for LogLevel {
     }
 }
 
+impl NodeConfig {
+    /// A node that listens on port 179 everywhere and has neither peers nor routes.
+    pub fn new(node: impl Into<String>, asn: Asn, router_id: RouterId) -> Self {
+        Self {
+            node: node.into(),
+            router_id,
+            asn,
+            listen: ListenConfig { port: 179, addresses: Vec::new() },
+            peers: BTreeMap::new(),
+            origin: OriginConfig::default(),
+            fib: FibConfig::default(),
+            keep_without_peers: false,
+            log_level: LogLevel::default(),
+        }
+    }
+}
+
 /// Where we listen (`listenPort`, `bindMode`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ListenConfig {
@@ -233,6 +250,8 @@ pub struct PeerConfig {
     pub kind: PeerKind,
     /// The resource that asked for it, for people: `BGPPeer tor-a`, `BGPConfiguration default (mesh)`.
     pub asked_by: String,
+    /// The peer is a node of this cluster, by its address: both ends follow the same datastore.
+    pub cluster_node: bool,
     /// The peer's address.
     pub address: IpAddr,
     /// Interface of a link-local address.
@@ -312,6 +331,7 @@ impl PeerConfig {
             name: name.into(),
             kind: PeerKind::Node,
             asked_by: String::new(),
+            cluster_node: false,
             address,
             interface: None,
             port: 179,

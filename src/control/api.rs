@@ -86,7 +86,7 @@ async fn peers(directory: Shared) -> Json<Vec<PeerView>> {
 }
 
 async fn view_of(directory: &Directory, entry: &PeerEntry, bfd: &BTreeMap<PeerId, SessionStatus>) -> PeerView {
-    PeerView::new(&entry.config, ask::status(entry).await.as_ref(), directory.drained, bfd.get(&entry.id).cloned())
+    PeerView::new(&entry.config, ask::status(entry).await.as_ref(), directory.drained, bfd.get(&entry.id).cloned()).leaving(entry.leaving)
 }
 
 fn find<'a>(directory: &'a Directory, name: &str) -> Result<(&'a String, &'a PeerEntry), Refusal> {

@@ -28,6 +28,8 @@ pub struct PeerView {
     #[serde(rename = "type")]
     kind: PeerKind,
     asked_by: String,
+    /// It is no longer configured and lingers until others have taken its place.
+    leaving: bool,
     passive: bool,
     since: Option<String>,
     last_error: Option<LastErrorView>,
@@ -62,6 +64,7 @@ impl PeerView {
             local_address: local.or(config.local_address),
             kind: config.kind,
             asked_by: config.asked_by.clone(),
+            leaving: false,
             passive: config.passive,
             since: status.map(|status| wall_clock(status.since)),
             last_error: error.map(|error| LastErrorView { reason: error.reason.clone(), at: wall_clock(error.at) }),
@@ -69,6 +72,12 @@ impl PeerView {
             bfd,
             drained,
         }
+    }
+
+    /// With whether it lingers.
+    #[must_use]
+    pub fn leaving(self, leaving: bool) -> Self {
+        Self { leaving, ..self }
     }
 }
 

@@ -4,6 +4,7 @@
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 pub mod first_telling;
+pub mod handover;
 pub mod reach;
 pub mod recovery;
 pub mod wiring;

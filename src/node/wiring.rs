@@ -145,11 +145,11 @@ pub fn from_peer_change(peer: PeerId, change: &PeerChange, config: &Arc<PeerConf
     match change {
         PeerChange::Add => FromPeerChange { peer: vec![session::Input::Start], ..FromPeerChange::default() },
         PeerChange::Delete => FromPeerChange {
-            peer: vec![session::Input::Stop(StopReason::Deconfigured)],
+            peer: vec![session::Input::Stop(if config.cluster_node { StopReason::HandedOver } else { StopReason::Deconfigured })],
             recovery: Some(recovery::Input::Removed(peer)),
             ..FromPeerChange::default()
         },
-        PeerChange::Keep | PeerChange::Reload(_) => FromPeerChange {
+        PeerChange::Keep | PeerChange::Reload(_) | PeerChange::Rename { .. } => FromPeerChange {
             peer: vec![configure],
             shards: Some(rib::Input::PeerReload { peer, config: Arc::clone(config) }),
             ..FromPeerChange::default()

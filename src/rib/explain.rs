@@ -1,9 +1,10 @@
 //! Answers for people: routes in bounded steps, and why a prefix is as it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use smallvec::SmallVec;
 
 use super::decision::{Contender, Fate};
 use super::groups::Groups;
@@ -59,6 +60,29 @@ impl View<'_> {
             return false;
         }
         (cursor..end.min(rib.table.end())).for_each(|index| self.rows_of(rib, index, filter, rows));
+        end < rib.table.end()
+    }
+
+    /// Counts, by peer of `leaving`, the paths that no other one could stand in for; whether there may be more behind `range`.
+    pub(super) fn uncovered<A: AddressFamily>(
+        &self,
+        rib: &LocRib<A>,
+        leaving: &BTreeSet<PeerId>,
+        range: std::ops::Range<u32>,
+        counts: &mut BTreeMap<PeerId, u64>,
+    ) -> bool {
+        let end = range.end;
+        for destination in (range.start..end.min(rib.table.end())).filter_map(|index| rib.table.get(index)) {
+            let usable = |path: &Path| {
+                path.fault.is_none() && self.facts.resolution(path).is_none_or(|resolution| !resolution.gateways().is_empty())
+            };
+            let goes = |path: &&Path| self.facts.sources.get(path.source).peer.filter(|peer| leaving.contains(peer));
+            let usable = destination.paths.iter().filter(|path| usable(path));
+            let going: SmallVec<[PeerId; 4]> = usable.clone().filter_map(|path| goes(&path)).collect();
+            if going.len() == usable.count() {
+                going.into_iter().for_each(|peer| *counts.entry(peer).or_default() += 1);
+            }
+        }
         end < rib.table.end()
     }
 

@@ -40,6 +40,7 @@ mod tests;
 pub mod update_group;
 mod walk;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -171,6 +172,8 @@ pub enum Query {
         /// Adj-RIB-Out towards this peer.
         advertised: Option<PeerId>,
     },
+    /// How many paths of each of these peers, which are about to go, have no other path beside them.
+    Uncovered(Arc<BTreeSet<PeerId>>),
     /// Every candidate of a prefix with the step that beat it, and whom it is advertised to.
     Explain(IpNet),
 }
@@ -214,6 +217,8 @@ pub enum Output {
 pub enum Answer {
     /// For `Query::Routes`.
     Routes(Vec<RouteRow>),
+    /// For `Query::Uncovered`: to be summed over all parts; a peer that is not named has none.
+    Uncovered(BTreeMap<PeerId, u64>),
     /// For `Query::Explain`.
     Explain(Vec<Candidate>, Vec<Advertisement>),
 }

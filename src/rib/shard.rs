@@ -489,6 +489,14 @@ impl Shard {
                 out.push(Output::Answer { query: id, rows, done: true });
                 return None;
             }
+            Query::Uncovered(peers) => {
+                let mut counts = BTreeMap::new();
+                let more = match family {
+                    Family::IPV4_UNICAST => self.view().uncovered(&self.ipv4, peers, cursor..end, &mut counts),
+                    _ => self.view().uncovered(&self.ipv6, peers, cursor..end, &mut counts),
+                };
+                return self.answered(id, query, family, more.then_some(end), Answer::Uncovered(counts), out);
+            }
             Query::Routes { prefix, longer, family, received, advertised } => {
                 Filter { prefix: *prefix, longer: *longer, family: *family, received: *received, advertised: *advertised }
             }
@@ -498,13 +506,31 @@ impl Shard {
             Family::IPV4_UNICAST => self.view().rows(&self.ipv4, &filter, cursor, end, &mut rows),
             _ => self.view().rows(&self.ipv6, &filter, cursor, end, &mut rows),
         };
-        let next = match family {
-            _ if more => Some((family, end)),
-            Family::IPV4_UNICAST => Some((Family::IPV6_UNICAST, 0)),
-            _ => None,
+        self.answered(id, query, family, more.then_some(end), Answer::Routes(rows), out)
+    }
+
+    /// Hands out a part of an answer; where the walk goes on: in the same family at `more`, in the next one, or nowhere.
+    fn answered(
+        &self,
+        id: QueryId,
+        query: Query,
+        family: Family,
+        more: Option<u32>,
+        part: Answer,
+        out: &mut Outbox<Output>,
+    ) -> Option<(Task, u32)> {
+        let next = match (more, family) {
+            (Some(cursor), family) => Some((family, cursor)),
+            (None, Family::IPV4_UNICAST) => Some((Family::IPV6_UNICAST, 0)),
+            (None, _) => None,
         };
-        if next.is_none() || !rows.is_empty() {
-            out.push(Output::Answer { query: id, rows: Answer::Routes(rows), done: next.is_none() });
+        let is_empty = match &part {
+            Answer::Routes(rows) => rows.is_empty(),
+            Answer::Uncovered(counts) => counts.is_empty(),
+            Answer::Explain(..) => false,
+        };
+        if next.is_none() || !is_empty {
+            out.push(Output::Answer { query: id, rows: part, done: next.is_none() });
         }
         next.map(|(family, cursor)| (Task::Answer { id, query, family }, cursor))
     }

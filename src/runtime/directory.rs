@@ -57,6 +57,8 @@ pub struct PeerEntry {
     pub id: PeerId,
     /// Its configuration.
     pub config: Arc<PeerConfig>,
+    /// It is no longer configured and lingers until others have taken its place.
+    pub leaving: bool,
     /// Its task.
     pub inbox: mpsc::Sender<PeerMessage>,
 }

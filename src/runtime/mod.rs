@@ -16,6 +16,7 @@ pub mod bfd_thread;
 mod connections;
 pub mod directory;
 mod fib_task;
+mod handover_task;
 pub mod history;
 mod listener;
 pub mod log;
@@ -47,6 +48,7 @@ use crate::origin::{self, Origin};
 use crate::rib::Shard;
 use crate::runtime::directory::Directory;
 use crate::runtime::fib_task::FibTask;
+use crate::runtime::handover_task::HandoverTask;
 use crate::runtime::history::Chronicle;
 use crate::runtime::listener::{ListenTable, Listener};
 use crate::runtime::message::{Order, RecoveryStatus, ShardMessage};
@@ -127,7 +129,7 @@ async fn supervise(
                 }
             }
             Some(order) = ordered.recv() => speaker.carry_out(order).await,
-            name = speaker.panicked() => speaker.restart(&name).await,
+            event = speaker.next() => speaker.take(event).await,
             _ = &mut done, if recovering => {
                 recovering = false;
                 speaker.recovered().await;
@@ -232,7 +234,16 @@ async fn start_speaker(
     let (recovery, recovery_inbox) = mpsc::channel(INBOX);
     let (done, is_done) = oneshot::channel();
     let (waited_for, recovery_status) = watch::channel(RecoveryStatus::default());
-    tokio::spawn(tasks::recovery(Recovery::new(past_life.is_some(), config.keep_without_peers), recovery_inbox, done, waited_for));
+    let (handover, handover_inbox) = mpsc::channel(INBOX);
+    let (releases, released) = mpsc::channel(INBOX);
+    tokio::spawn(HandoverTask::new(handover_inbox, handover.clone(), shards.clone(), releases).run());
+    tokio::spawn(tasks::recovery(
+        Recovery::new(past_life.is_some(), config.keep_without_peers),
+        recovery_inbox,
+        done,
+        waited_for,
+        handover.clone(),
+    ));
     directory.send_modify(|now| *now = Arc::new(Directory { recovery: Some(recovery_status), ..Directory::clone(now) }));
     let (listeners, table) = watch::channel(Arc::new(ListenTable { addresses: sockets.keys().copied().collect(), peers: Vec::new() }));
     tokio::spawn(Listener::new(table, sockets).run());
@@ -240,7 +251,8 @@ async fn start_speaker(
     let bfd = bfd_thread::spawn(seed, addresses).context("cannot start the thread for BFD")?;
     let parts = Parts {
         bfd,
-        inboxes: Inboxes { shards, fib, origin, recovery },
+        inboxes: Inboxes { shards, fib, origin, recovery, handover },
+        released,
         directory,
         listeners,
         recovered: watch::channel(false).0,

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinSet};
@@ -12,9 +12,10 @@ use tracing::{Instrument, error, info, info_span};
 
 use crate::bfd::Report;
 use crate::calico::Problem;
-use crate::config::diff::{PeerChange, diff};
+use crate::config::diff::{PeerChange, diff, peer_change};
 use crate::config::{NodeConfig, PeerConfig};
 use crate::node::first_telling::PastLife;
+use crate::node::handover::{self, LONGEST, eased};
 use crate::node::recovery;
 use crate::node::wiring::{from_config, from_peer_change};
 use crate::origin;
@@ -43,6 +44,8 @@ pub struct Inboxes {
     pub origin: mpsc::Sender<origin::Input>,
     /// Recovery.
     pub recovery: mpsc::Sender<recovery::Input>,
+    /// Handover.
+    pub handover: mpsc::Sender<handover::Input>,
 }
 
 /// See the module.
@@ -57,6 +60,11 @@ pub struct Speaker {
     configured: jiff::Timestamp,
     problems: Arc<[Problem]>,
     peers: BTreeMap<String, PeerEntry>,
+    /// The configuration that `config` is a step to, and when it is taken.
+    rest: Option<(Instant, Arc<NodeConfig>)>,
+    /// Peers that are no longer configured and linger.
+    leaving: BTreeMap<String, PeerEntry>,
+    released: mpsc::Receiver<Vec<PeerId>>,
     tasks: JoinSet<()>,
     names: BTreeMap<Id, String>,
     next_id: u32,
@@ -74,6 +82,8 @@ pub struct Speaker {
 pub struct Parts {
     /// The inboxes.
     pub inboxes: Inboxes,
+    /// Lingering peers that are to be let go.
+    pub released: mpsc::Receiver<Vec<PeerId>>,
     /// Where the directory is published.
     pub directory: watch::Sender<Arc<Directory>>,
     /// Where listeners look.
@@ -95,7 +105,7 @@ pub struct Parts {
 impl Speaker {
     /// A speaker that has no peers yet; its machines already run with `config`.
     pub fn new(parts: Parts, config: Arc<NodeConfig>) -> Self {
-        let Parts { inboxes, directory, listeners, recovered, chronicle, seed, past_life, bfd, orders } = parts;
+        let Parts { inboxes, released, directory, listeners, recovered, chronicle, seed, past_life, bfd, orders } = parts;
         Self {
             inboxes,
             directory,
@@ -106,6 +116,9 @@ impl Speaker {
             configured: jiff::Timestamp::now(),
             problems: Arc::default(),
             peers: BTreeMap::new(),
+            rest: None,
+            leaving: BTreeMap::new(),
+            released,
             tasks: JoinSet::new(),
             names: BTreeMap::new(),
             next_id: 0,
@@ -144,8 +157,24 @@ impl Speaker {
         self.publish();
     }
 
-    /// Applies a new configuration as a diff.
+    /// Applies a new configuration as a diff, where need be in two steps.
     pub async fn apply(&mut self, new: Arc<NodeConfig>, problems: Arc<[Problem]>) {
+        let Some(eased) = eased(&self.config, &new) else {
+            self.rest = None;
+            return self.put_in_force(new, problems).await;
+        };
+        let now = Instant::now();
+        let due = self.rest.as_ref().map_or(now + LONGEST, |(due, _)| *due);
+        if now >= due {
+            self.rest = None;
+            return self.put_in_force(new, problems).await;
+        }
+        info!(seconds = (due - now).as_secs(), "no longer a reflector: going on for former clients for a while");
+        self.rest = Some((due, new));
+        self.put_in_force(Arc::new(eased), problems).await;
+    }
+
+    async fn put_in_force(&mut self, new: Arc<NodeConfig>, problems: Arc<[Problem]>) {
         let old = std::mem::replace(&mut self.config, Arc::clone(&new));
         self.configured = jiff::Timestamp::now();
         self.note_problems(problems);
@@ -161,10 +190,92 @@ impl Speaker {
         if let Some(input) = words.origin {
             let _ = self.inboxes.origin.send(input).await;
         }
-        for (name, change) in changes.peers {
-            self.change(&name, &change, new.peers.get(&name)).await;
-        }
+        self.apply_peers(&changes.peers, &new).await;
         self.publish();
+    }
+
+    /// Names first, then what is new, then what goes: that lingers while something is on its way to take its place.
+    async fn apply_peers(&mut self, changes: &BTreeMap<String, PeerChange>, new: &NodeConfig) {
+        for (name, change) in changes {
+            if let PeerChange::Rename { from, .. } = change {
+                self.rename(from, name);
+                self.tell_handover(handover::Input::Shift).await;
+            }
+        }
+        let (gone, mut stay): (Vec<_>, Vec<_>) = changes.iter().partition(|(_, change)| **change == PeerChange::Delete);
+        let added = stay.iter().filter(|(_, change)| **change == PeerChange::Add).filter_map(|(name, _)| new.peers.get(*name));
+        let addresses: BTreeSet<IpAddr> = added.map(|peer| peer.address).collect();
+        for (name, _) in &gone {
+            self.leave(name).await;
+        }
+        let returning = stay.extract_if(.., |(name, change)| {
+            **change == PeerChange::Add && new.peers.get(*name).is_some_and(|config| self.lingers_as(config).is_some())
+        });
+        for config in returning.collect::<Vec<_>>().into_iter().filter_map(|(name, _)| new.peers.get(name)) {
+            self.take_back(config).await;
+        }
+        // One address has one session at a time: what had the address of a new peer goes before that one comes.
+        self.let_go(|entry| addresses.contains(&entry.config.address)).await;
+        for (name, change) in stay {
+            self.change(name, change, new.peers.get(name)).await;
+        }
+        let leaving = gone.iter().filter_map(|(name, _)| self.leaving.get(*name)).map(|entry| entry.id).collect();
+        self.tell_handover(handover::Input::Leave(leaving)).await;
+    }
+
+    /// A peer is no longer configured.
+    async fn leave(&mut self, name: &str) {
+        let Some(mut entry) = self.peers.remove(name) else { return };
+        entry.leaving = true;
+        let _ = entry.inbox.send(PeerMessage::Input(session::Input::Linger)).await;
+        let _ = self.inboxes.recovery.send(recovery::Input::Removed(entry.id)).await;
+        self.leaving.insert(name.to_owned(), entry);
+    }
+
+    /// The name of the lingering peer that an added one is: the same name, or another one for the same session.
+    fn lingers_as(&self, config: &PeerConfig) -> Option<String> {
+        let place = |peer: &PeerConfig| (peer.address, peer.interface.clone(), peer.port);
+        let same = |entry: &PeerEntry| {
+            place(&entry.config) == place(config) && !matches!(peer_change(&entry.config, config), PeerChange::Reinit(_))
+        };
+        self.leaving.iter().find(|(name, entry)| **name == config.name || same(entry)).map(|(name, _)| name.clone())
+    }
+
+    /// A peer that lingers is configured again.
+    async fn take_back(&mut self, config: &Arc<PeerConfig>) {
+        let Some((old, mut entry)) = self.lingers_as(config).and_then(|name| self.leaving.remove_entry(&name)) else { return };
+        let name = config.name.as_str();
+        info!(peer = name, "configured again before it was let go");
+        self.names.values_mut().filter(|name| **name == old).for_each(|known| name.clone_into(known));
+        let change = peer_change(&entry.config, config);
+        entry.leaving = false;
+        let _ = entry.inbox.send(PeerMessage::Input(session::Input::Start)).await;
+        self.tell_handover(handover::Input::Stay(entry.id)).await;
+        self.peers.insert(name.to_owned(), entry);
+        self.change(name, &change, Some(config)).await;
+    }
+
+    /// Lets lingering peers go.
+    async fn let_go(&mut self, chosen: impl Fn(&PeerEntry) -> bool) {
+        for (name, entry) in self.leaving.extract_if(.., |_, entry| chosen(entry)).collect::<Vec<_>>() {
+            info!(peer = name, "no longer configured: let go");
+            for input in from_peer_change(entry.id, &PeerChange::Delete, &entry.config).peer {
+                let _ = entry.inbox.send(PeerMessage::Input(input)).await;
+            }
+            self.remove_bfd(entry.id).await;
+        }
+    }
+
+    fn rename(&mut self, from: &str, to: &str) {
+        info!(peer = from, to, "the session stays under another name");
+        if let Some(entry) = self.peers.remove(from) {
+            self.peers.insert(to.to_owned(), entry);
+        }
+        self.names.values_mut().filter(|name| *name == from).for_each(|name| to.clone_into(name));
+    }
+
+    async fn tell_handover(&self, input: handover::Input) {
+        let _ = self.inboxes.handover.send(input).await;
     }
 
     async fn change(&mut self, name: &str, change: &PeerChange, config: Option<&Arc<PeerConfig>>) {
@@ -174,12 +285,15 @@ impl Speaker {
         if let (PeerChange::Add, Some(config)) = (change, config) {
             self.add(name, Arc::clone(config), self.past_life.forwarding());
         }
+        if let (PeerChange::Add | PeerChange::Reinit(_), Some(entry)) = (change, self.peers.get(name)) {
+            self.tell_handover(handover::Input::Arrive(entry.id)).await;
+        }
         let Some(entry) = self.peers.get_mut(name) else { return };
         if let Some(config) = config {
             entry.config = Arc::clone(config);
         }
         let words = from_peer_change(entry.id, change, &entry.config);
-        let (peer, inbox) = (entry.id, entry.inbox.clone());
+        let inbox = entry.inbox.clone();
         // A peer that comes while all are shut down starts with the others.
         for input in words.peer.into_iter().filter(|input| !(self.shut && matches!(input, session::Input::Start))) {
             let _ = inbox.send(PeerMessage::Input(input)).await;
@@ -190,12 +304,7 @@ impl Speaker {
         if let Some(word) = words.recovery {
             let _ = self.inboxes.recovery.send(word).await;
         }
-        if matches!(change, PeerChange::Delete) {
-            self.peers.remove(name);
-            self.remove_bfd(peer).await;
-        } else {
-            self.configure_bfd(name).await;
-        }
+        self.configure_bfd(name).await;
     }
 
     /// Tells the BFD thread what a peer wants of it.
@@ -231,7 +340,7 @@ impl Speaker {
         let task = PeerTask::new(id, machine, context, messages, watched);
         let handle = self.tasks.spawn(task.run().instrument(info_span!("peer", name)));
         self.names.insert(handle.id(), name.to_owned());
-        self.peers.insert(name.to_owned(), PeerEntry { id, config, inbox });
+        self.peers.insert(name.to_owned(), PeerEntry { id, config, leaving: false, inbox });
     }
 
     async fn every_shard(&self, input: &rib::Input) {
@@ -300,10 +409,11 @@ impl Speaker {
     /// The process ends and comes back: sessions close without a NOTIFICATION, routes stay (G4).
     pub async fn stop(mut self) {
         self.stop_bfd().await;
-        for entry in self.peers.values() {
+        for entry in self.peers.values().chain(self.leaving.values()) {
             let _ = entry.inbox.send(PeerMessage::Input(session::Input::Stop(StopReason::ProcessRestart))).await;
         }
         self.peers.clear();
+        self.leaving.clear();
         self.publish();
         while self.tasks.join_next().await.is_some() {}
     }
@@ -318,26 +428,40 @@ impl Speaker {
         let _ = tokio::time::timeout(Duration::from_secs(1), told).await;
     }
 
-    /// Resolves with the name of a peer whose task has panicked (V9: that session ends, nothing else does).
-    pub async fn panicked(&mut self) -> String {
-        loop {
-            let Some(ended) = self.tasks.join_next_with_id().await else { std::future::pending().await };
-            let (id, panicked) = match ended {
-                Ok((id, ())) => (id, false),
-                Err(error) => (error.id(), error.is_panic()),
-            };
-            if let Some(name) = self.names.remove(&id)
-                && panicked
-            {
-                return name;
+    /// Resolves with what calls for the supervisor besides configurations.
+    pub async fn next(&mut self) -> Call {
+        let due = self.rest.as_ref().map(|(due, _)| *due);
+        tokio::select! {
+            name = panicked(&mut self.tasks, &mut self.names) => Call::Panicked(name),
+            () = async { match due { Some(due) => tokio::time::sleep_until(due.into()).await, None => std::future::pending().await } } => Call::Rest,
+            Some(peers) = self.released.recv() => Call::Released(peers),
+        }
+    }
+
+    /// Does what is called for.
+    pub async fn take(&mut self, call: Call) {
+        match call {
+            Call::Panicked(name) => self.restart(&name).await,
+            Call::Rest => {
+                if let Some((_, config)) = self.rest.take() {
+                    self.put_in_force(config, Arc::clone(&self.problems)).await;
+                }
+            }
+            Call::Released(peers) => {
+                self.let_go(|entry| peers.contains(&entry.id)).await;
+                self.publish();
             }
         }
     }
 
-    /// Starts a peer again whose task has panicked; what it had said is forgotten.
-    pub async fn restart(&mut self, name: &str) {
+    /// Starts a peer again whose task has panicked; what it had said is forgotten. One that lingers is let go.
+    async fn restart(&mut self, name: &str) {
         error!(peer = name, "the peer's task panicked; its session starts anew");
         self.chronicle.tell(Event::Panic { peer: name.to_owned() });
+        if let Some(entry) = self.leaving.remove(name) {
+            self.every_shard(&rib::Input::PeerDown { peer: entry.id, keep: PerFamily::default() }).await;
+            self.remove_bfd(entry.id).await;
+        }
         let Some(entry) = self.peers.remove(name) else { return };
         let gone = entry.id;
         self.every_shard(&rib::Input::PeerDown { peer: entry.id, keep: PerFamily::default() }).await;
@@ -362,7 +486,7 @@ impl Speaker {
                 config: Some(Arc::clone(&self.config)),
                 datastore: now.datastore.clone(),
                 problems: Arc::clone(&self.problems),
-                peers: self.peers.clone(),
+                peers: self.leaving.iter().chain(&self.peers).map(|(name, entry)| (name.clone(), entry.clone())).collect(),
                 shards: self.inboxes.shards.clone(),
                 fib: Some(self.inboxes.fib.clone()),
                 recovered: *self.recovered.borrow(),
@@ -387,11 +511,38 @@ fn configured(changes: &BTreeMap<String, PeerChange>) -> Event {
             PeerChange::Add => added.push(name.clone()),
             PeerChange::Delete => removed.push(name.clone()),
             PeerChange::Reinit(_) => reset.push(name.clone()),
-            PeerChange::Reload(_) => reloaded.push(name.clone()),
+            PeerChange::Reload(_) | PeerChange::Rename { .. } => reloaded.push(name.clone()),
             PeerChange::Keep => {}
         }
     }
     Event::Configured { added, removed, reset, reloaded }
+}
+
+/// What calls for the supervisor.
+#[derive(Debug)]
+pub enum Call {
+    /// The task of this peer has panicked.
+    Panicked(String),
+    /// The second step of a configuration is due.
+    Rest,
+    /// Others have taken the place of these peers.
+    Released(Vec<PeerId>),
+}
+
+/// Resolves with the name of a peer whose task has panicked (V9: that session ends, nothing else does).
+async fn panicked(tasks: &mut JoinSet<()>, names: &mut BTreeMap<Id, String>) -> String {
+    loop {
+        let Some(ended) = tasks.join_next_with_id().await else { std::future::pending().await };
+        let (id, panicked) = match ended {
+            Ok((id, ())) => (id, false),
+            Err(error) => (error.id(), error.is_panic()),
+        };
+        if let Some(name) = names.remove(&id)
+            && panicked
+        {
+            return name;
+        }
+    }
 }
 
 fn listen_peer(entry: &PeerEntry) -> ListenPeer {

@@ -9,6 +9,7 @@ use tracing::{debug, error, info};
 use crate::calico::{self, Compiler, LocalWorkload};
 use crate::fib::{self, KernelEvent};
 use crate::node::first_telling::{FirstTelling, PastLife};
+use crate::node::handover;
 use crate::node::reach::Reach;
 use crate::node::recovery::{self, Recovery};
 use crate::node::wiring::kernel_event_is_for_all;
@@ -109,12 +110,13 @@ pub async fn origin(
     }
 }
 
-/// Runs the Recovery machine until our own restart is over; `status` shows how far it is.
+/// Runs the Recovery machine; `status` shows how far it is. What sessions say here is for the Handover machine as well.
 pub async fn recovery(
     mut machine: Recovery,
     mut inbox: mpsc::Receiver<recovery::Input>,
     done: oneshot::Sender<()>,
     status: watch::Sender<RecoveryStatus>,
+    handover: mpsc::Sender<handover::Input>,
 ) {
     let mut outbox = Outbox::new();
     let mut done = Some(done);
@@ -122,7 +124,13 @@ pub async fn recovery(
         tokio::select! {
             input = inbox.recv() => match input {
                 None => return,
-                Some(input) => machine.handle(Instant::now(), input, &mut outbox),
+                Some(input) => {
+                    if let Some(word) = handover::Input::of_session(&input) {
+                        // Its task waits for nobody; closed means that the process ends.
+                        let _ = handover.send(word).await;
+                    }
+                    machine.handle(Instant::now(), input, &mut outbox);
+                }
             },
             () = until(machine.deadline()) => machine.on_deadline(Instant::now(), &mut outbox),
         }

@@ -67,6 +67,8 @@ pub(super) enum Parting {
     Replaced,
     /// Without a word, because this process will be back.
     ProcessRestart,
+    /// Without a word, because the peer will know that others have taken our place.
+    HandedOver,
 }
 
 /// What a connection asks of its peer.
@@ -564,6 +566,10 @@ impl Facts {
             }
             Parting::Replaced => self.end(line, false, Cause::Replaced, by_peer, None, scene),
             Parting::ProcessRestart => self.end(line, false, Cause::ProcessRestart, by_us, None, scene),
+            Parting::HandedOver => {
+                let reason = DownReason { text: "no longer configured, and others have taken its place".to_owned(), ..by_us };
+                self.end(line, false, Cause::HandedOver, reason, None, scene)
+            }
         }
     }
 

@@ -65,7 +65,12 @@ impl Peer {
             self.timers.clear(Timer::refresh(family));
             self.set_refreshing(family, false);
         }
-        let loss = self.helper.lost(now, cause, settled, &self.config, &mut self.timers);
+        let stays = self.lingering && !self.stopping;
+        let loss = if stays {
+            self.helper.hold(settled, &mut self.timers)
+        } else {
+            self.helper.lost(now, cause, settled, &self.config, &mut self.timers)
+        };
         for family in loss.sweep {
             out.push(Output::SweepStale(family));
         }

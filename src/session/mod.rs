@@ -130,6 +130,9 @@ pub enum StopReason {
     ConfigurationChange,
     /// The process ends and comes back: TCP just closes, no NOTIFICATION (G4).
     ProcessRestart,
+    /// The peer is no longer configured, and as a node of this cluster it will know by itself: TCP just closes where
+    /// graceful restart is agreed, so that it keeps our routes until then; else 6/3.
+    HandedOver,
 }
 
 /// What the Peer machine hears.
@@ -139,6 +142,9 @@ pub enum Input {
     Start,
     /// Stop; see the reason.
     Stop(StopReason),
+    /// The peer is no longer configured, but what takes its place has not arrived: the session goes on. Once it is lost its
+    /// paths stay and no other is made, until `Stop`. `Start` takes it back.
+    Linger,
     /// New configuration. What can be taken over in place is; the caller sends `Stop(ConfigurationChange)`
     /// first where `config::diff` says Reinit.
     Configure(Arc<PeerConfig>),

@@ -77,6 +77,8 @@ pub struct Peer {
     pub(super) path_lost: bool,
     /// Down because of max-prefix, until reset or new configuration.
     pub(super) tripped: bool,
+    /// No longer configured; what takes its place is awaited.
+    pub(super) lingering: bool,
     /// A stop is under way: nothing plans the next attempt.
     pub(super) stopping: bool,
     pub(super) outgoing: Connection,
@@ -126,6 +128,7 @@ impl Peer {
             bfd: None,
             path_lost: false,
             tripped: false,
+            lingering: false,
             stopping: false,
             outgoing: Connection::outgoing(),
             incoming: Vec::new(),
@@ -164,6 +167,7 @@ impl Peer {
         match input {
             Input::Start => self.start(now, out),
             Input::Stop(reason) => self.stop(now, &reason, out),
+            Input::Linger => self.linger(now, out),
             Input::Configure(config) => self.configure(now, config, out),
             Input::Connected { connection, outgoing, local, remote, local_link } => {
                 let ends = Ends { local, remote, local_link };
@@ -274,6 +278,9 @@ impl Peer {
         if self.stopped {
             return Some("stopped".to_owned());
         }
+        if self.lingering {
+            return Some("no longer configured; it lingers until others have taken its place".to_owned());
+        }
         if self.tripped {
             return Some(match self.timers.runs(Timer::PrefixRestart) {
                 true => "too many prefixes: it starts again by itself after its time, or when the peer is reset".to_owned(),
@@ -289,7 +296,20 @@ impl Peer {
         }
     }
 
+    /// The session goes on, attempts do not.
+    fn linger(&mut self, now: Instant, out: &mut Outbox<Output>) {
+        self.lingering = true;
+        self.timers.clear(Timer::IdleHold);
+        if self.state() != State::Established {
+            self.part(now, &Parting::Replaced, out);
+        }
+    }
+
     fn start(&mut self, now: Instant, out: &mut Outbox<Output>) {
+        if std::mem::take(&mut self.lingering) && !self.stopped && !self.tripped && self.state() == State::Idle {
+            self.helper.wait(now, self.config.restart_time, &mut self.timers);
+            self.begin(now, out);
+        }
         if self.stopped || self.tripped {
             self.stopped = false;
             self.tripped = false;
@@ -307,6 +327,8 @@ impl Peer {
             StopReason::Deconfigured => (cease(cease::PEER_DECONFIGURED, "the peer is no longer configured"), true),
             StopReason::ConfigurationChange => (cease(cease::CONFIGURATION_CHANGE, "its configuration changed"), false),
             StopReason::ProcessRestart => (Parting::ProcessRestart, true),
+            StopReason::HandedOver if self.is_restartable() => (Parting::HandedOver, true),
+            StopReason::HandedOver => (cease(cease::PEER_DECONFIGURED, "the peer is no longer configured"), true),
         };
         self.part(now, &parting, out);
         if for_good {
@@ -322,6 +344,11 @@ impl Peer {
         if !self.stopped {
             self.begin_after(now, RESTART_PAUSE, out);
         }
+    }
+
+    /// Whether the peer keeps our routes when TCP just closes.
+    fn is_restartable(&mut self) -> bool {
+        self.session_mut().and_then(|open| open.settled()).is_some_and(|settled| settled.graceful_restart.is_some())
     }
 
     /// Ends all connections.

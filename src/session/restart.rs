@@ -62,6 +62,8 @@ pub(super) enum Cause {
     Replaced,
     /// This process ends and comes back (G4).
     ProcessRestart,
+    /// The peer is no longer configured, and others have taken its place.
+    HandedOver,
 }
 
 impl Cause {
@@ -167,6 +169,20 @@ impl Helper {
         self.times.of(family).copied().unwrap_or(0)
     }
 
+    /// The session of a peer that lingers ended, however it did: its paths stay until others have taken their place.
+    pub(super) fn hold(&mut self, settled: &Negotiated, timers: &mut TimerTable) -> Loss {
+        let sweep = self.give_up(timers);
+        self.stale = settled.context.families;
+        Loss { sweep, keep: self.stale, long_lived: Vec::new() }
+    }
+
+    /// What was held is waited for again, as after the loss of a session.
+    pub(super) fn wait(&mut self, now: Instant, seconds: u16, timers: &mut TimerTable) {
+        if !self.stale.is_empty() {
+            timers.set(Timer::Restart, now + Duration::from_secs(seconds.into()));
+        }
+    }
+
     /// The session is Established again; families whose stale paths go at once.
     pub(super) fn back(&mut self, now: Instant, settled: &Negotiated, timers: &mut TimerTable) -> Vec<Family> {
         timers.clear(Timer::Restart);
@@ -233,6 +249,7 @@ fn families(set: PerFamily<bool>) -> impl Iterator<Item = Family> {
 fn is_covered(cause: Cause, both: bool) -> bool {
     match cause {
         Cause::Lost | Cause::HoldExpired | Cause::Replaced | Cause::ProcessRestart => true,
+        Cause::HandedOver => false,
         Cause::Sent { code: code::CEASE, subcode: cease::HARD_RESET }
         | Cause::Received { code: code::CEASE, subcode: cease::HARD_RESET } => false,
         Cause::PathDown { graceful } => graceful,
@@ -289,6 +306,7 @@ mod tests {
             (Cause::HoldExpired, BOTH, BOTH),
             (Cause::Replaced, BOTH, BOTH),
             (Cause::ProcessRestart, BOTH, BOTH),
+            (Cause::HandedOver, NONE, NONE),
             (received(6, 4), NONE, BOTH),
             (received(3, 1), NONE, BOTH),
             (received(6, 9), NONE, NONE),

@@ -106,7 +106,7 @@ fn status_of(directory: &Directory) -> Status {
 
 fn own_peers(directory: &Directory, family: Family) -> impl Iterator<Item = (&String, &PeerEntry)> {
     let ipv4 = family == Family::IPV4_UNICAST;
-    directory.peers.iter().filter(move |(_, entry)| entry.config.address.is_ipv4() == ipv4)
+    directory.peers.iter().filter(move |(_, entry)| !entry.leaving && entry.config.address.is_ipv4() == ipv4)
 }
 
 fn resident_kib() -> Option<u64> {
@@ -182,6 +182,7 @@ async fn routes(
         while let Some(part) = rows.recv().await {
             let rows = match part {
                 Answer::Routes(rows) => rows,
+                Answer::Uncovered(_) => continue,
                 // Of `for`: the longest prefix around, with those that are refused.
                 Answer::Explain(candidates, _) => {
                     candidates.into_iter().filter(|candidate| candidate.verdict != "refused").map(|candidate| candidate.path).collect()
