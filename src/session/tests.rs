@@ -281,6 +281,42 @@ fn status_tells_the_session() {
     assert_eq!(json["held"], "stopped");
 }
 
+/// A peer that is no longer configured: what it told stays, however its session ends, until it is let go.
+#[test]
+fn a_lingering_peer_keeps_its_paths_and_makes_no_session() {
+    let established = || {
+        let mut bench = Bench::new(|_, _| {});
+        let connection = bench.connect();
+        let open = bench.their_open();
+        bench.receive(connection, &[open, Message::Keepalive]);
+        assert!(bench.say(Input::Linger).is_empty(), "the session goes on");
+        assert_eq!(bench.peer.state(), State::Established);
+        (bench, connection)
+    };
+    let keeps = |said: &[Output]| said.iter().find_map(|output| if let Output::Down { keep } = output { Some(keep.ipv4) } else { None });
+    // The other end deletes us: 6/3 would take its paths away at once.
+    let (mut bench, connection) = established();
+    let said = bench.receive(connection, &[Message::Notification(wire::Notification::new(6, 3))]);
+    assert_eq!((keeps(&said), bench.peer.state()), (Some(true), State::Idle));
+    assert_eq!(bench.peer.deadline(), None, "no other attempt");
+    let said = bench.say(connected(ConnectionId(99), false));
+    assert!(matches!(said[..], [Output::Close { .. }]), "{said:?}");
+    let said = bench.say(Input::Stop(StopReason::HandedOver));
+    assert!(said.iter().any(|output| matches!(output, Output::SweepStale(Family::IPV4_UNICAST))), "{said:?}");
+    // Let go while the session is up: no word, since the other end keeps our paths until it knows.
+    let (mut bench, _) = established();
+    let said = bench.say(Input::Stop(StopReason::HandedOver));
+    assert_eq!(keeps(&said), Some(false));
+    assert!(!said.iter().any(|output| matches!(output, Output::Send { .. })), "{said:?}");
+    // Configured again, with the session up or lost.
+    let (mut bench, connection) = established();
+    assert!(bench.say(Input::Start).is_empty() && bench.peer.state() == State::Established);
+    bench.say(Input::Linger);
+    bench.say(Input::Closed { connection, error: None });
+    bench.say(Input::Start);
+    assert!(bench.peer.deadline().is_some(), "it tries again");
+}
+
 /// Events are JSON too.
 #[test]
 fn events_are_json() {
