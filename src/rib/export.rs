@@ -304,7 +304,7 @@ impl Exporter {
     }
 
     fn admit(&self, path: &Candidate<'_>) -> Result<(), Refusal> {
-        if path.source.is_plain_ibgp() && self.key.role == Role::Internal {
+        if path.source.is_plain_ibgp() && self.key.role == Role::Internal && self.is_of_our_as(path) {
             return Err(Refusal::NotReflected);
         }
         let upwards = matches!(self.key.ours, Some(config::Role::Customer | config::Role::Peer | config::Role::RouteServerClient));
@@ -312,6 +312,11 @@ impl Exporter {
             return Err(Refusal::OnlyToCustomer);
         }
         self.well_known(path.attributes)
+    }
+
+    /// With `localASNumber` this node may be inside two ASes. From one to the other is no reflection, as in BIRD.
+    fn is_of_our_as(&self, path: &Candidate<'_>) -> bool {
+        path.source.local_asn == self.key.local_asn
     }
 
     /// Decided on the path as we hold it. What the export policy adds is meant for the peer: NO_EXPORT among the communities of
@@ -353,7 +358,7 @@ impl Exporter {
         let mut out = Attributes { next_hop, ..Attributes::clone(path.attributes) };
         match self.key.role {
             Role::External => self.leave_as(path, &mut out),
-            Role::Internal | Role::Client if path.source.kind == RouteSource::Ibgp => {
+            Role::Internal | Role::Client if path.source.kind == RouteSource::Ibgp && self.is_of_our_as(path) => {
                 out.originator_id.get_or_insert(path.source.identifier);
                 out.cluster_list = std::iter::once(self.key.cluster).chain(out.cluster_list).collect();
             }

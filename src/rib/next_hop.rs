@@ -3,6 +3,7 @@
 //!
 //! A next hop resolves to the longest match among the connected subnets of links that are up and the
 //! kernel's routes of table main that are not our own: our routes would resolve through themselves.
+//! Before all of that comes the host route of a peer's `reachableBy`, which the kernel has as our own.
 //! A default route will do. A change re-examines the next hops inside the changed prefix, and touches
 //! the destinations of those whose result really differs.
 
@@ -111,6 +112,8 @@ pub(super) struct NextHops {
     connected: Cover<Interfaces>,
     /// Metrics of the kernel's routes, not our own, of table main.
     covering: Cover<BTreeSet<u32>>,
+    /// Hosts that are reached through a gateway of our configuration (`reachableBy`).
+    statics: BTreeMap<IpAddr, IpAddr>,
     slots: Vec<Option<Tracked>>,
     free: Vec<NextHopId>,
     ids: BTreeMap<Key, NextHopId>,
@@ -132,6 +135,7 @@ impl NextHops {
             own: BTreeMap::new(),
             connected: Cover::default(),
             covering: Cover::default(),
+            statics: BTreeMap::new(),
             slots: Vec::new(),
             free: Vec::new(),
             ids: BTreeMap::new(),
@@ -180,6 +184,9 @@ impl NextHops {
             }
             self.connected.change(address.trunc(), |links| count(links, interface, was, is));
             self.suspect(&address.trunc());
+            let behind: Vec<IpAddr> =
+                self.statics.iter().filter(|(_, gateway)| address.contains(*gateway)).map(|(host, _)| *host).collect();
+            behind.into_iter().for_each(|host| self.suspect(&host.into()));
             self.own_changes.extend(own_prefixes(&address));
         }
     }
@@ -205,6 +212,15 @@ impl NextHops {
             });
             self.suspect(&key.prefix);
         }
+    }
+
+    /// A host route through a gateway of our configuration, or none any more.
+    pub(super) fn set_static(&mut self, host: IpNet, gateway: Option<IpAddr>) {
+        match gateway {
+            Some(gateway) => drop(self.statics.insert(host.addr(), gateway)),
+            None => drop(self.statics.remove(&host.addr())),
+        }
+        self.suspect(&host);
     }
 
     fn suspect(&mut self, prefix: &IpNet) {
@@ -374,7 +390,7 @@ impl NextHops {
             NextHop::LinkLocal { address, interface } => self.on_link(address.into(), interface),
             NextHop::GlobalAndLinkLocal { link_local, interface, .. } if interface != 0 => self.on_link(link_local.into(), interface),
             _ if self.own.contains_key(&key.address) => Resolution::Own,
-            _ => self.longest_match(key.address, key.connected),
+            _ => self.through_static(key).unwrap_or_else(|| self.longest_match(key.address, key.connected)),
         }
     }
 
@@ -386,6 +402,15 @@ impl NextHops {
             return Resolution::Unresolved;
         }
         Resolution::Via { hops: SmallVec::from_iter([Gateway { address, interface }]), metric: 0 }
+    }
+
+    /// As long as its gateway is on a link.
+    fn through_static(&self, key: &Key) -> Option<Resolution> {
+        let gateway = self.statics.get(&key.address).filter(|_| !key.connected)?;
+        match self.longest_match(*gateway, true) {
+            Resolution::Via { hops, .. } => Some(Resolution::Via { hops, metric: FAR }),
+            _ => None,
+        }
     }
 
     fn longest_match(&self, address: IpAddr, connected: bool) -> Resolution {

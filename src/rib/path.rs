@@ -8,7 +8,7 @@ use super::next_hop::NextHopId;
 use super::stale::Epoch;
 use crate::policy::RouteSource;
 use crate::session::SessionFacts;
-use crate::types::{Attributes, PathId, PeerId, RouterId};
+use crate::types::{Asn, Attributes, PathId, PeerId, RouterId};
 
 /// Index of a [`Source`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -92,6 +92,8 @@ pub(super) struct Source {
     pub(super) identifier: RouterId,
     /// The peer's address.
     pub(super) address: IpAddr,
+    /// The AS that we use on its session; 0 for local routes.
+    pub(super) local_asn: Asn,
     /// The peer is a client of our cluster.
     pub(super) client: bool,
     /// The identifier under which its paths are sent to ADD-PATH peers: one for each source, so it is
@@ -110,6 +112,7 @@ impl Source {
             path_id,
             identifier: facts.identifier,
             address: facts.remote,
+            local_asn: config.local_asn,
             client: config.reflector_client && config.is_ibgp(),
             sent: PathId(0),
             paths: 0,
@@ -154,6 +157,7 @@ impl Sources {
             path_id: PathId(0),
             identifier: RouterId(Ipv4Addr::UNSPECIFIED),
             address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            local_asn: Asn(0),
             client: false,
             sent: PathId(0),
             paths: 0,

@@ -24,7 +24,8 @@ use super::walk::{ROUND, STEP, Task, Work};
 use super::{Answer, Input, Output, Query, RibConfig, Stats};
 use crate::config::PeerConfig;
 use crate::fib::KernelEvent;
-use crate::origin::{LocalKey, LocalRoute};
+use crate::origin::{LocalKey, LocalRoute, LocalTarget};
+use crate::policy::RouteSource;
 use crate::session::{PrefixCounts, RouteBatch, RouteChange, SessionFacts};
 use crate::types::{Attributes, Family, Ipv4Unicast, Ipv6Unicast, NlriList, Outbox, PeerId, PerFamily, QueryId, ShardId, Sync};
 
@@ -325,6 +326,13 @@ impl Shard {
         let mut changed = Vec::new();
         self.shared.facts.local.apply(word, |key, _| changed.push(*key));
         for key in changed {
+            if key.source == RouteSource::Static {
+                let gateway = match self.shared.facts.local.get(&key).map(|route| &route.target) {
+                    Some(LocalTarget::Gateway(gateway)) => Some(*gateway),
+                    _ => None,
+                };
+                self.shared.facts.next_hops.set_static(key.prefix, gateway);
+            }
             match key.prefix {
                 IpNet::V4(prefix) => adj_rib_in::local(&mut self.ipv4, &mut self.shared, key, prefix),
                 IpNet::V6(prefix) => adj_rib_in::local(&mut self.ipv6, &mut self.shared, key, prefix),

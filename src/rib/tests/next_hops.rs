@@ -76,6 +76,24 @@ fn a_static_route_is_there_only_while_its_gateway_is_on_a_link() {
 }
 
 #[test]
+fn a_next_hop_is_resolved_by_the_host_route_of_reachable_by_first() {
+    let mut bench = Bench::new();
+    bench.kernel_route("0.0.0.0/0", Some("10.0.0.254"), 2, true);
+    bench.up(1, US);
+    bench.announce(1, "192.0.2.0/24", attributes("10.9.0.9", &[]));
+    assert_eq!(bench.fib("192.0.2.0/24"), "10.0.0.254");
+    bench.local(RouteSource::Static, "10.9.0.9/32", Some(LocalTarget::Gateway(ip("10.7.0.9"))));
+    bench.round();
+    assert_eq!(bench.fib("192.0.2.0/24"), "10.0.0.254", "its gateway is on no link");
+    bench.address(2, "10.7.0.100/24", true);
+    bench.round();
+    assert_eq!(bench.fib("192.0.2.0/24"), "10.7.0.9");
+    bench.local(RouteSource::Static, "10.9.0.9/32", None);
+    bench.round();
+    assert_eq!(bench.fib("192.0.2.0/24"), "10.0.0.254");
+}
+
+#[test]
 fn multipath_gives_every_gateway_once() {
     let mut bench = Bench::new();
     for n in 1..=3 {
