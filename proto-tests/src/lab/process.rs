@@ -71,6 +71,27 @@ pub fn sharing(holder: u32, kind: &str) -> Vec<u32> {
     pids.filter(|pid| namespace(*pid).is_some_and(|found| found == wanted)).collect()
 }
 
+/// Looks until `look` has given the same answer for `calm`, which is then the answer; an error begins anew. After `within` it is an error:
+/// the last one, or that nothing stays as it is.
+pub fn wait_until_calm<T: PartialEq>(within: Duration, calm: Duration, what: &str, mut look: impl FnMut() -> Result<T>) -> Result<T> {
+    let mut steady: Option<(T, Instant)> = None;
+    wait_until(within, what, || {
+        let seen = match look() {
+            Ok(seen) => seen,
+            Err(error) => {
+                steady = None;
+                return Err(error);
+            }
+        };
+        match steady.take() {
+            Some((before, since)) if before == seen && since.elapsed() >= calm => return Ok(seen),
+            Some((before, since)) if before == seen => steady = Some((seen, since)),
+            _ => steady = Some((seen, Instant::now())),
+        }
+        bail!("it has not stayed as it is for {calm:?}")
+    })
+}
+
 /// Tries `attempt` until it succeeds; after `within` the last error is the answer. The only place of the lab that waits.
 pub fn wait_until<T>(within: Duration, what: &str, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
     // Nobody ever sends: receiving is a pause that a message could end, were there anything to tell.

@@ -133,8 +133,11 @@ impl Bench {
     }
 
     fn start_margay(&mut self, name: &str, node: &Node) -> Result<()> {
-        let resources = self.case.folder.join(&self.case.cluster).display().to_string();
-        let words = ["margay", "run", "--node", name, "--resources", &resources].map(str::to_owned);
+        let inline = self.path("resources.yaml");
+        std::fs::write(&inline, &self.case.resources)?;
+        let files = self.case.cluster.iter().map(|file| self.case.folder.join(file)).chain([inline]);
+        let mut words = ["margay", "run", "--node", name].map(str::to_owned).to_vec();
+        words.extend(files.flat_map(|file| ["--resources".to_owned(), file.display().to_string()]));
         self.start(name, &words, &node.environment)
     }
 

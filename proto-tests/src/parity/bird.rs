@@ -84,6 +84,7 @@ const TOP: u32 = i32::MAX as u32;
 impl Config<'_> {
     fn write(&self, out: &mut String, log: &Path) -> fmt::Result {
         writeln!(out, "log \"{}\" all;\nrouter id {};", log.display(), self.node.router_id)?;
+        self.family.listen.iter().try_for_each(|port| writeln!(out, "listen bgp port {port};"))?;
         writeln!(out, "protocol device {{ scan time 2; }}")?;
         let ignored = self.family.ignored_interfaces.iter().map(String::as_str).chain(["cali*", "kube-ipvs*"]);
         let ignored = ignored.map(|pattern| format!("-\"{pattern}\"")).collect::<Vec<_>>().join(", ");

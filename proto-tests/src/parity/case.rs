@@ -21,9 +21,12 @@ pub struct Case {
     /// What is to be seen.
     #[serde(rename = "about")]
     pub _about: String,
-    /// The resources, relative to the folder.
-    #[serde(default = "cluster")]
-    pub cluster: PathBuf,
+    /// The resources, relative to the folder; `cluster.yaml` where neither these nor `resources` are given.
+    #[serde(default)]
+    pub cluster: Vec<PathBuf>,
+    /// More resources: documents as they stand in a file.
+    #[serde(default)]
+    pub resources: String,
     /// The speaker finds routes of a past life: what it says of its restart is compared, too.
     #[serde(default)]
     pub restart: bool,
@@ -74,6 +77,8 @@ pub struct Bird {
 pub struct BirdFamily {
     /// The source of its sessions.
     pub address: Option<IpAddr>,
+    /// Where it listens; 179 unless set.
+    pub listen: Option<u16>,
     /// Interfaces that are no device routes, beside Calico's own.
     pub ignored_interfaces: Vec<String>,
     /// Blocks with a confirmed affinity.
@@ -221,10 +226,6 @@ fn yes() -> bool {
     true
 }
 
-fn cluster() -> PathBuf {
-    "cluster.yaml".into()
-}
-
 fn one() -> u32 {
     1
 }
@@ -240,6 +241,9 @@ impl Case {
         let mut case: Self = serde_saphyr::from_str(&text).with_context(|| format!("{}", file.display()))?;
         case.name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         case.folder = folder.to_owned();
+        if case.cluster.is_empty() && case.resources.is_empty() {
+            case.cluster.push("cluster.yaml".into());
+        }
         Ok(case)
     }
 

@@ -14,6 +14,23 @@
 //! protocol 12 in the kernel. BIRD's lines are kept in `truth.txt`, so that the comparison is also possible where no BIRD 1.6 can be
 //! had; where it can, it is run and must still say the same.
 //!
+//! A case is data: resources (`cluster`, `resources`), what Calico makes of them for BIRD (`bird`), and who stands around. To write one, copy
+//! the nearest; `BLESS=1 cargo test -p proto-tests --test parity -- NAME` lets BIRD write its `truth.txt`, then margay must say the same.
+//! Many situations fit into one case, one observer for each:
+//!
+//! | case | situations |
+//! |---|---|
+//! | example-… | the worked example of three nodes, each alone, then together |
+//! | mesh, mesh-options | full mesh; AS, port and restart time of the cluster, a node in another AS, blocks in every state, a hidden pool in another |
+//! | cluster-routes-… | every encapsulation × programClusterRoutes, both families, a node in the subnet and one behind a router |
+//! | session-options-v4/-v6 | AS numbers, own AS in paths, restart times, nextHopMode, source, port, scope by node and selector, reachableBy |
+//! | filters-export-…, filters-import-… | every operator, condition and operation of a BGPFilter, and filters in a row |
+//! | reflectors | one of the same cluster, one of another, clients by reverse peering, a node with two reflectors |
+//! | services, services-disaggregated | ranges and single addresses of the three lists, an excluded node |
+//! | communities | prefixAdvertisements by value and name, a node's own list |
+//! | two-tors | multipath, NO_EXPORT, disableBGPExport, a filter each way |
+//! | ipv6-only, restart | no IPv4 address, identifier by hash; routes of a past life |
+//!
 //! Calico's BIRD is 1.6.8 with changes of its own. What only those can do (writing routes into an IP-in-IP device) stands in the
 //! case as an announced difference, worked out by hand.
 

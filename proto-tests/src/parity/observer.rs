@@ -43,6 +43,9 @@ pub enum Command {
     Leave,
 }
 
+/// The pause between two attempts.
+const RETRY: Duration = Duration::from_millis(50);
+
 type Book = Arc<Mutex<BTreeMap<String, Heard>>>;
 
 /// The observers of a side.
@@ -135,7 +138,13 @@ impl Task {
             if left {
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            // What it is told meanwhile is for the next session.
+            match tokio::time::timeout(RETRY, self.commands.recv()).await {
+                Err(_) => {}
+                Ok(Some(Command::Announce(path))) => drop(table.insert((path.prefix, path.id), path)),
+                Ok(Some(Command::Withdraw(prefix))) => drop(table.remove(&(prefix, 1))),
+                Ok(Some(Command::Leave) | None) => return,
+            }
         }
     }
 

@@ -127,7 +127,7 @@ fn follow(case: &Case, speaker: Speaker, wanted: &Phases) -> Result<Vec<String>>
     let mut bench = Bench::up(case, speaker)?;
     let result = phases(case, &bench, |phase| {
         let wanted = wanted.get(phase).with_context(|| format!("truth.txt has no `{phase}`"))?;
-        process::wait_until(PATIENCE, phase, || agrees(&bench, wanted))
+        process::wait_until_calm(PATIENCE, CALM, phase, || agrees(&bench, wanted))
     });
     let others = result.and_then(|()| Ok(bench.lines()?.1));
     others.map_err(|error| {
@@ -145,16 +145,11 @@ fn phases(case: &Case, bench: &Bench, mut each: impl FnMut(&str) -> Result<()>) 
     Ok(())
 }
 
-/// It is as wanted, and stays so.
+/// It is as wanted.
 fn agrees(bench: &Bench, wanted: &[String]) -> Result<()> {
-    let look = || -> Result<()> {
-        let difference = compare::difference(wanted, &bench.lines()?.0);
-        ensure!(difference.is_empty(), "wanted (-) and found (+):\n{}", difference.join("\n"));
-        Ok(())
-    };
-    look()?;
-    std::thread::sleep(CALM);
-    look()
+    let difference = compare::difference(wanted, &bench.lines()?.0);
+    ensure!(difference.is_empty(), "wanted (-) and found (+):\n{}", difference.join("\n"));
+    Ok(())
 }
 
 /// Runs BIRD and sees what it comes to.
@@ -163,14 +158,7 @@ fn learn(case: &Case) -> Result<Phases> {
     let mut bench = Bench::up(case, Speaker::Bird)?;
     let mut all = Phases::new();
     let result = phases(case, &bench, |phase| {
-        let (mut lines, mut since) = (bench.lines()?.0, Instant::now());
-        while since.elapsed() < DEEP_CALM {
-            std::thread::sleep(CALM);
-            let now = bench.lines()?.0;
-            if now != lines {
-                (lines, since) = (now, Instant::now());
-            }
-        }
+        let lines = process::wait_until_calm(PATIENCE, DEEP_CALM, phase, || Ok(bench.lines()?.0))?;
         let faults: Vec<&String> = lines.iter().filter(|line| line.contains(" no session ") || line.contains(" fault ")).collect();
         ensure!(faults.is_empty() || phase != START, "not a truth to keep: {faults:?}");
         all.insert(phase.to_owned(), lines);
