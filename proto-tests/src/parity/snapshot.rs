@@ -21,7 +21,9 @@ pub fn session(name: &str, heard: &Heard, restart: bool) -> Vec<String> {
         return lines;
     };
     lines.push(format!("{name} session from {from}"));
-    lines.extend(opened.lines.iter().filter(|line| restart || !line.starts_with("restart")).map(|line| format!("{name} {line}")));
+    // margay says its host name (capability 73), which BIRD 1.6 cannot: better, for whoever looks at the peer, and in every case.
+    let compared = |line: &&String| (restart || !line.starts_with("restart")) && !line.starts_with("capability 73 ");
+    lines.extend(opened.lines.iter().filter(compared).map(|line| format!("{name} {line}")));
     if heard.end_of_rib {
         lines.push(format!("{name} end-of-rib"));
     }
