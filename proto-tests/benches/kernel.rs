@@ -124,7 +124,7 @@ fn writer(prefixes: &[IpNet], interface: u32) {
 fn syncer(prefixes: &[IpNet], interface: u32) {
     let family = if prefixes[0].addr().is_ipv4() { "IPv4" } else { "IPv6" };
     let (commands, mut events) = spawn(&Settings::default()).expect("the kernel's thread");
-    let (mut fib, mut out) = (FibSyncer::new(&FibConfig::default()), Outbox::new());
+    let (mut fib, mut out) = (FibSyncer::new(&FibConfig::default(), 7), Outbox::new());
     for (verb, last) in [("add", Some(2)), ("replace", Some(3)), ("delete", None)] {
         let change = |prefix: &IpNet| {
             let gateway = last.map(|last| gateway(prefix, last));

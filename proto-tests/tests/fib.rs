@@ -156,7 +156,7 @@ impl World {
     }
 
     fn over(kernel: ModelKernel) -> Self {
-        let fib = FibSyncer::new(&FibConfig::default());
+        let fib = FibSyncer::new(&FibConfig::default(), 7);
         Self {
             now: Instant::now(),
             fib,
@@ -395,6 +395,44 @@ fn a_flap_that_cancels_out_writes_nothing() {
     assert_eq!(world.kernel.commands.len(), 1);
     world.settle();
     assert_eq!((world.kernel.ops, world.table()), (1, vec!["10.1.0.0/26 via 10.0.0.2 dev 2 metric 1024".into()]));
+}
+
+/// The kernel never waits for the next batch, and no prefix is in two of them.
+#[test]
+fn the_next_batch_is_there_while_the_kernel_writes_the_first() {
+    let mut world = World::new();
+    world.settle();
+    let route = learned(&[("10.0.0.2", 2)]);
+    let change = |n: u32| FibChange { prefix: IpNet::new((0x0a40_0000 + n).to_be_bytes().into(), 32).unwrap(), route: route.clone() };
+    world.give(Input::Changes((0..20_000).map(change).collect()));
+    let written = |command: &Command| match command {
+        Command::Write(ops) => {
+            ops.ops.iter().filter_map(|op| if let KernelOp::Create(route) = op { Some(route.key.prefix) } else { None }).collect()
+        }
+        Command::Resync => Vec::new(),
+    };
+    let batches: Vec<Vec<IpNet>> = world.kernel.commands.iter().map(written).collect();
+    assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [4096, 4096]);
+    // What flaps while it is under way is not written again before the answer.
+    world.give(Input::Changes(batches[0].iter().map(|prefix| FibChange { prefix: *prefix, route: None }).collect()));
+    world.give(Input::Changes(batches[0].iter().map(|prefix| FibChange { prefix: *prefix, route: route.clone() }).collect()));
+    world.settle();
+    assert_eq!((world.kernel.ops, world.kernel.routes.len()), (20_000, 20_000));
+}
+
+#[test]
+fn who_looks_on_writes_nothing_and_says_what_it_would_write() {
+    let mut world = World::new();
+    world.fib = FibSyncer::new(&FibConfig::default(), 7).looking_on();
+    world.kernel.tell_everything();
+    world.change("10.1.0.0/26", learned(&[("10.0.0.2", 2)]));
+    world.settle();
+    let status = world.status("10.1.0.0/26");
+    assert_eq!((status.state, world.kernel.ops), (FibState::Pending, 0));
+    assert!(status.because.contains("dry run"), "{}", status.because);
+    world.change("10.1.0.0/26", None);
+    world.give(Input::Query(QueryId(7), Query::All));
+    assert_eq!((world.answers.len(), world.kernel.ops), (0, 0));
 }
 
 #[test]

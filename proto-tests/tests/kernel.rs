@@ -494,7 +494,7 @@ impl Node {
     fn start() -> Self {
         let (commands, events) = spawn(&Settings::default()).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let fib = FibSyncer::new(&FibConfig::default());
+        let fib = FibSyncer::new(&FibConfig::default(), 7);
         Self { fib, commands, events, out: Outbox::new(), writes: 0, rows: vec![], runtime }
     }
 

@@ -1,65 +1,18 @@
-//! What should be in the kernel against what is: one row a prefix, and the set of prefixes where the two may differ.
+//! What should be in the kernel against what is, row by row, and the rows where the two may differ.
 //!
 //! The kernel's side is learned from read-backs (which replace it wholesale), live events and the answers to our writes.
 //! Routes of a past life are *adopted*: they stay until the same prefix is decided or the sweep comes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::ops::Bound;
-use std::sync::Arc;
 
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
-use super::route::{Shape, Verdict};
-use super::{BestRoute, KernelOp, RouteKey, RouteType};
+use super::route::Shape;
+use super::rows::{Decision, Mark, Row, RowId, Rows, Shapes, Shared};
+use super::{KernelOp, RouteType};
 use crate::config::FibConfig;
-
-/// A best route and what became of it. Few differ, so they are shared.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Decision {
-    pub best: BestRoute,
-    pub verdict: Verdict,
-}
-
-impl Decision {
-    fn wanted(&self) -> Option<&Shape> {
-        match &self.verdict {
-            Verdict::Want(shape) => Some(shape),
-            Verdict::NotWanted(_) => None,
-        }
-    }
-}
-
-/// A prefix: what was decided, and which routes of ours the kernel has, one a metric.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Row {
-    pub decision: Option<Arc<Decision>>,
-    have: SmallVec<[Arc<Shape>; 1]>,
-    /// The read-back (or live event) that `have` stems from.
-    generation: u8,
-    /// `have` is of a past life and not claimed.
-    pub adopted: bool,
-}
-
-impl Row {
-    pub(super) fn wanted(&self) -> Option<&Shape> {
-        self.decision.as_ref().and_then(|decision| decision.wanted())
-    }
-
-    fn have(&self, metric: u32) -> Option<&Arc<Shape>> {
-        self.have.iter().find(|shape| shape.metric == metric)
-    }
-
-    /// The kernel has a route of ours for this prefix.
-    pub(super) fn has_any(&self) -> bool {
-        !self.have.is_empty()
-    }
-
-    fn drop_metric(&mut self, metric: u32) {
-        self.have.retain(|shape| shape.metric != metric);
-    }
-}
 
 /// What is to be done about a prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,8 +23,37 @@ pub(super) enum Plan {
     Held,
     /// Somebody else's route of this protocol has the same key.
     Blocked(u8),
-    /// These writes.
-    Write(SmallVec<[KernelOp; 1]>),
+    /// These writes, each with the route that it creates, puts in place or deletes.
+    Write(SmallVec<[(Verb, Shape); 1]>),
+}
+
+/// What a write does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    Create,
+    Replace,
+    Delete,
+}
+
+/// A write that has been taken and not answered.
+#[derive(Clone, Debug)]
+pub(super) struct Flown {
+    row: RowId,
+    pub prefix: IpNet,
+    pub verb: Verb,
+    pub shape: Shape,
+}
+
+impl Flown {
+    /// In the kernel's words.
+    pub(super) fn op(&self, config: &FibConfig) -> KernelOp {
+        let route = self.shape.route(config, self.prefix);
+        match self.verb {
+            Verb::Create => KernelOp::Create(route),
+            Verb::Replace => KernelOp::Replace(route),
+            Verb::Delete => KernelOp::Delete(route),
+        }
+    }
 }
 
 /// A prefix's place in the order of writing.
@@ -92,26 +74,55 @@ impl Turn {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Delta {
-    rows: BTreeMap<IpNet, Row>,
+    rows: Rows,
     /// Protocol of other people's routes by prefix and metric.
     foreign: BTreeMap<(IpNet, u32), u8>,
-    /// Prefixes to be looked at, in the order of writing.
-    dirty: BTreeSet<Turn>,
-    /// Where the last batch stopped: all prefixes get their turn.
-    cursor: Option<Turn>,
+    /// Rows to be looked at, as they came.
+    queue: Vec<RowId>,
+    /// Rows to be looked at before those, the next one last: what waited when the last of them was taken, in the order of writing.
+    turns: Vec<RowId>,
+    /// Nothing is ever written, so nothing waits.
+    dry_run: bool,
     generation: u8,
     /// A read-back is under way.
     reading: bool,
     /// There has been a whole read-back.
     known: bool,
     swept: bool,
-    shapes: Shared<Shape>,
+    shapes: Shared<Shapes>,
     decisions: Shared<Decision>,
 }
 
 impl Delta {
+    /// Nothing is known; `seed` keys the index of prefixes.
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            rows: Rows::new(seed),
+            foreign: BTreeMap::new(),
+            queue: Vec::new(),
+            turns: Vec::new(),
+            dry_run: false,
+            generation: 0,
+            reading: false,
+            known: false,
+            swept: false,
+            shapes: Shared::default(),
+            decisions: Shared::default(),
+        }
+    }
+
+    /// From now on nothing is written.
+    pub(super) fn set_dry_run(&mut self) {
+        self.dry_run = true;
+    }
+
+    /// Whether nothing is written.
+    pub(super) fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
     /// Writes may be planned: the kernel's table is known and not being read.
     pub(super) fn is_ready(&self) -> bool {
         self.known && !self.reading
@@ -119,51 +130,59 @@ impl Delta {
 
     /// How many prefixes wait to be looked at.
     pub(super) fn waiting(&self) -> usize {
-        self.dirty.len()
+        self.queue.len() + self.turns.len()
     }
 
-    pub(super) fn row(&self, prefix: &IpNet) -> Option<&Row> {
-        self.rows.get(prefix)
+    pub(super) fn row(&self, prefix: &IpNet) -> Option<Row<'_>> {
+        self.rows.get(self.rows.find(prefix)?).filter(Row::is_known)
     }
 
-    /// Rows in the order of prefixes, from after `after`.
-    pub(super) fn rows_after(&self, after: Option<IpNet>) -> impl Iterator<Item = (&IpNet, &Row)> {
-        self.rows.range((after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded))
+    /// Rows from a number on.
+    pub(super) fn rows_from(&self, start: RowId) -> impl Iterator<Item = Row<'_>> {
+        self.rows.from(start).filter(Row::is_known)
     }
 
     pub(super) fn touch(&mut self, prefix: IpNet) {
-        self.dirty.insert(Turn::of(prefix));
+        if let Some(id) = self.rows.find(&prefix) {
+            self.mark(id);
+        }
+    }
+
+    fn mark(&mut self, id: RowId) {
+        if self.dry_run {
+            return;
+        }
+        if self.rows.get_mut(id).is_some_and(|mut row| !row.set(Mark::Dirty, true)) {
+            self.queue.push(id);
+        }
     }
 
     /// Notes what was decided for a prefix; false when that is nothing new.
     pub(super) fn decide(&mut self, prefix: IpNet, decision: Option<Decision>) -> bool {
+        let found = if decision.is_some() { Some(self.rows.enter(prefix)) } else { self.rows.find(&prefix) };
         let decision = decision.map(|decision| self.decisions.get(decision));
-        let row = self.rows.entry(prefix).or_default();
-        let changed = row.decision != decision;
-        row.decision = decision;
-        if changed {
-            self.claim(prefix);
-            self.dirty.insert(Turn::of(prefix));
+        let Some((id, row)) = found.and_then(|id| Some((id, self.rows.get_mut(id)?))) else { return false };
+        if *row.decision == decision {
+            return false;
         }
-        self.forget_empty(prefix);
-        changed
+        *row.decision = decision;
+        self.claim(id);
+        self.mark(id);
+        self.rows.release(id);
+        true
     }
 
     /// A decided row is of this life, unless the rule of [`held`] keeps it.
-    fn claim(&mut self, prefix: IpNet) {
-        let swept = self.swept;
-        if let Some(row) = self.rows.get_mut(&prefix)
-            && self.known
-            && row.decision.is_some()
-            && !held(row, swept)
-        {
-            row.adopted = false;
+    fn claim(&mut self, id: RowId) {
+        let claimed = |row: Row<'_>| row.decision.is_some() && !held(&row, self.swept);
+        if self.known && self.rows.get(id).is_some_and(claimed) {
+            self.disown(id);
         }
     }
 
-    fn forget_empty(&mut self, prefix: IpNet) {
-        if self.rows.get(&prefix).is_some_and(|row| row.decision.is_none() && row.have.is_empty()) {
-            self.rows.remove(&prefix);
+    fn disown(&mut self, id: RowId) {
+        if let Some(mut row) = self.rows.get_mut(id) {
+            row.set(Mark::Adopted, false);
         }
     }
 
@@ -176,48 +195,52 @@ impl Delta {
 
     /// A read-back ends: what it did not name is not there.
     pub(super) fn end(&mut self) {
-        let (generation, swept) = (self.generation, self.swept);
         self.reading = false;
         self.known = true;
-        for row in self.rows.values_mut() {
-            if row.generation != generation {
-                row.have.clear();
+        for id in self.rows.ids() {
+            let Some(row) = self.rows.get_mut(id) else { continue };
+            if *row.generation != self.generation {
+                *row.have = None;
             }
-            if row.decision.is_some() && !held(row, swept) {
-                row.adopted = false;
-            }
+            self.claim(id);
+            self.rows.release(id);
         }
-        self.rows.retain(|_, row| row.decision.is_some() || row.has_any());
-        self.touch_unsettled();
+        self.mark_unsettled();
     }
 
-    fn touch_unsettled(&mut self) {
-        let config = FibConfig::default();
-        let writes = |prefix: &IpNet, row: &Row| matches!(self.plan(&config, *prefix, row), Plan::Write(_));
-        let unsettled: Vec<IpNet> = self.rows.iter().filter(|(prefix, row)| writes(prefix, row)).map(|(prefix, _)| *prefix).collect();
-        self.dirty.extend(unsettled.into_iter().map(Turn::of));
+    fn mark_unsettled(&mut self) {
+        for id in self.rows.ids() {
+            if self.rows.get(id).is_some_and(|row| matches!(self.plan(&row), Plan::Write(_))) {
+                self.mark(id);
+            }
+        }
     }
 
     /// The kernel has this route of ours (read back, or set by a stranger).
     pub(super) fn found(&mut self, prefix: IpNet, shape: Shape) {
-        let shape = self.shapes.get(shape);
-        let is_new = !self.rows.contains_key(&prefix);
-        let row = self.rows.entry(prefix).or_default();
-        if self.reading && row.generation != self.generation {
-            row.have.clear();
-        }
-        row.generation = self.generation;
-        row.drop_metric(shape.metric);
         if !self.reading {
             self.foreign.remove(&(prefix, shape.metric));
         }
-        row.have.push(shape);
-        if is_new || !self.known {
-            row.adopted = !self.swept;
+        let id = self.rows.enter(prefix);
+        let Some(row) = self.rows.get(id) else { return };
+        let is_new = !row.is_known();
+        let stays = |other: &&Shape| other.metric != shape.metric && (!self.reading || row.generation == self.generation);
+        let have: Shapes = row.have().iter().filter(stays).cloned().chain([shape.clone()]).collect();
+        self.set_have(id, have);
+        if let Some(mut row) = self.rows.get_mut(id).filter(|_| is_new || !self.known) {
+            row.set(Mark::Adopted, !self.swept);
         }
         if !self.reading {
-            self.claim(prefix);
-            self.dirty.insert(Turn::of(prefix));
+            self.claim(id);
+            self.mark(id);
+        }
+    }
+
+    fn set_have(&mut self, id: RowId, have: Shapes) {
+        let have = (!have.is_empty()).then(|| self.shapes.get(have));
+        if let Some(row) = self.rows.get_mut(id) {
+            *row.have = have;
+            *row.generation = self.generation;
         }
     }
 
@@ -235,146 +258,135 @@ impl Delta {
             self.lost(prefix, metric);
             return true;
         }
-        self.dirty.insert(Turn::of(prefix));
-        self.rows.get(&prefix).is_none_or(|row| row.have(metric).is_none())
+        self.touch(prefix);
+        self.row(&prefix).is_none_or(|row| row.have_metric(metric).is_none())
     }
 
     /// Our route of this key is gone.
     fn lost(&mut self, prefix: IpNet, metric: u32) {
-        if let Some(row) = self.rows.get_mut(&prefix) {
-            row.drop_metric(metric);
-            self.dirty.insert(Turn::of(prefix));
-            self.forget_empty(prefix);
-        }
+        let Some(id) = self.rows.find(&prefix) else { return };
+        self.keep(id, |shape| shape.metric != metric);
+        self.mark(id);
+        self.rows.release(id);
     }
 
-    /// IPv4 routes all of whose hops leave by dead interfaces are gone; true if there were any.
-    pub(super) fn flush(&mut self, is_dead: impl Fn(u32) -> bool) -> bool {
-        let dead = |shape: &Shape| !shape.hops.is_empty() && shape.hops.iter().all(|hop| is_dead(hop.interface));
-        if !self.shapes.any_in_use(dead) {
-            return false;
+    /// Of the routes that the kernel has for a prefix, those stay for which `stays` holds; whether any went.
+    fn keep(&mut self, id: RowId, stays: impl Fn(&Shape) -> bool) -> bool {
+        let Some(row) = self.rows.get(id).filter(|row| !row.have().iter().all(&stays)) else { return false };
+        let (generation, have) = (row.generation, row.have().iter().filter(|shape| stays(shape)).cloned().collect());
+        self.set_have(id, have);
+        if let Some(row) = self.rows.get_mut(id) {
+            *row.generation = generation;
         }
-        for (prefix, row) in self.rows.iter_mut().filter(|(prefix, _)| matches!(prefix, IpNet::V4(_))) {
-            let before = row.have.len();
-            row.have.retain(|shape| !dead(shape));
-            if row.have.len() != before {
-                self.dirty.insert(Turn::of(*prefix));
-            }
-        }
-        self.rows.retain(|_, row| row.decision.is_some() || row.has_any());
         true
     }
 
+    /// IPv4 routes all of whose hops leave by dead interfaces are gone.
+    pub(super) fn flush(&mut self, is_dead: impl Fn(u32) -> bool) {
+        let dead = |shape: &Shape| !shape.hops.is_empty() && shape.hops.iter().all(|hop| is_dead(hop.interface));
+        if !self.shapes.any(|shapes| shapes.iter().any(dead)) {
+            return;
+        }
+        for id in self.rows.ipv4_ids() {
+            if self.keep(id, |shape| !dead(shape)) {
+                self.mark(id);
+                self.rows.release(id);
+            }
+        }
+    }
+
+    /// A write has been answered, one way or the other.
+    pub(super) fn landed(&mut self, flown: &Flown) {
+        if let Some(mut row) = self.rows.get_mut(flown.row) {
+            row.set(Mark::Flying, false);
+        }
+        self.rows.release(flown.row);
+    }
+
     /// One of our writes was carried out.
-    pub(super) fn wrote(&mut self, op: &KernelOp) {
-        let (KernelOp::Create(route) | KernelOp::Replace(route) | KernelOp::Delete(route)) = op;
-        let RouteKey { prefix, metric, .. } = route.key;
-        let shape = (!matches!(op, KernelOp::Delete(_))).then(|| self.shapes.get(Shape::of(route.clone())));
-        let row = self.rows.entry(prefix).or_default();
-        row.generation = self.generation;
-        row.drop_metric(metric);
-        row.have.extend(shape);
-        row.adopted = false;
-        self.forget_empty(prefix);
+    pub(super) fn wrote(&mut self, flown: &Flown) {
+        let Some(row) = self.rows.get(flown.row) else { return };
+        let others = row.have().iter().filter(|shape| shape.metric != flown.shape.metric).cloned();
+        let have = others.chain((flown.verb != Verb::Delete).then(|| flown.shape.clone())).collect();
+        self.set_have(flown.row, have);
+        self.disown(flown.row);
     }
 
     /// Nobody may claim the routes of a past life any more.
     pub(super) fn sweep(&mut self) {
         if !self.swept {
             self.swept = true;
-            for row in self.rows.values_mut() {
-                row.adopted = false;
-            }
-            self.touch_unsettled();
+            self.rows.ids().for_each(|id| self.disown(id));
+            self.mark_unsettled();
         }
     }
 
     /// What is to be done about a prefix.
-    pub(super) fn plan(&self, config: &FibConfig, prefix: IpNet, row: &Row) -> Plan {
-        if held(row, self.swept) || (row.decision.is_none() && row.adopted && row.has_any()) {
+    pub(super) fn plan(&self, row: &Row<'_>) -> Plan {
+        if held(row, self.swept) || (row.decision.is_none() && row.is(Mark::Adopted) && !row.have().is_empty()) {
             return Plan::Held;
         }
-        let mut ops: SmallVec<[KernelOp; 1]> = SmallVec::new();
+        let mut writes = SmallVec::new();
         let (mut blocked, wanted) = (None, row.wanted());
         if let Some(wanted) = wanted {
-            let have = row.have(wanted.metric);
-            match self.foreign.get(&(prefix, wanted.metric)) {
-                _ if have.is_some_and(|have| **have == *wanted) => {}
+            let have = row.have_metric(wanted.metric);
+            match self.foreign.get(&(row.prefix, wanted.metric)) {
+                _ if have.is_some_and(|have| have == wanted) => {}
                 Some(protocol) => blocked = Some(*protocol),
-                None if have.is_some() => ops.push(KernelOp::Replace(wanted.route(config, prefix))),
-                None => ops.push(KernelOp::Create(wanted.route(config, prefix))),
+                None => writes.push((if have.is_some() { Verb::Replace } else { Verb::Create }, wanted.clone())),
             }
         }
-        let others = row.have.iter().filter(|have| wanted.is_none_or(|wanted| wanted.metric != have.metric));
-        ops.extend(others.map(|have| KernelOp::Delete(have.route(config, prefix))));
+        let others = row.have().iter().filter(|have| wanted.is_none_or(|wanted| wanted.metric != have.metric));
+        writes.extend(others.map(|have| (Verb::Delete, have.clone())));
         match blocked {
-            _ if !ops.is_empty() => Plan::Write(ops),
+            _ if !writes.is_empty() => Plan::Write(writes),
             Some(protocol) => Plan::Blocked(protocol),
             None => Plan::Settled,
         }
     }
 
-    /// Takes the next writes, about `limit` of them, of prefixes that `may_try` lets through.
-    pub(super) fn take(&mut self, config: &FibConfig, limit: usize, may_try: impl Fn(&IpNet) -> bool) -> Vec<KernelOp> {
-        let mut ops = Vec::new();
-        while ops.len() < limit {
-            let after = self.cursor.map_or(Bound::Unbounded, Bound::Excluded);
-            let next = self.dirty.range((after, Bound::Unbounded)).next().or_else(|| self.dirty.first()).copied();
-            let Some(turn) = next else { break };
-            self.dirty.remove(&turn);
-            self.cursor = Some(turn);
-            let Turn(_, prefix) = turn;
-            if let Some(row) = self.rows.get(&prefix)
-                && may_try(&prefix)
-                && let Plan::Write(writes) = self.plan(config, prefix, row)
-            {
-                ops.extend(writes);
+    /// Takes the next writes, about `limit` of them, of prefixes that `may_try` lets through and that have none under way.
+    pub(super) fn take(&mut self, limit: usize, may_try: impl Fn(&IpNet) -> bool) -> Vec<Flown> {
+        let (mut taken, mut later) = (Vec::new(), Vec::new());
+        while taken.len() < limit {
+            let Some(id) = self.next_turn() else { break };
+            let Some(row) = self.rows.get(id) else { continue };
+            if row.is(Mark::Flying) {
+                later.push(id);
+                continue;
             }
+            let plan = if may_try(&row.prefix) { self.plan(&row) } else { Plan::Settled };
+            let prefix = row.prefix;
+            let Some(mut row) = self.rows.get_mut(id) else { continue };
+            row.set(Mark::Dirty, false);
+            if let Plan::Write(writes) = plan {
+                row.set(Mark::Flying, true);
+                taken.extend(writes.into_iter().map(|(verb, shape)| Flown { row: id, prefix, verb, shape }));
+            }
+            self.rows.release(id);
         }
-        ops
+        self.queue.append(&mut later);
+        taken
+    }
+
+    fn next_turn(&mut self) -> Option<RowId> {
+        if self.turns.is_empty() {
+            let prefix_of = |id: RowId| self.rows.get(id).map(|row| (Turn::of(row.prefix), id));
+            let mut turns: Vec<(Turn, RowId)> = self.queue.drain(..).filter_map(prefix_of).collect();
+            turns.sort_unstable_by(|a, b| b.cmp(a));
+            self.turns.extend(turns.into_iter().map(|(_, id)| id));
+        }
+        self.turns.pop()
     }
 }
 
 /// A multipath route of a past life whose paths come back one by one stays whole until they are all there, or the sweep.
-fn held(row: &Row, swept: bool) -> bool {
-    let Some(decision) = row.decision.as_ref().filter(|decision| row.adopted && !swept && decision.best.source.is_bgp()) else {
+fn held(row: &Row<'_>, swept: bool) -> bool {
+    let Some(decision) = row.decision.filter(|decision| row.is(Mark::Adopted) && !swept && decision.best.source.is_bgp()) else {
         return false;
     };
     let Some(wanted) = decision.wanted().filter(|wanted| wanted.kind == RouteType::Unicast) else { return false };
-    row.have(wanted.metric).is_some_and(|have| {
+    row.have_metric(wanted.metric).is_some_and(|have| {
         have.kind == wanted.kind && have.hops.len() > wanted.hops.len() && wanted.hops.iter().all(|hop| have.hops.contains(hop))
     })
-}
-
-/// Values held once, however many rows point to them.
-#[derive(Debug)]
-struct Shared<T> {
-    values: BTreeSet<Arc<T>>,
-    /// Beyond this many, unused ones are dropped.
-    limit: usize,
-}
-
-impl<T> Default for Shared<T> {
-    fn default() -> Self {
-        Self { values: BTreeSet::new(), limit: 1024 }
-    }
-}
-
-impl<T: Ord> Shared<T> {
-    fn get(&mut self, value: T) -> Arc<T> {
-        if let Some(known) = self.values.get(&value) {
-            return Arc::clone(known);
-        }
-        if self.values.len() >= self.limit {
-            self.values.retain(|value| Arc::strong_count(value) > 1);
-            self.limit = 1024.max(2 * self.values.len());
-        }
-        let value = Arc::new(value);
-        self.values.insert(Arc::clone(&value));
-        value
-    }
-
-    fn any_in_use(&self, pick: impl Fn(&T) -> bool) -> bool {
-        self.values.iter().any(|value| Arc::strong_count(value) > 1 && pick(value))
-    }
 }

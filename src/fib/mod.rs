@@ -6,6 +6,7 @@ mod delta;
 mod failure;
 mod interface;
 mod route;
+mod rows;
 mod status;
 mod syncer;
 
@@ -212,7 +213,7 @@ pub enum Query {
 /// What the FibSyncer says.
 #[derive(Clone, Debug)]
 pub enum Output {
-    /// Write these. At most one batch is under way at a time.
+    /// Write these. At most two batches are under way at a time, and no prefix in both.
     Write(KernelOps),
     /// Tell all links, addresses and routes again: an audit, or an answer that contradicts what is known.
     Resync,
@@ -230,7 +231,7 @@ pub enum Output {
         /// In words.
         text: String,
     },
-    /// Answer to a query, in the order of prefixes; complete when `done`.
+    /// Answer to a query, in no particular order; complete when `done`.
     Answer {
         /// The question.
         query: QueryId,

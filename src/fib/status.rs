@@ -1,11 +1,10 @@
 //! What became of a prefix, for people.
 
-use ipnet::IpNet;
-
-use super::delta::{Delta, Plan, Row};
+use super::delta::{Delta, Plan};
 use super::failure::{Failures, explain};
 use super::interface::Interfaces;
 use super::route::Verdict;
+use super::rows::Row;
 use super::{FibState, FibStatus, KernelRoute};
 use crate::config::FibConfig;
 
@@ -19,10 +18,11 @@ pub(super) struct Known<'a> {
 
 impl Known<'_> {
     /// The state of one prefix.
-    pub(super) fn status(&self, prefix: IpNet, row: &Row) -> FibStatus {
+    pub(super) fn status(&self, row: &Row<'_>) -> FibStatus {
+        let prefix = row.prefix;
         let wanted = row.wanted().map(|shape| shape.route(self.config, prefix));
         let failure = self.failures.get(&prefix);
-        let (state, because) = match (failure, self.delta.plan(self.config, prefix, row)) {
+        let (state, because) = match (failure, self.delta.plan(row)) {
             (_, Plan::Held) => (FibState::Adopted, self.held(row)),
             (_, Plan::Blocked(protocol)) => (FibState::Failed, conflict(protocol)),
             (Some(failure), _) => (FibState::Failed, self.failed(failure.errno, wanted.as_ref())),
@@ -32,22 +32,24 @@ impl Known<'_> {
         FibStatus { prefix, state, because, errno: failure.map(|failure| failure.errno), wanted }
     }
 
-    fn settled(&self, row: &Row) -> (FibState, String) {
-        match row.decision.as_ref().map(|decision| &decision.verdict) {
+    fn settled(&self, row: &Row<'_>) -> (FibState, String) {
+        match row.decision.map(|decision| &decision.verdict) {
             Some(Verdict::NotWanted(reason)) => (FibState::NotWanted, reason.to_string()),
             _ => (FibState::Installed, "the kernel has it".into()),
         }
     }
 
-    fn held(&self, row: &Row) -> String {
+    fn held(&self, row: &Row<'_>) -> String {
         match row.decision {
             Some(_) => "kept as found at start until all of its next hops are learned again".into(),
             None => "found at start; kept until it is learned again or the restart is over".into(),
         }
     }
 
-    fn pending(&self, row: &Row) -> String {
+    fn pending(&self, row: &Row<'_>) -> String {
         match (self.delta.is_ready(), row.wanted()) {
+            _ if self.delta.is_dry_run() && row.wanted().is_some() => "would be written, but this is a dry run".into(),
+            _ if self.delta.is_dry_run() => "would be removed, but this is a dry run".into(),
             (false, _) => "the kernel's table is being read".into(),
             (true, Some(_)) => "about to be written".into(),
             (true, None) => "about to be removed".into(),

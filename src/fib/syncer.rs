@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use super::delta::{Decision, Delta};
+use super::delta::{Delta, Flown, Verb};
 use super::failure::{EEXIST, ESRCH, Failures, explain};
 use super::interface::Interfaces;
 use super::route::{Shape, judge};
+use super::rows::{Decision, RowId};
 use super::status::Known;
-use super::{FibChange, FibStatus, Input, KernelEvent, KernelOp, KernelOps, KernelRoute, Output, Query, RouteKey};
+use super::{FibChange, Input, KernelEvent, KernelOps, KernelRoute, Output, Query, RouteKey};
 use crate::config::{FibAction, FibConfig};
 use crate::types::{Outbox, QueryId, Sync};
 
@@ -19,6 +20,9 @@ use crate::types::{Outbox, QueryId, Sync};
 const CREDIT: usize = 4096;
 /// Writes a batch.
 const BATCH: usize = 4096;
+/// Batches under way at most: the kernel writes one while the next is made. Less than a batch waits for the answer, so that what
+/// cancels out meanwhile is never written.
+const FLIGHTS: usize = 2;
 /// With so many prefixes waiting to be written, no more changes are asked for: the Loc-RIB coalesces them.
 const ENOUGH: usize = 32 * 1024;
 /// Rows judged anew in one step.
@@ -34,7 +38,7 @@ const DOUBT_PAUSE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 struct Flight {
     batch: u64,
-    ops: Vec<KernelOp>,
+    writes: Vec<Flown>,
     /// A stranger touched one of its routes meanwhile: which came first is not known.
     doubtful: bool,
 }
@@ -48,14 +52,14 @@ pub struct FibSyncer {
     interfaces: Interfaces,
     delta: Delta,
     failures: Failures,
-    flight: Option<Flight>,
+    flights: VecDeque<Flight>,
     batches: u64,
     /// The Loc-RIB has been asked and has not answered.
     pulled: bool,
-    /// Rows up to this one have been judged by the present rules; none: all.
-    judging: Option<Option<IpNet>>,
-    /// Questions under way, and the last prefix told.
-    queries: VecDeque<(QueryId, Option<IpNet>)>,
+    /// Rows from this one on have not been judged by the present rules.
+    judging: Option<RowId>,
+    /// Questions under way, and the next row to be told.
+    queries: VecDeque<(QueryId, RowId)>,
     /// Something contradicts what is known of the kernel.
     doubt: bool,
     /// A read-back was asked for and has not begun.
@@ -67,14 +71,15 @@ pub struct FibSyncer {
 }
 
 impl FibSyncer {
-    /// Knows nothing yet; writes nothing before the kernel's table has been told.
-    pub fn new(config: &FibConfig) -> Self {
+    /// Knows nothing yet; writes nothing before the kernel's table has been told. `seed` keys its index of prefixes, which peers
+    /// choose.
+    pub fn new(config: &FibConfig, seed: u64) -> Self {
         Self {
             config: config.clone(),
             interfaces: Interfaces::default(),
-            delta: Delta::default(),
+            delta: Delta::new(seed),
             failures: Failures::default(),
-            flight: None,
+            flights: VecDeque::new(),
             batches: 0,
             pulled: false,
             judging: None,
@@ -87,6 +92,13 @@ impl FibSyncer {
         }
     }
 
+    /// The same, but it only looks on (`--dry-run`): it knows what it would write, and writes nothing.
+    #[must_use]
+    pub fn looking_on(mut self) -> Self {
+        self.delta.set_dry_run();
+        self
+    }
+
     /// Takes in one input.
     pub fn handle(&mut self, now: Instant, input: Input, out: &mut Outbox<Output>) {
         match input {
@@ -94,7 +106,7 @@ impl FibSyncer {
             Input::Changes(changes) => self.changes(changes),
             Input::Kernel(event) => self.kernel(now, event, out),
             Input::Sweep => self.delta.sweep(),
-            Input::Query(query, Query::All) => self.queries.push_back((query, None)),
+            Input::Query(query, Query::All) => self.queries.push_back((query, RowId::FIRST)),
             Input::Query(query, Query::Prefix(prefix)) => self.answer_one(query, prefix, out),
         }
         self.advance(now, out);
@@ -126,7 +138,7 @@ impl FibSyncer {
         if self.config.rules != config.rules || self.config.wireguard != config.wireguard {
             self.config.rules.clone_from(&config.rules);
             self.config.wireguard.clone_from(&config.wireguard);
-            self.judging = Some(None);
+            self.judging = Some(RowId::FIRST);
         }
     }
 
@@ -154,7 +166,7 @@ impl FibSyncer {
                 let moved = self.interfaces.hear(word);
                 let uses = |rule: &FibAction| matches!(rule, FibAction::Tunnel { device, .. } if moved.contains(device));
                 if self.config.rules.iter().any(|rule| uses(&rule.action)) {
-                    self.judging = Some(None);
+                    self.judging = Some(RowId::FIRST);
                 }
             }
             KernelEvent::Address(Sync::Upsert(..) | Sync::End) => self.retry_all(),
@@ -194,7 +206,7 @@ impl FibSyncer {
         if !self.is_ours(&key) {
             return;
         }
-        self.doubt_flight(|op| op.key == key);
+        self.doubt_flights(|flown| (flown.prefix, flown.shape.metric) == (key.prefix, key.metric));
         if route.protocol == self.config.protocol {
             self.delta.found(key.prefix, Shape::of(route));
         } else {
@@ -204,7 +216,7 @@ impl FibSyncer {
 
     fn removed(&mut self, key: RouteKey) {
         if self.is_ours(&key) {
-            self.doubt_flight(|op| op.key == key);
+            self.doubt_flights(|flown| (flown.prefix, flown.shape.metric) == (key.prefix, key.metric));
             self.doubt |= !self.delta.removed(key.prefix, key.metric);
         }
     }
@@ -212,27 +224,25 @@ impl FibSyncer {
     fn flushed(&mut self, interface: u32) {
         let interfaces = &self.interfaces;
         self.delta.flush(|index| index == interface || !interfaces.is_up(index));
-        self.doubt_flight(|route| route.hops.iter().any(|hop| hop.interface == interface));
+        self.doubt_flights(|flown| flown.shape.hops.iter().any(|hop| hop.interface == interface));
     }
 
     /// Events that concern a route under way leave open which came first.
-    fn doubt_flight(&mut self, concerns: impl Fn(&KernelRoute) -> bool) {
-        let Some(flight) = self.flight.as_mut().filter(|flight| !flight.doubtful) else { return };
-        flight.doubtful = flight.ops.iter().any(|op| match op {
-            KernelOp::Create(route) | KernelOp::Replace(route) | KernelOp::Delete(route) => concerns(route),
-        });
+    fn doubt_flights(&mut self, concerns: impl Fn(&Flown) -> bool) {
+        for flight in self.flights.iter_mut().filter(|flight| !flight.doubtful) {
+            flight.doubtful = flight.writes.iter().any(&concerns);
+        }
     }
 
     fn written(&mut self, now: Instant, batch: u64, failed: &[(usize, i32)], out: &mut Outbox<Output>) {
-        let Some(flight) = self.flight.take_if(|flight| flight.batch == batch) else { return };
+        let Some(flight) = self.flights.pop_front_if(|flight| flight.batch == batch) else { return };
         self.doubt |= flight.doubtful;
         let mut failed = failed.iter().copied().peekable();
         let mut refused = None;
-        for (index, op) in flight.ops.iter().enumerate() {
-            let (KernelOp::Create(route) | KernelOp::Replace(route) | KernelOp::Delete(route)) = op;
-            let prefix = route.key.prefix;
+        for (index, flown) in flight.writes.iter().enumerate() {
+            let prefix = flown.prefix;
             match failed.next_if(|(failed, _)| *failed == index) {
-                Some((_, errno)) if !(errno == ESRCH && matches!(op, KernelOp::Delete(_))) => {
+                Some((_, errno)) if !(errno == ESRCH && flown.verb == Verb::Delete) => {
                     // Somebody has that key, and we have not heard of it.
                     self.doubt |= errno == EEXIST;
                     if self.failures.add(now, prefix, errno) {
@@ -241,7 +251,7 @@ impl FibSyncer {
                     refused = Some(prefix);
                 }
                 _ => {
-                    self.delta.wrote(op);
+                    self.delta.wrote(flown);
                     // The writes of a prefix stand together: one may fail and the next succeed.
                     if refused != Some(prefix) {
                         self.failures.remove(&prefix);
@@ -249,6 +259,7 @@ impl FibSyncer {
                 }
             }
         }
+        flight.writes.iter().for_each(|flown| self.delta.landed(flown));
     }
 
     /// One bounded step of everything that waits.
@@ -273,11 +284,11 @@ impl FibSyncer {
     }
 
     fn judge_some(&mut self) {
-        let Some(after) = self.judging else { return };
-        let rows = self.delta.rows_after(after).take(JUDGE_STEP);
-        let decided: Vec<_> = rows.map(|(prefix, row)| (*prefix, row.decision.clone())).collect();
-        self.judging = if decided.len() < JUDGE_STEP { None } else { decided.last().map(|(prefix, _)| Some(*prefix)) };
-        for (prefix, decision) in decided {
+        let Some(start) = self.judging else { return };
+        let rows = self.delta.rows_from(start).take(JUDGE_STEP);
+        let decided: Vec<_> = rows.map(|row| (row.id, row.prefix, row.decision.cloned())).collect();
+        self.judging = decided.last().filter(|_| decided.len() == JUDGE_STEP).map(|(last, ..)| last.next());
+        for (_, prefix, decision) in decided {
             if let Some(decision) = decision {
                 let verdict = judge(&self.config, &self.interfaces, prefix, &decision.best);
                 if verdict != decision.verdict {
@@ -288,17 +299,22 @@ impl FibSyncer {
     }
 
     fn write(&mut self, out: &mut Outbox<Output>) {
-        if self.flight.is_some() || !self.delta.is_ready() {
-            return;
+        while self.delta.is_ready() && self.may_write_more() {
+            let failures = &self.failures;
+            let writes = self.delta.take(BATCH, |prefix| !failures.is_waiting(prefix));
+            if writes.is_empty() {
+                return;
+            }
+            self.batches += 1;
+            let ops = writes.iter().map(|flown| flown.op(&self.config)).collect();
+            self.flights.push_back(Flight { batch: self.batches, writes, doubtful: false });
+            out.push(Output::Write(KernelOps { batch: self.batches, ops }));
         }
-        let failures = &self.failures;
-        let ops = self.delta.take(&self.config, BATCH, |prefix| !failures.is_waiting(prefix));
-        if ops.is_empty() {
-            return;
-        }
-        self.batches += 1;
-        self.flight = Some(Flight { batch: self.batches, ops: ops.clone(), doubtful: false });
-        out.push(Output::Write(KernelOps { batch: self.batches, ops }));
+    }
+
+    fn may_write_more(&self) -> bool {
+        let least = if self.flights.is_empty() { 1 } else { BATCH };
+        self.flights.len() < FLIGHTS && self.delta.waiting() >= least
     }
 
     fn known(&self) -> Known<'_> {
@@ -306,17 +322,20 @@ impl FibSyncer {
     }
 
     fn answer_one(&self, query: QueryId, prefix: IpNet, out: &mut Outbox<Output>) {
-        let rows = self.delta.row(&prefix).map(|row| self.known().status(prefix, row)).into_iter().collect();
+        let rows = self.delta.row(&prefix).map(|row| self.known().status(&row)).into_iter().collect();
         out.push(Output::Answer { query, rows, done: true });
     }
 
     fn answer_some(&mut self, out: &mut Outbox<Output>) {
-        let Some((query, after)) = self.queries.pop_front() else { return };
-        let known = self.known();
-        let rows: Vec<FibStatus> = self.delta.rows_after(after).take(ANSWER_STEP).map(|(prefix, row)| known.status(*prefix, row)).collect();
+        let Some((query, start)) = self.queries.pop_front() else { return };
+        let (mut rows, mut next) = (Vec::new(), start);
+        for row in self.delta.rows_from(start).take(ANSWER_STEP) {
+            rows.push(self.known().status(&row));
+            next = row.id.next();
+        }
         let done = rows.len() < ANSWER_STEP;
-        if let Some(last) = rows.last().filter(|_| !done) {
-            self.queries.push_back((query, Some(last.prefix)));
+        if !done {
+            self.queries.push_back((query, next));
         }
         out.push(Output::Answer { query, rows, done });
     }

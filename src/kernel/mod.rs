@@ -51,7 +51,7 @@ pub struct Settings {
     pub table: u32,
     /// Protocol number of our routes.
     pub protocol: u8,
-    /// Say what would be written, and write nothing.
+    /// Write nothing; what would be written is the FibSyncer's to tell.
     pub dry_run: bool,
     /// Bytes that the kernel may queue for us before it drops and we ask for everything anew.
     pub receive_buffer: usize,
@@ -136,7 +136,7 @@ impl Worker {
         let dumps = Route::open(0, 1 << 20)?;
         let filtered = dumps.filter_dumps();
         let kernel: Box<dyn Kernel> = if settings.dry_run {
-            Box::new(DryRun::default())
+            Box::new(DryRun)
         } else {
             let kernel = NetlinkKernel::open()?;
             live.ignore_echo_of(kernel.port())?;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
-use super::seeded::Seeded;
 use crate::types::Attributes;
+use crate::types::Seeded;
 
 /// The attribute sets of a shard, by content. A set is hashed once, when it comes in.
 #[derive(Debug)]

@@ -29,7 +29,6 @@ mod outbound;
 mod path;
 mod reader;
 mod receiver;
-mod seeded;
 mod shard;
 mod stale;
 mod table;

@@ -4,8 +4,8 @@ use hashbrown::HashTable;
 use smallvec::SmallVec;
 
 use super::path::{Path, SourceId};
-use super::seeded::Seeded;
 use crate::types::AddressFamily;
+use crate::types::Seeded;
 
 /// A prefix and its candidates.
 #[derive(Debug)]

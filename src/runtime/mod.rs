@@ -210,8 +210,10 @@ async fn start_speaker(
         dry_run: settings.dry_run,
         ..crate::kernel::Settings::default()
     })?;
+    let fib_syncer = FibSyncer::new(&config.fib, seed);
+    let fib_syncer = if settings.dry_run { fib_syncer.looking_on() } else { fib_syncer };
     let chronicle = Chronicle::start(metrics);
-    let fib_task = FibTask::new(FibSyncer::new(&config.fib), fib_inbox, changed, shards.clone(), operations, chronicle.clone());
+    let fib_task = FibTask::new(fib_syncer, fib_inbox, changed, shards.clone(), operations, chronicle.clone());
     tokio::spawn(ends_the_process("the FibSyncer", fib_task.run()));
 
     let (origin, origin_inbox) = mpsc::channel(INBOX);

@@ -82,7 +82,14 @@ enum Turn {
     Bfd,
     Socket(SocketEvent),
     Deadline,
-    Room,
+    Room(Room),
+}
+
+/// Room for the first of the waiting words. It is held until that word is sent: were it let go, one of a thousand others who wait
+/// for the same inbox would get it, and so on in a circle.
+enum Room {
+    Shard(mpsc::OwnedPermit<ShardMessage>),
+    Recovery(mpsc::OwnedPermit<recovery::Input>),
 }
 
 impl PeerTask {
@@ -129,7 +136,8 @@ impl PeerTask {
                     self.machine.on_deadline(Instant::now(), &mut self.outbox);
                     self.deliver();
                 }
-                Turn::Room => {
+                Turn::Room(room) => {
+                    self.send_first(room);
                     self.drain_waiting();
                     if self.waiting.is_empty() {
                         self.pause(false);
@@ -153,7 +161,7 @@ impl PeerTask {
             event = self.connections.next(reading) => Turn::Socket(event),
             Ok(()) = self.counts.changed() => Turn::Counts,
             () = sleep_until(deadline) => Turn::Deadline,
-            () = room(&self.context, self.waiting.front()) => Turn::Room,
+            room = room(&self.context, self.waiting.front()) => Turn::Room(room),
             Ok(()) = self.watched.recovered.changed() => Turn::Recovered,
         }
     }
@@ -313,6 +321,15 @@ impl PeerTask {
         }
     }
 
+    fn send_first(&mut self, room: Room) {
+        match (self.waiting.pop_front(), room) {
+            (Some(Waiting::Shard(_, message)), Room::Shard(room)) => drop(room.send(message)),
+            (Some(Waiting::Recovery(word)), Room::Recovery(room)) => drop(room.send(word)),
+            // The room was made for the first word, and nobody else takes words from the queue.
+            (other, _) => other.into_iter().for_each(|word| self.waiting.push_front(word)),
+        }
+    }
+
     fn drain_waiting(&mut self) {
         while let Some(word) = self.waiting.pop_front() {
             let refused = match word {
@@ -405,15 +422,16 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
 }
 
 /// Resolves when the inbox that the first waiting word is for has room.
-async fn room(context: &PeerContext, first: Option<&Waiting>) {
-    let closed = match first {
-        None => std::future::pending().await,
-        Some(Waiting::Shard(shard, _)) => context.shards[*shard].reserve().await.is_err(),
-        Some(Waiting::Recovery(_)) => context.recovery.reserve().await.is_err(),
+async fn room(context: &PeerContext, first: Option<&Waiting>) -> Room {
+    let room = match first {
+        None => None,
+        Some(Waiting::Shard(shard, _)) => context.shards[*shard].clone().reserve_owned().await.ok().map(Room::Shard),
+        Some(Waiting::Recovery(_)) => context.recovery.clone().reserve_owned().await.ok().map(Room::Recovery),
     };
-    if closed {
-        // The process ends; the main task says why.
-        std::future::pending::<()>().await;
+    match room {
+        Some(room) => room,
+        // Nothing waits, or the process ends, and the main task says why.
+        None => std::future::pending().await,
     }
 }
 
@@ -422,5 +440,40 @@ fn local_link(local: SocketAddr) -> Option<(Ipv6Addr, u32)> {
     match local {
         SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => Some((*v6.ip(), v6.scope_id())),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::QueryId;
+
+    /// A thousand tasks wait for an inbox of two: who gets room uses it, so there are as many turns as words.
+    #[tokio::test]
+    async fn room_is_used_by_whom_it_was_given_to() {
+        const TASKS: usize = 1000;
+        let (sender, mut inbox) = mpsc::channel(2);
+        let context = PeerContext { shards: vec![sender], recovery: mpsc::channel(1).0 };
+        let word =
+            || Waiting::Shard(0, ShardMessage::Input(rib::Input::Query(QueryId(1), rib::Query::Explain("10.0.0.0/8".parse().unwrap()))));
+        let tasks: Vec<_> = (0..TASKS)
+            .map(|_| {
+                let context = context.clone();
+                tokio::spawn(async move {
+                    let first = word();
+                    match (room(&context, Some(&first)).await, first) {
+                        (Room::Shard(room), Waiting::Shard(_, message)) => drop(room.send(message)),
+                        _ => panic!("room in another inbox"),
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..TASKS {
+            inbox.recv().await.unwrap();
+        }
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert!(inbox.is_empty());
     }
 }

@@ -7,19 +7,19 @@ use foldhash::fast::FoldHasher;
 
 /// A hash function that depends on the seed given at construction, and on nothing else.
 #[derive(Clone, Debug)]
-pub(super) struct Seeded {
+pub struct Seeded {
     own: u64,
     shared: SharedSeed,
 }
 
 impl Seeded {
     /// The function of this seed.
-    pub(super) fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         Self { own: seed.rotate_left(32), shared: SharedSeed::from_u64(seed) }
     }
 
     /// The hash of a value.
-    pub(super) fn hash(&self, value: &impl Hash) -> u64 {
+    pub fn hash(&self, value: &impl Hash) -> u64 {
         let mut hasher = FoldHasher::with_seed(self.own, &self.shared);
         value.hash(&mut hasher);
         hasher.finish()
