@@ -112,10 +112,23 @@ impl<A: AddressFamily> Table<A> {
                 self.slots.len() as u32 - 1
             }
         };
-        let (slots, seeded) = (&self.slots, &self.seeded);
-        let rehash = |i: &u32| slots.get(*i as usize).and_then(Option::as_ref).map_or(0, |d| seeded.hash(&d.prefix));
-        self.map.insert_unique(hash, index, rehash);
+        if self.map.len() == self.map.capacity() {
+            self.grow();
+        } else {
+            self.map.insert_unique(hash, index, |_| unreachable_rehash());
+        }
         index
+    }
+
+    /// Makes the map anew with twice the room. Going by slots reads memory in a row, where the map's own way would jump about in it.
+    fn grow(&mut self) {
+        let mut map = HashTable::with_capacity((2 * self.map.len()).max(3));
+        for (index, destination) in (0..).zip(&self.slots) {
+            if let Some(destination) = destination {
+                map.insert_unique(self.seeded.hash(&destination.prefix), index, |_| unreachable_rehash());
+            }
+        }
+        self.map = map;
     }
 
     /// The destination of an index.
@@ -141,6 +154,12 @@ impl<A: AddressFamily> Table<A> {
             (self.map, self.slots, self.free) = (HashTable::new(), Vec::new(), Vec::new());
         }
     }
+}
+
+/// A map with room left hashes nothing again; were it to, the entry would be found by nobody, and entered once more.
+fn unreachable_rehash() -> u64 {
+    debug_assert!(false, "the map grew by itself");
+    0
 }
 
 #[cfg(test)]

@@ -21,7 +21,8 @@ use crate::types::ConnectionId;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a closing connection waits for the peer to read the NOTIFICATION (H5).
 const LINGER: Duration = Duration::from_secs(1);
-const READ_CHUNK: usize = 64 * 1024;
+/// Octets of a read. What is decoded from them takes several times as much memory until a shard has taken it over.
+const READ_CHUNK: usize = 32 * 1024;
 
 type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
 

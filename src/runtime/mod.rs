@@ -61,7 +61,9 @@ use crate::types::ShardId;
 
 /// Shards; one until more are measured to help.
 const SHARDS: u16 = 1;
-const SHARD_INBOX: usize = 256;
+/// Messages that may wait for a shard. Each may hold what a peer said in one read, decoded: with a table coming in, as much memory as this
+/// allows is in use, so it is no more than keeps a shard busy.
+const SHARD_INBOX: usize = 64;
 const INBOX: usize = 256;
 /// Orders of operators that may wait for the one being carried out.
 const ORDERS: usize = 8;

@@ -453,7 +453,7 @@ mod tests {
     async fn room_is_used_by_whom_it_was_given_to() {
         const TASKS: usize = 1000;
         let (sender, mut inbox) = mpsc::channel(2);
-        let context = PeerContext { shards: vec![sender], recovery: mpsc::channel(1).0 };
+        let context = PeerContext { shards: vec![sender], recovery: mpsc::channel(1).0, chronicle: Chronicle::start() };
         let word =
             || Waiting::Shard(0, ShardMessage::Input(rib::Input::Query(QueryId(1), rib::Query::Explain("10.0.0.0/8".parse().unwrap()))));
         let tasks: Vec<_> = (0..TASKS)
