@@ -442,38 +442,3 @@ fn local_link(local: SocketAddr) -> Option<(Ipv6Addr, u32)> {
         _ => None,
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::types::QueryId;
-
-    /// A thousand tasks wait for an inbox of two: who gets room uses it, so there are as many turns as words.
-    #[tokio::test]
-    async fn room_is_used_by_whom_it_was_given_to() {
-        const TASKS: usize = 1000;
-        let (sender, mut inbox) = mpsc::channel(2);
-        let context = PeerContext { shards: vec![sender], recovery: mpsc::channel(1).0, chronicle: Chronicle::start() };
-        let word =
-            || Waiting::Shard(0, ShardMessage::Input(rib::Input::Query(QueryId(1), rib::Query::Explain("10.0.0.0/8".parse().unwrap()))));
-        let tasks: Vec<_> = (0..TASKS)
-            .map(|_| {
-                let context = context.clone();
-                tokio::spawn(async move {
-                    let first = word();
-                    match (room(&context, Some(&first)).await, first) {
-                        (Room::Shard(room), Waiting::Shard(_, message)) => drop(room.send(message)),
-                        _ => panic!("room in another inbox"),
-                    }
-                })
-            })
-            .collect();
-        for _ in 0..TASKS {
-            inbox.recv().await.unwrap();
-        }
-        for task in tasks {
-            task.await.unwrap();
-        }
-        assert!(inbox.is_empty());
-    }
-}
