@@ -483,7 +483,8 @@ mod tests {
         bfd.handle(now(), Input::Configure(PEER, config()), &mut out);
         let mine = bfd.status(now(), PEER).unwrap().local_discriminator;
         let good: IpAddr = [10, 0, 0, 2].into();
-        let rows: [(&str, IpAddr, bool, Option<u8>, u32, Option<Dropped>); 7] = [
+        type Row = (&'static str, IpAddr, bool, Option<u8>, u32, Option<Dropped>);
+        let rows: [Row; 7] = [
             ("a TTL of 254", good, false, Some(254), mine, Some(Dropped::Ttl)),
             ("no TTL known", good, false, None, mine, Some(Dropped::Ttl)),
             ("the other port", good, true, Some(255), mine, Some(Dropped::NoSession)),

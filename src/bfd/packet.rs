@@ -231,7 +231,8 @@ mod tests {
 
     #[test]
     fn b1_what_is_dropped() {
-        let rows: [(&str, &[(usize, u8)], Dropped); 10] = [
+        type Row = (&'static str, &'static [(usize, u8)], Dropped);
+        let rows: [Row; 10] = [
             ("version 0", &[(0, 0x03)], Dropped::Version),
             ("version 2", &[(0, 0x43)], Dropped::Version),
             ("length 23", &[(3, 23)], Dropped::Length),

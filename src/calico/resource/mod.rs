@@ -50,7 +50,7 @@ pub use value::{Text, duration};
 #[derive(Clone, Debug, PartialEq)]
 pub enum Resource {
     /// `BGPConfiguration`.
-    BgpConfiguration(BgpConfiguration),
+    BgpConfiguration(Box<BgpConfiguration>),
     /// `BGPPeer`.
     BgpPeer(Box<BgpPeer>),
     /// `BGPFilter`.
@@ -109,7 +109,7 @@ pub fn decode(key: &ResourceKey, document: &Document, report: &mut Report<'_>) -
     }
     name_unknown_parts(document, report);
     let resource = match key.kind.as_str() {
-        "BGPConfiguration" => Some(Resource::BgpConfiguration(BgpConfiguration::decode(document, report))),
+        "BGPConfiguration" => Some(Resource::BgpConfiguration(Box::new(BgpConfiguration::decode(document, report)))),
         "BGPPeer" => BgpPeer::decode(document, report).map(Box::new).map(Resource::BgpPeer),
         "BGPFilter" => Some(Resource::BgpFilter(bgp_filter(key, document, report))),
         "Node" => Some(Resource::Node(Node::decode(document, report))),
