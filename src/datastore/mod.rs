@@ -9,7 +9,7 @@
 //! ```
 //!
 //! - `selection` chooses one: [`file`] reads YAML and JSON from files and folders and watches them; `etcd` is Calico's
-//!   etcdv3 datastore.
+//!   etcdv3 datastore; `kubernetes` lists and watches the Kubernetes API.
 //! - `intake` is a machine with the rules that are the same for all remote sources: what is in force stays while the
 //!   source is away; a start without it uses what an earlier run knew; a listing that lacks most of what is in force gets
 //!   a second look, as `second_look` says.
@@ -24,6 +24,8 @@ mod files;
 mod intake;
 mod last_known;
 mod second_look;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 mod selection;
 mod variables;
 mod workloads;
@@ -39,6 +41,8 @@ use crate::calico::Input;
 
 pub use feed::{Feed, start};
 pub use file::{FileDatastore, load};
+#[cfg(feature = "kubernetes")]
+pub use kubernetes::KubernetesDatastore;
 pub use selection::{Kind, Settings, open};
 pub use variables::Variables;
 pub use workloads::Workloads;

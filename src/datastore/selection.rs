@@ -101,8 +101,14 @@ fn open_etcd(_settings: &Settings) -> anyhow::Result<Box<dyn Datastore>> {
     bail!("this margay was built without etcd: build it with the feature `etcd`")
 }
 
+#[cfg(feature = "kubernetes")]
+fn open_kubernetes(settings: &Settings) -> anyhow::Result<Box<dyn Datastore>> {
+    Ok(Box::new(super::KubernetesDatastore::new(settings)?))
+}
+
+#[cfg(not(feature = "kubernetes"))]
 fn open_kubernetes(_settings: &Settings) -> anyhow::Result<Box<dyn Datastore>> {
-    bail!("this margay cannot read from Kubernetes yet; use --datastore file")
+    bail!("this margay was built without the feature `kubernetes`; use another datastore, or build with it")
 }
 
 #[cfg(test)]
