@@ -1,8 +1,9 @@
 //! Everything that proves margay from outside: the lab of topologies, live sessions with neighbours of every kind, stories in
-//! virtual time, transcripts, parity with BIRD, and the wire against a second codec.
+//! virtual time, transcripts, a Kubernetes API server, parity with BIRD, and the wire against a second codec.
 // The documentation is for those who work on the tests, and is built with private items.
 #![allow(rustdoc::private_intra_doc_links)]
 
+pub mod kube;
 pub mod lab;
 pub mod live;
 pub mod parity;

@@ -22,10 +22,10 @@ mod feed;
 pub mod file;
 mod files;
 mod intake;
-mod last_known;
-mod second_look;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
+mod last_known;
+mod second_look;
 mod selection;
 mod variables;
 mod workloads;

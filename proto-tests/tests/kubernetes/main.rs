@@ -1,0 +1,8 @@
+//! The Kubernetes datastore: against an API server of the tests, recordings of a real one, and a real one where it is found.
+
+mod heard;
+mod rbac;
+mod real;
+mod recordings;
+mod stories;
+mod trouble;
