@@ -8,6 +8,7 @@ pub mod lab;
 pub mod live;
 pub mod parity;
 pub mod scale;
+pub mod sim;
 pub mod story;
 pub mod transcript;
 pub mod wire;

@@ -1,135 +1,19 @@
 //! The FibSyncer against a model of the kernel, in virtual time. Long because the model and its faults stand beside the stories.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use margay::config::{FibAction, FibConfig, FibRule};
 use margay::fib::{
-    BestRoute, FibChange, FibState, FibStatus, FibSyncer, Hop, Input, KernelEvent, KernelHop, KernelOp, KernelOps, KernelRoute, Link,
-    Output, Query, RouteKey, RouteType, Target,
+    BestRoute, FibChange, FibState, FibStatus, FibSyncer, Hop, Input, KernelHop, KernelOp, KernelRoute, Output, Query, RouteKey, RouteType,
+    Target,
 };
 use margay::kernel::Command;
 use margay::policy::RouteSource;
-use margay::types::{NextHop, Outbox, QueryId, Sync};
-
-/// A kernel: one table, links, and the same words as the real one. Own writes are not echoed.
-#[derive(Default)]
-struct ModelKernel {
-    links: BTreeMap<u32, Link>,
-    routes: BTreeMap<RouteKey, KernelRoute>,
-    /// Told and not yet heard.
-    events: Vec<KernelEvent>,
-    /// Asked and not yet done; only [`World::shuffled`] lets them wait.
-    commands: VecDeque<Command>,
-    /// Done and not yet answered.
-    answer: Option<KernelEvent>,
-    /// Operations asked for.
-    ops: usize,
-    /// Errno of the next operations on a prefix.
-    fail: BTreeMap<IpNet, Vec<i32>>,
-}
-
-impl ModelKernel {
-    fn tell_everything(&mut self) {
-        self.events.push(KernelEvent::Link(Sync::Begin));
-        self.events.extend(self.links.iter().map(|(index, link)| KernelEvent::Link(Sync::Upsert(*index, link.clone()))));
-        self.events.push(KernelEvent::Link(Sync::End));
-        self.events.push(KernelEvent::Route(Sync::Begin));
-        self.events.extend(self.routes.iter().map(|(key, route)| KernelEvent::Route(Sync::Upsert(*key, route.clone()))));
-        self.events.push(KernelEvent::Route(Sync::End));
-    }
-
-    fn apply(&mut self, KernelOps { batch, ops }: KernelOps) {
-        let mut failed = vec![];
-        for (index, op) in ops.iter().enumerate() {
-            self.ops += 1;
-            if let Some(errno) = self.refuses(op) {
-                failed.push((index, errno));
-            }
-        }
-        self.answer = Some(KernelEvent::Written { batch, failed });
-    }
-
-    /// Does one thing: answers the batch just written, or takes the next command.
-    fn work(&mut self) -> bool {
-        if let Some(answer) = self.answer.take() {
-            self.events.push(answer);
-            return true;
-        }
-        match self.commands.pop_front() {
-            Some(Command::Write(ops)) => self.apply(ops),
-            Some(Command::Resync) => self.tell_everything(),
-            None => return false,
-        }
-        true
-    }
-
-    /// The queue of notifications overran: what was not heard is lost, and all is told anew.
-    fn overrun(&mut self) {
-        self.events.retain(|event| matches!(event, KernelEvent::Written { .. }));
-        self.events.extend(self.answer.take());
-        self.tell_everything();
-    }
-
-    fn refuses(&mut self, op: &KernelOp) -> Option<i32> {
-        let (KernelOp::Create(route) | KernelOp::Replace(route) | KernelOp::Delete(route)) = op;
-        let key = route.key;
-        if let Some(errno) = self.fail.get_mut(&key.prefix).and_then(Vec::pop) {
-            return Some(errno);
-        }
-        let present = self.routes.get(&key);
-        if matches!(op, KernelOp::Delete(_)) {
-            if present.is_none_or(|present| present.protocol != route.protocol) {
-                return Some(3);
-            }
-            self.routes.remove(&key);
-            return None;
-        }
-        // Before it writes, the kernel's thread hears what was told, and spares other people's routes.
-        if present.is_some_and(|present| matches!(op, KernelOp::Create(_)) || present.protocol != 12) {
-            return Some(17);
-        }
-        if route.hops.iter().any(|hop| !self.links.get(&hop.interface).is_some_and(|link| link.up)) {
-            return Some(100);
-        }
-        self.routes.insert(key, route.clone());
-        None
-    }
-
-    fn stranger_sets(&mut self, route: KernelRoute) {
-        self.events.push(KernelEvent::Route(Sync::Upsert(route.key, route.clone())));
-        self.routes.insert(route.key, route);
-    }
-
-    fn stranger_deletes(&mut self, key: RouteKey) {
-        if self.routes.remove(&key).is_some() {
-            self.events.push(KernelEvent::Route(Sync::Remove(key)));
-        }
-    }
-
-    fn set_link(&mut self, index: u32, name: &str, up: bool) {
-        let link = Link { name: name.into(), up };
-        self.links.insert(index, link.clone());
-        self.events.push(KernelEvent::Link(Sync::Upsert(index, link)));
-        if up {
-            return;
-        }
-        let links = &self.links;
-        let dead =
-            |route: &KernelRoute| !route.hops.is_empty() && route.hops.iter().all(|hop| !links.get(&hop.interface).is_some_and(|l| l.up));
-        let gone: Vec<_> = self.routes.values().filter(|route| dead(route)).cloned().collect();
-        for route in gone {
-            self.routes.remove(&route.key);
-            // IPv4 is silent about it; for routes of others the monitor makes up for that.
-            if route.key.prefix.addr().is_ipv6() || route.protocol != 12 {
-                self.events.push(KernelEvent::Route(Sync::Remove(route.key)));
-            }
-        }
-        self.events.push(KernelEvent::Flushed { interface: index });
-    }
-}
+use margay::types::{NextHop, Outbox, QueryId};
+use proto_tests::sim::model_kernel::{ModelKernel, show};
 
 /// A FibSyncer, its kernel and a clock.
 struct World {
@@ -251,13 +135,6 @@ impl World {
     fn table(&self) -> Vec<String> {
         self.kernel.routes.values().map(show).collect()
     }
-}
-
-fn show(route: &KernelRoute) -> String {
-    let kind = if route.kind == RouteType::Unicast { String::new() } else { format!("{:?} ", route.kind).to_lowercase() };
-    let hops: String = route.hops.iter().map(|hop| format!(" via {} dev {}", hop.gateway.unwrap(), hop.interface)).collect();
-    let protocol = if route.protocol == 12 { String::new() } else { format!(" proto {}", route.protocol) };
-    format!("{kind}{}{hops} metric {}{protocol}", route.key.prefix, route.key.metric)
 }
 
 fn learned(hops: &[(&str, u32)]) -> Option<BestRoute> {

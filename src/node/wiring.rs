@@ -102,6 +102,17 @@ pub fn from_shard(shard: ShardId, output: rib::Output) -> FromShard {
     }
 }
 
+/// Where a word of the Origin machine goes: a route to the shard that owns its prefix, and to no other, since each shard
+/// answers for its prefixes alone; `Begin` and `End` to every shard (none).
+pub fn from_origin(shards: u16, output: origin::Output) -> (Option<ShardId>, rib::Input) {
+    let origin::Output::Local(word) = output;
+    let owner = match &word {
+        Sync::Upsert(key, _) | Sync::Remove(key) => Some(session::shard_of(&key.prefix, shards)),
+        Sync::Begin | Sync::End => None,
+    };
+    (owner, rib::Input::Local(word))
+}
+
 /// What every shard knows of the node.
 pub fn rib_config(config: &NodeConfig) -> RibConfig {
     let cluster_id = config.peers.values().find_map(|peer| peer.cluster_id);

@@ -12,7 +12,7 @@ use crate::node::first_telling::{FirstTelling, PastLife};
 use crate::node::handover;
 use crate::node::reach::Reach;
 use crate::node::recovery::{self, Recovery};
-use crate::node::wiring::kernel_event_is_for_all;
+use crate::node::wiring::{from_origin, kernel_event_is_for_all};
 use crate::origin::{self, Origin};
 use crate::rib;
 use crate::runtime::directory::Directory;
@@ -97,11 +97,14 @@ pub async fn origin(
             },
             () = until(machine.deadline()) => machine.on_deadline(Instant::now(), &mut outbox),
         }
-        for origin::Output::Local(word) in outbox.drain() {
-            let whole = word == Sync::End;
-            for shard in &shards {
-                // Closed means that the process ends.
-                let _ = shard.send(ShardMessage::Input(rib::Input::Local(word.clone()))).await;
+        for output in outbox.drain() {
+            let whole = output == origin::Output::Local(Sync::End);
+            let (owner, input) = from_origin(u16::try_from(shards.len()).unwrap_or(u16::MAX), output);
+            for (number, shard) in shards.iter().enumerate() {
+                if owner.is_none_or(|owner| usize::from(owner.0) == number) {
+                    // Closed means that the process ends.
+                    let _ = shard.send(ShardMessage::Input(input.clone())).await;
+                }
             }
             if whole && let Some(ready) = ready.take() {
                 let _ = ready.send(());
