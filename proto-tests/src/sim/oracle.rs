@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use margay::config::{FibAction, NextHopMode, NodeConfig, PeerConfig, Ttl};
+use margay::config::{AddPath, FibAction, NextHopMode, NodeConfig, PeerConfig, Ttl};
 use margay::fib::{KernelHop, KernelRoute, RouteKey, RouteType};
 use margay::origin::LocalTarget;
 use margay::policy::{DEFAULT_LOCAL_PREF, METRIC_BASE, RouteSource, Subject, Verdict};
@@ -118,7 +118,7 @@ impl<'a> Oracle<'a> {
                 let Some(remote) = self.nodes.iter().position(|other| other.kernel.owns(peer.address)).filter(|at| *at != node) else {
                     continue;
                 };
-                let answers = |theirs: &&PeerConfig| {
+                let answers = |theirs: &&std::sync::Arc<PeerConfig>| {
                     theirs.address == local
                         && theirs.local_address.is_none_or(|address| address == peer.address)
                         && theirs.remote_asn == peer.local_asn
@@ -419,7 +419,7 @@ impl<'a> Oracle<'a> {
             if !peer.families.has(family) || !theirs.families.has(family) {
                 continue;
             }
-            if peer.add_path && theirs.add_path {
+            if matches!(peer.add_path, AddPath::Send | AddPath::Both) && matches!(theirs.add_path, AddPath::Receive | AddPath::Both) {
                 for candidate in candidates.iter().filter(|candidate| candidate.resolution != Resolution::Own) {
                     let from = candidate.peer.clone().unwrap_or_else(|| format!("{:?}", candidate.source));
                     if let Some(sent) = self.export(session, peer, *prefix, candidate) {

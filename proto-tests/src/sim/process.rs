@@ -12,7 +12,8 @@ use margay::config::diff::{PeerChange, diff};
 use margay::config::{NodeConfig, PeerConfig};
 use margay::fib::{self, FibSyncer};
 use margay::kernel::{COMMANDS, Command};
-use margay::node::first_telling::FirstTelling;
+use margay::node::first_telling::{FirstTelling, PastLife};
+use margay::node::reach::Reach;
 use margay::node::recovery::{self, Recovery};
 use margay::node::wiring::{self, FromPeer, FromShard, SocketWord};
 use margay::origin::{self, Origin};
@@ -146,8 +147,9 @@ pub struct Process {
     datastore: VecDeque<calico::Input>,
     newest: Option<Arc<NodeConfig>>,
     told: FirstTelling,
+    reach: Reach,
     origin_ended: bool,
-    restarting: bool,
+    past_life: PastLife,
     recovered: bool,
     recovery_done: bool,
     sweep_due: Vec<bool>,
@@ -187,8 +189,9 @@ impl Process {
             datastore: VecDeque::new(),
             newest: None,
             told: FirstTelling::new(super::model_kernel::OURS),
+            reach: Reach::default(),
             origin_ended: false,
-            restarting: false,
+            past_life: PastLife::default(),
             recovered: false,
             recovery_done: false,
             sweep_due: vec![false; usize::from(shards)],
@@ -380,7 +383,12 @@ impl Process {
         let rib_config = Arc::new(wiring::rib_config(config));
         let shards = (0..self.shards).map(|number| Shard::new(ShardId(number), self.seed, Arc::clone(&rib_config))).collect();
         self.told = FirstTelling::new(config.fib.protocol);
-        self.machines = Some(Machines { shards, fib: FibSyncer::new(&config.fib), origin: Origin::new(), recovery: Recovery::new(false) });
+        self.machines = Some(Machines {
+            shards,
+            fib: FibSyncer::new(&config.fib),
+            origin: Origin::new(),
+            recovery: Recovery::new(false, config.keep_without_peers),
+        });
         self.origin_in.push_back(origin::Input::Configure(Arc::new(config.origin.clone())));
         kernel.forget_listener();
         kernel.tell_everything();
@@ -390,14 +398,15 @@ impl Process {
     /// As the rest of it, and `Speaker::start`.
     fn start_peers(&mut self) {
         self.stage = Stage::Running;
-        self.restarting = self.told.past_life().routes > 0;
-        if let Some(machines) = &mut self.machines {
-            machines.recovery = Recovery::new(self.restarting);
-        }
         let Some(config) = self.config.clone() else { return };
-        for (name, peer) in &config.peers {
-            self.add_peer(name, Arc::new(peer.clone()));
+        self.past_life = self.told.past_life();
+        if let Some(machines) = &mut self.machines {
+            machines.recovery = Recovery::new(self.past_life.is_some(), config.keep_without_peers);
         }
+        for (name, peer) in &config.peers {
+            self.add_peer(name, Arc::clone(peer));
+        }
+        self.follow_reach();
         let waited_for: Vec<PeerId> = self.peers.keys().copied().collect();
         self.say(Seat::Supervisor, Word::Recovery(recovery::Input::Start(waited_for.clone())));
         for peer in waited_for {
@@ -411,8 +420,8 @@ impl Process {
         let settings = session::Settings {
             seed: self.seed.wrapping_add(u64::from(id.0)),
             shards: self.shards,
-            restarting: self.restarting && !self.recovered,
-            forwarding: PerFamily { ipv4: self.restarting, ipv6: self.restarting },
+            restarting: self.past_life.is_some() && !self.recovered,
+            forwarding: self.past_life.forwarding(),
         };
         let peer = SimPeer {
             name: name.to_owned(),
@@ -446,10 +455,16 @@ impl Process {
         for (name, change) in &changes.peers {
             self.change_peer(name, change, new.peers.get(name));
         }
+        self.follow_reach();
     }
 
-    fn change_peer(&mut self, name: &str, change: &PeerChange, config: Option<&PeerConfig>) {
-        let config = config.map(|config| Arc::new(config.clone()));
+    fn follow_reach(&mut self) {
+        let present = self.peers.iter().filter(|(_, peer)| !peer.leaving);
+        self.reach.configure(present.map(|(id, peer)| (*id, Arc::clone(&peer.config))).collect());
+    }
+
+    fn change_peer(&mut self, name: &str, change: &PeerChange, config: Option<&Arc<PeerConfig>>) {
+        let config = config.cloned();
         if let (PeerChange::Add, Some(config)) = (change, &config) {
             self.add_peer(name, Arc::clone(config));
         }
@@ -492,6 +507,9 @@ impl Process {
         if wiring::kernel_event_is_for_all(&event, config.fib.protocol) {
             self.say(Seat::KernelTask, Word::Origin(origin::Input::Kernel(event.clone())));
             self.every_shard(Seat::KernelTask, &rib::Input::Kernel(event.clone()));
+            for (peer, input) in self.reach.hear(event.clone()) {
+                self.say(Seat::KernelTask, Word::Peer(peer, input));
+            }
         }
         self.say(Seat::KernelTask, Word::Fib(fib::Input::Kernel(event)));
     }
@@ -528,7 +546,7 @@ impl Process {
             fib::Output::Write(ops) => self.commands.push_back(Command::Write(ops)),
             fib::Output::Resync => self.commands.push_back(Command::Resync),
             fib::Output::Pull { credit } => self.every_shard(Seat::Fib, &rib::Input::PullFib { credit }),
-            fib::Output::Answer { .. } => {}
+            fib::Output::Answer { .. } | fib::Output::Refused { .. } => {}
         }
         assert!(self.commands.len() <= COMMANDS, "the FibSyncer floods the kernel's thread: {} commands wait", self.commands.len());
     }
