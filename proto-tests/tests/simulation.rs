@@ -98,8 +98,6 @@ fn a_skipped_sweep_is_found() {
 /// The decision cannot be broken from outside; so the oracle is, and the machines, which decide right, must be found to differ.
 #[test]
 fn a_wrong_step_of_the_decision_is_found() {
-    for (name, step) in [("dual-tor-ecmp", Step::RouterId), ("route-reflector", Step::RouterId)] {
-        let seed = found(name, |seed| Run { wrong_step: Some(step), ..Run::of(seed) });
-        println!("{name}: {step:?} found by seed {seed}");
-    }
+    let seed = found("dual-tor-ecmp", |seed| Run { wrong_step: Some(Step::RouterId), ..Run::of(seed) });
+    println!("found by seed {seed}");
 }

@@ -399,7 +399,9 @@ impl<'a> Oracle<'a> {
             (router_id, c.attributes.cluster_list.len(), c.address, c.source)
         });
         if self.wrong_step == Some(Step::RouterId) {
+            // The wrong one is best, and is thought to be better than its equals.
             alive.reverse();
+            alive.truncate(1);
         }
         if alive.len() > 1 {
             steps.insert(Step::RouterId);
