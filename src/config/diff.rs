@@ -354,12 +354,15 @@ mod tests {
         let renamed = |from: &str, fields: &[&'static str]| PeerChange::Rename { from: from.to_owned(), fields: fields.to_vec() };
         let (global, own) = (PeerConfig { kind: PeerKind::Global, ..peer("Global_192_0_2_1") }, peer("Node_192_0_2_1"));
         let only = |name: &str, change: PeerChange| BTreeMap::from([(name.to_owned(), change)]);
-        assert_eq!(changes(&[global.clone()], &[own.clone()]), only("Node_192_0_2_1", renamed("Global_192_0_2_1", &["name", "kind"])));
+        assert_eq!(
+            changes(std::slice::from_ref(&global), std::slice::from_ref(&own)),
+            only("Node_192_0_2_1", renamed("Global_192_0_2_1", &["name", "kind"]))
+        );
         assert_eq!(changes(&[peer("a")], &[peer("b")]), only("b", renamed("a", &["name"])));
         // A client of a reflector now: another export, the same session.
         let client = PeerConfig { reflector_client: true, ..own.clone() };
         assert_eq!(
-            changes(&[global.clone()], &[client]),
+            changes(std::slice::from_ref(&global), &[client]),
             only("Node_192_0_2_1", renamed("Global_192_0_2_1", &["name", "kind", "reflector_client"]))
         );
         // Another AS is another session, another address another peer, another port perhaps another speaker.
@@ -369,7 +372,7 @@ mod tests {
             PeerConfig { port: 1179, ..own.clone() },
         ] {
             let expected = [("Global_192_0_2_1", PeerChange::Delete), ("Node_192_0_2_1", PeerChange::Add)];
-            assert_eq!(changes(&[global.clone()], &[other]), expected.map(|(name, change)| (name.to_owned(), change)).into());
+            assert_eq!(changes(std::slice::from_ref(&global), &[other]), expected.map(|(name, change)| (name.to_owned(), change)).into());
         }
         // Two sessions with one address are told apart by their ports.
         let on = |name: &str, port| PeerConfig { port, ..peer(name) };

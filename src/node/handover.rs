@@ -193,7 +193,9 @@ impl Handover {
     }
 
     fn leave(&mut self, now: Instant, peers: Vec<PeerId>, out: &mut Outbox<Output>) {
-        peers.iter().for_each(|peer| drop(self.arriving.remove(peer)));
+        for peer in &peers {
+            self.arriving.remove(peer);
+        }
         if self.under_way.is_some_and(|until| now < until) {
             self.leaving.extend(peers.into_iter().map(|peer| (peer, Leaving { since: now, asked: false, covered: false })));
             self.ask.get_or_insert(now);
@@ -219,7 +221,9 @@ impl Handover {
         let goes = |leaving: &Leaving| (calm && leaving.covered) || now >= leaving.since + LONGEST;
         let gone: Vec<PeerId> = self.leaving.iter().filter(|(_, leaving)| goes(leaving)).map(|(peer, _)| *peer).collect();
         if !gone.is_empty() {
-            gone.iter().for_each(|peer| drop(self.leaving.remove(peer)));
+            for peer in &gone {
+                self.leaving.remove(peer);
+            }
             out.push(Output::Release(gone));
         }
         if self.leaving.is_empty() {

@@ -239,6 +239,7 @@ fn markdown() -> String {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the test compares a file of the repository")]
 fn the_documentation_has_the_table() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/calico/resource/fields.md");
     if std::env::var_os("BLESS").is_some() {
