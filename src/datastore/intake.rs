@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::second_look::{Concern, HOLD, LOOK_EVERY, Table, concerns, in_words};
+use super::second_look::{Concern, HOLD, LOOK_EVERY, Table, concerns, in_words, remaining};
 use super::{State, Word};
 use crate::calico::{Document, Input, Problem, ResourceKey, Severity};
 use crate::types::{Outbox, Sync};
@@ -263,7 +263,11 @@ impl Intake {
     }
 
     fn listed(&mut self, now: Instant, listing: Table, out: &mut Outbox<Output>) {
-        let concerns = if self.remote { concerns(&self.source.table, &listing) } else { Vec::new() };
+        let concerns = match &self.held {
+            Some(_) => remaining(&self.source.table, &listing),
+            None if self.remote => concerns(&self.source.table, &listing),
+            None => Vec::new(),
+        };
         let since = self.held.as_ref().map_or(now, |held| held.since);
         if concerns.is_empty() || (self.held.is_some() && now >= since + HOLD) {
             self.accept(now, listing, out);
@@ -283,7 +287,7 @@ impl Intake {
         if self.source.under_way.is_some() {
             return;
         }
-        held.concerns = concerns(&self.source.table, &held.table);
+        held.concerns = remaining(&self.source.table, &held.table);
         if held.concerns.is_empty() {
             let table = std::mem::take(&mut held.table);
             self.accept(now, table, out);

@@ -3,9 +3,9 @@
 //!
 //! The rule. A listing is *of concern* when more than half of the resources of one cluster-wide kind that are in force
 //! are missing from it: [`KINDS`]. It is then held back as a whole; what is in force stays, and the datastore is listed
-//! anew every [`LOOK_EVERY`]. The first look that is of no concern counts at once, and so does a live change that brings
-//! back what was missing. The first look [`HOLD`] or more after the first of concern counts whatever it says: the datastore
-//! has stood by it.
+//! anew every [`LOOK_EVERY`]. From then on half is not enough, for a store that is being restored passes through every
+//! half: it counts before its time only once nothing of those kinds is missing any more, in a look or by live changes. The
+//! first look [`HOLD`] or more after the first of concern counts whatever it says: the datastore has stood by it.
 //! A deletion that the datastore tells as a deletion is no listing: it is what somebody did, and counts at once.
 
 use std::collections::BTreeMap;
@@ -44,10 +44,16 @@ pub struct Concern {
 
 /// What is of concern about `listing`, where `in_force` counts now; nothing is the rule.
 pub fn concerns(in_force: &Table, listing: &Table) -> Vec<Concern> {
-    KINDS.iter().filter_map(|kind| concern(kind, in_force, listing)).collect()
+    let of_concern = |lack: &Concern| lack.missing * 2 > lack.in_force;
+    KINDS.iter().map(|kind| lack(kind, in_force, listing)).filter(of_concern).collect()
 }
 
-fn concern(kind: &'static str, in_force: &Table, listing: &Table) -> Option<Concern> {
+/// What still is, once a listing is held back: everything that is missing.
+pub fn remaining(in_force: &Table, listing: &Table) -> Vec<Concern> {
+    KINDS.iter().map(|kind| lack(kind, in_force, listing)).filter(|lack| lack.missing > 0).collect()
+}
+
+fn lack(kind: &'static str, in_force: &Table, listing: &Table) -> Concern {
     let first = ResourceKey { kind: kind.to_owned(), namespace: String::new(), name: String::new() };
     let (mut before, mut missing, mut names) = (0, 0, Vec::new());
     for (key, _) in in_force.range(first..).take_while(|(key, _)| key.kind == kind) {
@@ -59,7 +65,7 @@ fn concern(kind: &'static str, in_force: &Table, listing: &Table) -> Option<Conc
             }
         }
     }
-    (missing * 2 > before).then_some(Concern { kind, in_force: before, missing, names })
+    Concern { kind, in_force: before, missing, names }
 }
 
 /// `980 of 1000 Node (node-1, node-2, node-3, …), 2 of 2 BGPPeer (tor-a, tor-b)`.
