@@ -109,8 +109,12 @@ pub struct Plan {
     pub documents: Vec<String>,
     /// More arguments of `margay run`.
     pub arguments: Vec<String>,
-    /// More of its environment.
+    /// Variables of its environment.
     pub environment: Vec<(String, String)>,
+    /// The peers' documents are in a datastore, not in the resource folder.
+    pub peers_elsewhere: bool,
+    /// A state folder that outlives the daemon.
+    pub state: Option<PathBuf>,
 }
 
 impl Plan {
@@ -202,9 +206,9 @@ impl Daemon {
             .arg("--socket")
             .arg(folder.path().join("socket"))
             .arg("--state")
-            .arg(folder.path().join("state"))
+            .arg(plan.state.clone().unwrap_or_else(|| folder.path().join("state")))
             .args(&plan.arguments)
-            .envs(plan.environment.iter().map(|(name, value)| (name, value)))
+            .envs(plan.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -411,7 +415,7 @@ fn write_resources(folder: &Path, plan: &Plan) -> Result<()> {
     }
     text.push_str(&keys(&plan.peers));
     fs::write(folder.join("base.yaml"), text)?;
-    for peer in &plan.peers {
+    for peer in plan.peers.iter().filter(|_| !plan.peers_elsewhere) {
         fs::write(folder.join(format!("{}.yaml", peer.name)), peer.document())?;
     }
     for (number, document) in plan.documents.iter().enumerate() {

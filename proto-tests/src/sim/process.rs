@@ -385,7 +385,7 @@ impl Process {
         self.told = FirstTelling::new(config.fib.protocol);
         self.machines = Some(Machines {
             shards,
-            fib: FibSyncer::new(&config.fib),
+            fib: FibSyncer::new(&config.fib, self.seed),
             origin: Origin::new(),
             recovery: Recovery::new(false, config.keep_without_peers),
         });
