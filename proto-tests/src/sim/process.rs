@@ -658,7 +658,7 @@ impl Process {
                     }
                     self.sockets.push(Socket { peer: id, word });
                 }
-                FromPeer::EveryShard(input) => self.from_peer(now, id, &input),
+                FromPeer::EveryShard(input) => self.hear_peer(now, id, &input),
                 FromPeer::OneShard(shard, input) => self.peer_says(now, id, Word::Shard(shard.0, input)),
                 FromPeer::EveryShardAndRecovery(input, word) => {
                     if let (rib::Input::PeerUp(_), Some(peer)) = (&input, self.peers.get_mut(&id)) {
@@ -668,7 +668,7 @@ impl Process {
                         peer.counts_changed = false;
                         self.ups += 1;
                     }
-                    self.from_peer(now, id, &input);
+                    self.hear_peer(now, id, &input);
                     self.peer_says(now, id, Word::Recovery(word));
                 }
                 FromPeer::Recovery(word) => self.peer_says(now, id, Word::Recovery(word)),
@@ -681,7 +681,7 @@ impl Process {
         }
     }
 
-    fn from_peer(&mut self, now: Instant, id: PeerId, input: &rib::Input) {
+    fn hear_peer(&mut self, now: Instant, id: PeerId, input: &rib::Input) {
         for shard in 0..self.shards {
             self.peer_says(now, id, Word::Shard(shard, input.clone()));
         }

@@ -41,7 +41,7 @@ impl Run {
 
     /// One shard for even seeds, three for odd ones, unless said otherwise.
     fn shards(&self) -> u16 {
-        self.shards.unwrap_or(if self.seed % 2 == 0 { 1 } else { 3 })
+        self.shards.unwrap_or(if self.seed.is_multiple_of(2) { 1 } else { 3 })
     }
 }
 

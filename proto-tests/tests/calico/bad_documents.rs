@@ -82,7 +82,7 @@ fn bgp_configuration() {
             ("{ignoredInterfaces: eth0}", &["spec.ignoredInterfaces: "]),
             ("[]", &["spec: is no object; the field is left out"]),
         ],
-        |spec| default(spec),
+        default,
     );
     gives("kind: BGPConfiguration\nmetadata: {name: mine}\nspec: {}\n", &["only `default` and `node.<name>` have a meaning; ignored"]);
 }

@@ -19,9 +19,11 @@ fn filter(name: &str, spec: &str) -> String {
 
 fn learned(prefix: &str, path: &[u32], communities: &[u32]) -> Subject<'static> {
     let segment = Segment { kind: SegmentKind::Sequence, asns: path.iter().map(|asn| Asn(*asn)).collect() };
-    let mut attributes = Attributes::default();
-    attributes.as_path = AsPath { segments: [segment].into_iter().collect() };
-    attributes.communities = communities.iter().map(|value| Community(*value)).collect();
+    let attributes = Attributes {
+        as_path: AsPath { segments: [segment].into_iter().collect() },
+        communities: communities.iter().map(|value| Community(*value)).collect(),
+        ..Attributes::default()
+    };
     Subject {
         prefix: prefix.parse().unwrap(),
         source: RouteSource::Ebgp,
