@@ -8,7 +8,7 @@
 //!                                 Status (readiness, metrics, `/v1/datastore`)
 //! ```
 //!
-//! - `selection` chooses one: [`file`] reads YAML and JSON from files and folders and watches them; `etcd` is Calico's
+//! - `selection` chooses one: [`mod@file`] reads YAML and JSON from files and folders and watches them; `etcd` is Calico's
 //!   etcdv3 datastore; `kubernetes` lists and watches the Kubernetes API.
 //! - `intake` is a machine with the rules that are the same for all remote sources: what is in force stays while the
 //!   source is away; a start without it uses what an earlier run knew; a listing that lacks most of what is in force gets
