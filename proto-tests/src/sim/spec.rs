@@ -251,7 +251,9 @@ mod tests {
             let spec = Spec::read(&file).unwrap();
             for host in &spec.hosts {
                 let config = compile(&spec.clusters[host.cluster], &host.node);
-                assert!(config.is_some_and(|config| !config.peers.is_empty()), "{}: {}", spec.name, host.name);
+                // The simulator's links have no link-local addresses: routers that are reached by nothing else have no sessions there.
+                let unreachable = spec.name == "link-local" && host.name.starts_with("tor");
+                assert!(config.is_some_and(|config| config.peers.is_empty() == unreachable), "{}: {}", spec.name, host.name);
                 assert!(!host.addresses.is_empty());
             }
         }
