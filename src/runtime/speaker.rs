@@ -13,7 +13,7 @@ use tracing::{Instrument, error, info, info_span};
 use crate::bfd::Report;
 use crate::calico::Problem;
 use crate::config::diff::{PeerChange, diff, peer_change};
-use crate::config::{NodeConfig, PeerConfig};
+use crate::config::{NodeConfig, PeerConfig, PeerKind};
 use crate::node::first_telling::PastLife;
 use crate::node::handover::{self, LONGEST, eased};
 use crate::node::recovery;
@@ -214,8 +214,9 @@ impl Speaker {
         for config in returning.collect::<Vec<_>>().into_iter().filter_map(|(name, _)| new.peers.get(name)) {
             self.take_back(config).await;
         }
-        // One address has one session at a time: what had the address of a new peer goes before that one comes.
-        self.let_go(|entry| addresses.contains(&entry.config.address)).await;
+        // One address has one session at a time: what had the address of a new peer goes before that one comes. And a
+        // workload that is gone is gone: nobody stands in for it.
+        self.let_go(|entry| addresses.contains(&entry.config.address) || entry.config.kind == PeerKind::Workload).await;
         for (name, change) in stay {
             self.change(name, change, new.peers.get(name)).await;
         }

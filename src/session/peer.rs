@@ -300,8 +300,9 @@ impl Peer {
     fn linger(&mut self, now: Instant, out: &mut Outbox<Output>) {
         self.lingering = true;
         self.timers.clear(Timer::IdleHold);
+        // A session that is not there yet has no paths that others could take over.
         if self.state() != State::Established {
-            self.part(now, &Parting::Replaced, out);
+            self.part(now, &Parting::Notify(Refusal::cease(cease::PEER_DECONFIGURED, "the peer is no longer configured")), out);
         }
     }
 
