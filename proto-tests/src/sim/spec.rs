@@ -248,13 +248,19 @@ mod tests {
     #[test]
     fn every_topology_has_hosts_that_compile() {
         for file in crate::lab::cli::all().unwrap() {
+            // Its resources change while it runs, so they are not where the simulator looks: refused, with words.
+            if file.ends_with("mesh-to-reflectors.clab.yml") {
+                assert!(Spec::read(&file).is_err());
+                continue;
+            }
             let spec = Spec::read(&file).unwrap();
             for host in &spec.hosts {
                 let config = compile(&spec.clusters[host.cluster], &host.node);
-                // The simulator's links have no link-local addresses: routers that are reached by nothing else have no sessions there.
-                let unreachable = spec.name == "link-local" && host.name.starts_with("tor");
-                assert!(config.is_some_and(|config| config.peers.is_empty() == unreachable), "{}: {}", spec.name, host.name);
-                assert!(!host.addresses.is_empty());
+                // The simulator's links have no link-local addresses: a router that is reached by nothing else has no session there.
+                let unreachable = spec.name == "link-local" && host.name == "tor1";
+                let alone = config.is_none_or(|config| config.peers.is_empty());
+                assert_eq!(alone, unreachable, "{}: {}", spec.name, host.name);
+                assert!(!host.addresses.is_empty(), "{}: {}", spec.name, host.name);
             }
         }
     }
