@@ -3,6 +3,7 @@
 // The documentation is for those who work on the tests, and is built with private items.
 #![allow(rustdoc::private_intra_doc_links)]
 
+pub mod compare;
 pub mod kube;
 pub mod lab;
 pub mod live;

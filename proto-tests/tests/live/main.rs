@@ -6,6 +6,7 @@
 
 mod bird;
 mod bird_readers;
+mod compare;
 mod events;
 mod exposure;
 mod faults;

@@ -1,0 +1,226 @@
+//! One session of the generator: connects, feeds what it is ordered to, and counts what it hears.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use bytes::{Buf, Bytes, BytesMut};
+use margay::types::{Asn, Family, RouterId};
+use margay::wire::{Capability, Context, Message, Open, cease, frame, keepalive};
+use tokio::io::Interest;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::time::{sleep, sleep_until};
+
+use super::feed;
+use super::meter::Meter;
+
+/// Octets read at once.
+const READ: usize = 256 << 10;
+/// Between two attempts to connect.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Who a session is.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its AS.
+    pub asn: Asn,
+    /// Its number among the receivers, if it is one.
+    pub receiver: Option<usize>,
+    /// What it says as soon as it is up.
+    pub at_once: Vec<Bytes>,
+}
+
+/// What a session is to do.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// Say this.
+    Say(Vec<Bytes>),
+    /// Say this change of a prefix, and note when.
+    Change(u32, Bytes),
+}
+
+/// What all sessions share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The speaker.
+    pub target: SocketAddr,
+    /// Hold time offered, in seconds.
+    pub hold: u16,
+    /// The sessions cross an AS border.
+    pub ebgp: bool,
+    /// Handshakes that may be under way at a time.
+    pub handshakes: Semaphore,
+    /// Who has what.
+    pub meter: RefCell<Meter>,
+    /// Sessions that are up.
+    pub up: Cell<usize>,
+    /// When the first connect began.
+    pub began: Cell<Option<Instant>>,
+    /// Something has changed: a session came up, a receiver arrived, or it went wrong.
+    pub changed: Notify,
+    /// What went wrong.
+    pub failure: RefCell<Option<String>>,
+}
+
+/// Runs a session until its orders end.
+pub async fn run(shared: Rc<Shared>, plan: Plan, orders: mpsc::Receiver<Order>) {
+    let who = plan.address;
+    if let Err(error) = Session::run(&shared, plan, orders).await {
+        shared.failure.borrow_mut().get_or_insert_with(|| format!("session of {who}: {error:#}"));
+        shared.changed.notify_waiters();
+    }
+}
+
+struct Session<'a> {
+    shared: &'a Shared,
+    receiver: Option<usize>,
+    stream: TcpStream,
+    context: Context,
+    input: BytesMut,
+    queue: VecDeque<Bytes>,
+}
+
+impl<'a> Session<'a> {
+    async fn run(shared: &'a Shared, plan: Plan, mut orders: mpsc::Receiver<Order>) -> Result<()> {
+        let turn = shared.handshakes.acquire().await.context("no more handshakes")?;
+        let mut session = loop {
+            match Self::establish(shared, &plan).await {
+                Ok(session) => break session,
+                // Refused and reset connections are the speaker's way to say: not yet.
+                Err(_) => sleep(RETRY).await,
+            }
+        };
+        drop(turn);
+        shared.up.set(shared.up.get() + 1);
+        shared.changed.notify_waiters();
+        session.queue.extend(plan.at_once);
+        let pause = Duration::from_secs(u64::from(shared.hold / 3));
+        let mut alive = tokio::time::Instant::now() + pause;
+        loop {
+            let interest = if session.queue.is_empty() { Interest::READABLE } else { Interest::READABLE | Interest::WRITABLE };
+            tokio::select! {
+                ready = session.stream.ready(interest) => {
+                    let ready = ready?;
+                    if ready.is_readable() {
+                        session.read()?;
+                    }
+                    if ready.is_writable() {
+                        session.write()?;
+                    }
+                }
+                order = orders.recv() => match order {
+                    None => return session.leave(),
+                    Some(Order::Say(pieces)) => session.queue.extend(pieces),
+                    Some(Order::Change(prefix, message)) => {
+                        session.queue.push_back(message);
+                        shared.meter.borrow_mut().stamp(prefix, Instant::now());
+                        session.write()?;
+                    }
+                },
+                () = sleep_until(alive) => {
+                    alive += pause;
+                    session.queue.push_back(keepalive());
+                }
+            }
+        }
+    }
+
+    async fn establish(shared: &'a Shared, plan: &Plan) -> Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::new(plan.address.into(), 0))?;
+        shared.began.set(shared.began.get().or(Some(Instant::now())));
+        let stream = socket.connect(shared.target).await?;
+        stream.set_nodelay(true)?;
+        let mut session = Self {
+            shared,
+            receiver: plan.receiver,
+            stream,
+            context: feed::context(shared.ebgp),
+            input: BytesMut::new(),
+            queue: [open(plan, shared).encode()].into(),
+        };
+        session.write()?;
+        let Message::Open(_) = session.next().await? else { bail!("no OPEN") };
+        session.queue.push_back(keepalive());
+        session.write()?;
+        let Message::Keepalive = session.next().await? else { bail!("no KEEPALIVE") };
+        Ok(session)
+    }
+
+    async fn next(&mut self) -> Result<Message> {
+        loop {
+            if let Some(frame) = frame::next(&mut self.input, &self.context)? {
+                return Ok(Message::decode(frame.kind, &frame.body, &self.context)?);
+            }
+            self.stream.readable().await?;
+            self.fill()?;
+        }
+    }
+
+    /// Reads once.
+    fn fill(&mut self) -> Result<bool> {
+        self.input.reserve(READ);
+        match self.stream.try_read_buf(&mut self.input) {
+            Ok(0) => bail!("the speaker has closed it"),
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn read(&mut self) -> Result<()> {
+        if !self.fill()? {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let mut meter = self.shared.meter.borrow_mut();
+        let away = meter.away();
+        while let Some(frame) = frame::next(&mut self.input, &self.context)? {
+            match Message::decode(frame.kind, &frame.body, &self.context)? {
+                Message::Update(update) => {
+                    if let Some(receiver) = self.receiver {
+                        meter.hear(receiver, &update, frame.body.len() + 19, now).map_err(anyhow::Error::msg)?;
+                    }
+                }
+                Message::Notification(notification) => bail!("NOTIFICATION: {}", notification.name()),
+                _ => {}
+            }
+        }
+        if away != meter.away() || (meter.away() == 0 && self.receiver.is_some()) {
+            self.shared.changed.notify_waiters();
+        }
+        Ok(())
+    }
+
+    fn write(&mut self) -> Result<()> {
+        while let Some(first) = self.queue.front_mut() {
+            match self.stream.try_write(first) {
+                Ok(written) => first.advance(written),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+            if first.is_empty() {
+                self.queue.pop_front();
+            }
+        }
+        Ok(())
+    }
+
+    fn leave(mut self) -> Result<()> {
+        let goodbye = margay::wire::Notification::cease_with_text(cease::ADMINISTRATIVE_SHUTDOWN, "");
+        self.queue.push_back(goodbye.encode());
+        self.write()
+    }
+}
+
+fn open(plan: &Plan, shared: &Shared) -> Open {
+    let capabilities = vec![Capability::Multiprotocol(Family::IPV4_UNICAST), Capability::RouteRefresh, Capability::FourOctetAs(plan.asn)];
+    let identifier = Ipv4Addr::from(u32::from(plan.address) & 0x00ff_ffff | 0x0a00_0000);
+    Open { my_as: plan.asn.two_octets(), hold_time: shared.hold, identifier: RouterId(identifier), capabilities }
+}
