@@ -170,6 +170,14 @@ impl ApiServer {
         self.state.changed.send_replace(store.version());
     }
 
+    /// As [`ApiServer::put`], and forgets the history before any open watch has sent of it.
+    pub fn put_and_forget(&self, objects: impl IntoIterator<Item = (String, Value)>) {
+        let mut store = lock(&self.state.store);
+        objects.into_iter().for_each(|(collection, object)| store.put(&collection, object));
+        store.compact();
+        self.state.changed.send_replace(store.version());
+    }
+
     /// Deletes an object.
     pub fn delete(&self, collection: &str, namespace: &str, name: &str) {
         let mut store = lock(&self.state.store);
@@ -300,17 +308,22 @@ fn asked(path: &str, target: Option<&Target>, watches: bool, metadata_only: bool
 fn list(state: &State, target: &Target, selection: &Selection, query: &BTreeMap<String, String>, metadata_only: bool) -> Response<Body> {
     let behaviour = lock(&state.behaviour).clone();
     let store = lock(&state.store);
-    let all = store.list(&target.collection, selection);
-    let start = match query.get("continue").map(|token| token.split_once('@')) {
-        None => 0,
-        Some(Some((place, _))) if !behaviour.pages_expire => place.parse().unwrap_or(0),
-        Some(_) => return status(410, "Expired", "The provided continue parameter is too old to display a consistent list result."),
+    // All pages are of the first one's version, whatever has changed since.
+    let continued = query.get("continue").map(|token| {
+        let (place, version) = token.split_once('@').filter(|_| !behaviour.pages_expire)?;
+        let version = version.parse().ok()?;
+        Some((place.parse::<usize>().ok()?, version, store.list_at(version, &target.collection, selection)?))
+    });
+    let (start, version, all) = match continued {
+        None => (0, store.version(), store.list(&target.collection, selection)),
+        Some(Some(page)) => page,
+        Some(None) => return status(410, "Expired", "The provided continue parameter is too old to display a consistent list result."),
     };
     let limit = query.get("limit").and_then(|limit| limit.parse().ok()).map_or(usize::MAX, |limit: usize| limit.min(behaviour.page));
     let items: Vec<Value> = all.iter().skip(start).take(limit).map(|object| shape(object, metadata_only)).collect();
     let end = start + items.len();
-    let next = if end < all.len() { format!("{end}@{}", store.version()) } else { String::new() };
-    whole(200, &json!({ "kind": "List", "metadata": { "resourceVersion": store.version().to_string(), "continue": next }, "items": items }))
+    let next = if end < all.len() { format!("{end}@{version}") } else { String::new() };
+    whole(200, &json!({ "kind": "List", "metadata": { "resourceVersion": version.to_string(), "continue": next }, "items": items }))
 }
 
 fn watched(
@@ -342,7 +355,7 @@ fn watched(
     } else {
         let version = query.get("resourceVersion").and_then(|version| version.parse().ok()).unwrap_or(0);
         if !store.remembers(version) {
-            return error_event(410, "Expired", &format!("too old resource version: {version} ({})", store.version()));
+            return lines(futures::stream::iter([Ok::<_, std::io::Error>(expired(version, store.version()))]));
         }
         (version, Vec::new())
     };
@@ -358,6 +371,7 @@ fn watched(
         first,
         bookmarks: behaviour.bookmarks,
         ends: Instant::now() + seconds.min(behaviour.watches_last),
+        expired: false,
     };
     lines(futures::stream::unfold(watcher, Watcher::next))
 }
@@ -373,15 +387,26 @@ struct Watcher {
     first: Vec<Value>,
     bookmarks: Duration,
     ends: Instant,
+    /// It has said that it cannot go on.
+    expired: bool,
 }
 
 impl Watcher {
     /// The next lines; none at the end of its time.
     async fn next(mut self) -> Option<(Result<Bytes, std::io::Error>, Self)> {
-        loop {
+        while !self.expired {
             self.changed.borrow_and_update();
             let mut events = std::mem::take(&mut self.first);
-            let (more, version) = lock(&self.state.store).since(self.version, &self.target.collection, &self.selection);
+            let (more, newest) = {
+                let store = lock(&self.state.store);
+                (store.since(self.version, &self.target.collection, &self.selection), store.version())
+            };
+            // A watch that is behind what is forgotten ends with an error: it never goes on as if nothing had been.
+            let Some((more, version)) = more else {
+                self.expired = true;
+                let line = expired(self.version, newest);
+                return Some((Ok(line), self));
+            };
             self.version = version;
             events.extend(more);
             if !events.is_empty() {
@@ -399,6 +424,7 @@ impl Watcher {
                 return None;
             }
         }
+        None
     }
 
     fn text(&self, events: &[Value]) -> Bytes {
@@ -456,6 +482,12 @@ fn not_found() -> Response<Body> {
     let mut response = Response::new(Body::from("404 page not found\n"));
     *response.status_mut() = axum::http::StatusCode::NOT_FOUND;
     response
+}
+
+/// What a watch from a forgotten version gets.
+fn expired(version: u64, newest: u64) -> Bytes {
+    let status = status_object(410, "Expired", &format!("too old resource version: {version} ({newest})"));
+    format!("{}\n", json!({ "type": "ERROR", "object": status })).into()
 }
 
 fn error_event(code: u16, reason: &str, message: &str) -> Response<Body> {

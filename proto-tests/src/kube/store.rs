@@ -120,11 +120,33 @@ impl Store {
         objects.filter(|object| selection.has(object)).cloned().collect()
     }
 
-    /// What a watch from this version has to say, and up to which version that is.
-    pub fn since(&self, version: u64, collection: &str, selection: &Selection) -> (Vec<Value>, u64) {
+    /// The objects of a collection as they were at a version, in order of their names; none where it is forgotten.
+    pub fn list_at(&self, version: u64, collection: &str, selection: &Selection) -> Option<Vec<Value>> {
+        if !self.remembers(version) {
+            return None;
+        }
+        let mut objects: BTreeMap<(String, String), Value> =
+            self.list(collection, &Selection::default()).into_iter().map(|object| (identity(&object), object)).collect();
+        let later = self.history.iter().rev().take_while(|change| change.version > version);
+        for change in later.filter(|change| change.collection == collection) {
+            match (&change.before, &change.after) {
+                (Some(before), _) => drop(objects.insert(identity(before), before.clone())),
+                (None, Some(after)) => drop(objects.remove(&identity(after))),
+                (None, None) => {}
+            }
+        }
+        Some(objects.into_values().filter(|object| selection.has(object)).collect())
+    }
+
+    /// What a watch from this version has to say, and up to which version that is; none where changes after that version
+    /// are forgotten, so that the watch would skip them unnoticed.
+    pub fn since(&self, version: u64, collection: &str, selection: &Selection) -> Option<(Vec<Value>, u64)> {
+        if !self.remembers(version) {
+            return None;
+        }
         let start = self.history.partition_point(|change| change.version <= version);
         let changes = self.history[start..].iter().filter(|change| change.collection == collection);
-        (changes.filter_map(|change| change.event(selection)).collect(), self.version)
+        Some((changes.filter_map(|change| change.event(selection)).collect(), self.version))
     }
 }
 
@@ -143,5 +165,49 @@ impl Change {
             }
         };
         Some(json!({ "type": kind, "object": object }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(store: &mut Store, name: &str, asn: u32) {
+        store.put("/nodes", json!({ "metadata": { "name": name }, "asn": asn }));
+    }
+
+    fn shown(objects: &[Value]) -> Vec<String> {
+        objects.iter().map(|object| format!("{}={}", object["metadata"]["name"].as_str().unwrap(), object["asn"])).collect()
+    }
+
+    #[test]
+    fn a_list_at_a_version_knows_nothing_of_what_came_later() {
+        let mut store = Store::default();
+        ["a", "b", "c"].iter().for_each(|name| put(&mut store, name, 1));
+        let version = store.version();
+        put(&mut store, "b", 2);
+        store.delete("/nodes", "", "a");
+        put(&mut store, "d", 2);
+        put(&mut store, "b", 3);
+        let at = |store: &Store, version| store.list_at(version, "/nodes", &Selection::default()).map(|objects| shown(&objects));
+        assert_eq!(at(&store, version).unwrap(), ["a=1", "b=1", "c=1"]);
+        assert_eq!(at(&store, version + 2).unwrap(), ["b=2", "c=1"]);
+        assert_eq!(at(&store, store.version()).unwrap(), shown(&store.list("/nodes", &Selection::default())));
+        store.compact();
+        assert_eq!(at(&store, version), None, "forgotten");
+        assert!(at(&store, store.version()).is_some());
+    }
+
+    #[test]
+    fn a_watch_that_is_behind_what_is_forgotten_cannot_go_on() {
+        let mut store = Store::default();
+        put(&mut store, "a", 1);
+        let version = store.version();
+        put(&mut store, "a", 2);
+        let since = |store: &Store, version| store.since(version, "/nodes", &Selection::default());
+        assert_eq!(since(&store, version).unwrap().0.len(), 1);
+        store.compact();
+        assert_eq!(since(&store, version), None, "it would miss the change");
+        assert_eq!(since(&store, store.version()), Some((Vec::new(), store.version())));
     }
 }

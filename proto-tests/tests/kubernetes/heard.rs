@@ -72,12 +72,21 @@ impl Heard {
 
     /// Hears on until it is so.
     pub async fn until(&mut self, what: &str, wanted: impl Fn(&Self) -> bool) {
+        self.until_none(what, |heard| if wanted(heard) { Vec::new() } else { vec!["not so"] }).await;
+    }
+
+    /// Hears on until nothing is missing; fails with what is missing then.
+    pub async fn until_none<T: std::fmt::Debug>(&mut self, what: &str, missing: impl Fn(&Self) -> Vec<T>) {
         let deadline = Instant::now() + DEADLINE;
-        while !wanted(self) {
+        loop {
+            let missing = missing(self);
+            if missing.is_empty() {
+                return;
+            }
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok(word) = timeout(left, self.words.recv()).await else {
                 panic!(
-                    "{what}: not so; away {:?}, counts {:?}, problems {:#?}, keys {:?}",
+                    "{what}: {missing:?}; away {:?}, counts {:?}, problems {:#?}, keys {:?}",
                     self.away,
                     self.counts,
                     self.problems,

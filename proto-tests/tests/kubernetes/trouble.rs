@@ -273,6 +273,18 @@ async fn bad_objects_are_named_and_left_out() {
     heard.until("it is mended", |heard| heard.problems.len() == 1).await;
 }
 
+#[tokio::test]
+async fn changes_that_are_forgotten_before_an_open_watch_has_sent_them_are_listed() {
+    let server = ApiServer::start_with(Behaviour { bookmarks: Duration::from_millis(10), ..Behaviour::default() }).unwrap();
+    server.put(nodes(1));
+    let mut heard = Heard::start(&server, &[]);
+    heard.told(1).await;
+    server.put_and_forget([node("node-3", 7)]);
+    heard.until("the forgotten change", |heard| told(heard, &node("node-3", 7).1, 7)).await;
+    assert_eq!((heard.count("upsert"), heard.count("remove")), (NODES + 1, 0), "and nothing else");
+    assert_eq!(server.listed("nodes"), 2);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chaos_ends_in_the_truth() {
     let behaviour = Behaviour { watches_last: Duration::from_millis(30), bookmarks: Duration::from_millis(10), ..Behaviour::default() };
@@ -300,13 +312,15 @@ async fn chaos_ends_in_the_truth() {
             }
         }
     }
-    let is_true = |heard: &Heard| {
-        let told: BTreeMap<String, usize> = heard
-            .resources
-            .iter()
-            .filter_map(|(key, node)| Some((key.strip_prefix("Node ")?.to_owned(), node["spec"]["bgp"]["asNumber"].as_u64()? as usize)))
-            .collect();
-        told == truth
-    };
-    heard.until("the truth", is_true).await;
+    heard.until_none("differs from the truth", |heard| differences(heard, &truth)).await;
+}
+
+/// Nodes whose AS, as told, is not the true one: name, told, true.
+fn differences(heard: &Heard, truth: &BTreeMap<String, usize>) -> Vec<(String, Option<usize>, Option<usize>)> {
+    let asn = |node: &Value| Some(node["spec"]["bgp"]["asNumber"].as_u64()? as usize);
+    let told: BTreeMap<&str, Option<usize>> =
+        heard.resources.iter().filter_map(|(key, node)| Some((key.strip_prefix("Node ")?, asn(node)))).collect();
+    let names: BTreeSet<&str> = told.keys().copied().chain(truth.keys().map(String::as_str)).collect();
+    let both = names.into_iter().map(|name| (name.to_owned(), told.get(name).copied().flatten(), truth.get(name).copied()));
+    both.filter(|(_, told, truth)| told != truth).collect()
 }

@@ -12,6 +12,7 @@
 //!   older than 3.4.31 or 3.5.13: "RequestWatchProgress is disabled") is asked for pages of a list from then on.
 //! - A watch continues from the version of the last event or bookmark. `410 Gone` (as HTTP status or as an event) leads to
 //!   a new listing; what is told then is compared with what was told before, so that only differences have an effect.
+//!   After a list in pages the watch begins at the first page's version, the one that all pages are to be of.
 //! - A listing that lacks more than half of what was there before is looked at twice, ten seconds apart, before its
 //!   removals are believed: a server restored from nothing must not end a thousand sessions. Deletions told as such count at once.
 //! - Failures are answered with exponential back-off and jitter, from a quarter of a second to half a minute; what is
@@ -113,7 +114,7 @@ enum State {
     /// Initial events are coming.
     Initial { told: usize },
     /// Some pages have come.
-    Paging { next: String, told: usize },
+    Paging { next: String, told: usize, version: String },
     /// Everything up to this version is told.
     Watching { version: String },
 }
@@ -241,19 +242,22 @@ impl Reflector {
     }
 
     fn page(&mut self, page: Page, out: &mut Vec<Said>) {
-        let told = match self.state {
-            State::Paging { told, .. } => told,
+        // A watch goes on from the version of the first page: whatever a server gives the later ones, nothing that
+        // changed behind the first is skipped.
+        let (told, version) = match std::mem::replace(&mut self.state, State::Listing) {
+            State::Paging { told, version, .. } => (told, version),
             _ => {
                 out.push(Said::Begin);
-                0
+                (0, page.version)
             }
-        } + page.objects.len();
+        };
+        let told = told + page.objects.len();
         out.extend(page.unreadable.into_iter().map(Said::Unreadable));
         out.extend(page.objects.into_iter().map(|object| Said::Upsert(Box::new(object))));
         if page.next.is_empty() {
-            self.listed(told, page.version, out);
+            self.listed(told, version, out);
         } else {
-            self.state = State::Paging { next: page.next, told };
+            self.state = State::Paging { next: page.next, told, version };
         }
     }
 
@@ -471,11 +475,16 @@ mod tests {
             assert!(!world.tell(Answer::Event(Event::Refused(refused))));
             assert_eq!(world.ask(), (Duration::ZERO, first_page(false)));
             world.said();
-            world.tell(Answer::Page(Page { objects: vec![object("a", "1")], next: "c".to_owned(), ..Page::default() }));
+            world.tell(Answer::Page(Page {
+                objects: vec![object("a", "1")],
+                version: "20".to_owned(),
+                next: "c".to_owned(),
+                ..Page::default()
+            }));
             assert_eq!(world.ask().1, Ask::Page { next: "c".to_owned(), all: false });
             world.tell(Answer::Page(Page { objects: vec![object("b", "2")], version: "30".to_owned(), ..Page::default() }));
             assert_eq!(world.said(), "begin +a +b end");
-            assert_eq!(world.ask().1, watch("30"));
+            assert_eq!(world.ask().1, watch("20"), "what has changed behind the first page is watched, even where the second is newer");
             world.tell(Answer::Refused(refusal(410, "")));
             assert_eq!(world.ask().1, first_page(false), "it is not tried again");
         }
