@@ -13,6 +13,7 @@
 //! - A watch continues from the version of the last event or bookmark. `410 Gone` (as HTTP status or as an event) leads to
 //!   a new listing; what is told then is compared with what was told before, so that only differences have an effect.
 //!   After a list in pages the watch begins at the first page's version, the one that all pages are to be of.
+//!   After a list in pages the watch begins at the first page's version, the one that all pages are to be of.
 //! - A listing that lacks more than half of what was there before is looked at twice, ten seconds apart, before its
 //!   removals are believed: a server restored from nothing must not end a thousand sessions. Deletions told as such count at once.
 //! - Failures are answered with exponential back-off and jitter, from a quarter of a second to half a minute; what is
