@@ -109,7 +109,14 @@ impl Neighbour {
     /// # Errors
     /// The system's; where the keys differ there is no answer at all.
     pub fn connect_from(daemon: &Daemon, plan: &PeerPlan, key: Option<&str>, within: Duration) -> Result<Self> {
-        let remote = daemon.address(plan.address.is_ipv4());
+        Self::connect_to(daemon.address(plan.address.is_ipv4()), plan, key, within)
+    }
+
+    /// Connects as this peer to any of margay's addresses.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn connect_to(remote: SocketAddr, plan: &PeerPlan, key: Option<&str>, within: Duration) -> Result<Self> {
         let socket = Socket::new(Domain::for_address(remote), Type::STREAM, Some(Protocol::TCP))?;
         socket.bind(&SocketAddr::new(plan.address, 0).into()).with_context(|| format!("bind {}", plan.address))?;
         if let Some(key) = key {

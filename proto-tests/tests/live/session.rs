@@ -1,11 +1,11 @@
 //! The state machine as a peer can see it: F1 to F13, G4, V9 to V12.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use proto_tests::lab::process::wait_until;
-use proto_tests::live::daemon::{ADDRESS, external};
+use proto_tests::live::daemon::{ADDRESS, external, replace};
 use proto_tests::live::message::{self, announce, basics, keepalive, notification, refresh};
 use proto_tests::live::neighbour::PATIENCE;
 use proto_tests::live::{Daemon, Heard, Neighbour, Observer, PeerPlan, Plan, enclosed};
@@ -27,6 +27,31 @@ fn f13_an_unknown_address_is_turned_away_at_once() {
         let lines = daemon.log().lines().filter(|line| line.contains("127.1.0.")).count();
         ensure!(lines < 10, "a line of log for each stranger");
         Neighbour::establish(&daemon, &daemon.peers[0])?;
+        daemon.alive()
+    });
+}
+
+/// The listener is bound to the wildcard, so the kernel lets a peer in at any address of ours.
+#[test]
+fn f14_a_peer_is_found_by_both_addresses() {
+    enclosed(|| {
+        let mut daemon = Plan::default().external(1).start()?;
+        let plan = daemon.peers[0].clone();
+        let elsewhere = SocketAddr::new(Ipv4Addr::new(127, 0, 0, 2).into(), daemon.address(true).port());
+        let mut connection = Neighbour::connect_to(elsewhere, &plan, None, WAIT)?;
+        let heard = connection.hear(WAIT)?;
+        ensure!(matches!(heard, Heard::Fin | Heard::Reset), "at an address that is not the session's: {heard:?}");
+        let session = Neighbour::establish(&daemon, &plan)?;
+        drop(session);
+        // With `sourceAddress: None` no address of ours is configured: any will do.
+        let file = daemon.resources().join(format!("{}.yaml", plan.name));
+        let text = std::fs::read_to_string(&file)?;
+        replace(&file, &text.replace("spec: {", "spec: {sourceAddress: None, "))?;
+        wait_until(WAIT, "a session at another address", || {
+            let mut session = Neighbour::connect_to(elsewhere, &plan, None, WAIT)?;
+            session.send(&[plan.open().message(), keepalive()].concat())?;
+            session.confirm()
+        })?;
         daemon.alive()
     });
 }

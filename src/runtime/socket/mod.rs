@@ -1,0 +1,159 @@
+//! Sockets for BGP and BFD: source address, TTL and GTSM, type of service, keys.
+//!
+//! Here are TCP's two ends; [`signing`] has the keys of TCP-MD5 and TCP-AO, [`datagram`] BFD's sockets, and [`option`] is the one
+//! room that calls the system without a safe binding.
+
+mod datagram;
+mod option;
+mod signing;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::os::fd::AsRawFd;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+pub use datagram::{bfd_listening, bfd_sending, prefer_this_thread, receive_with_ttl};
+pub use option::interface_index;
+pub use signing::{change_keys, is_protected, roll_over};
+
+use crate::config::{PeerConfig, Ttl};
+use option::option;
+
+/// Bytes of ours that the kernel may hold unsent, so that a KEEPALIVE never queues behind megabytes (S1).
+const NOTSENT_LOWAT: libc::c_int = 128 * 1024;
+/// Internetwork control, as every router marks BGP.
+const TYPE_OF_SERVICE: libc::c_int = 0xc0;
+/// What GTSM sends (RFC 5082).
+const GTSM_TTL: libc::c_int = 255;
+const LISTEN_BACKLOG: i32 = 4096;
+
+/// The address to connect to, with the interface's index as scope for link-local addresses.
+///
+/// # Errors
+/// A link-local address whose interface is missing or not (yet) there.
+pub fn peer_address(config: &PeerConfig) -> io::Result<SocketAddr> {
+    with_scope(config.address, config.port, config.interface.as_deref())
+}
+
+fn with_scope(address: IpAddr, port: u16, interface: Option<&str>) -> io::Result<SocketAddr> {
+    let IpAddr::V6(v6) = address else { return Ok(SocketAddr::new(address, port)) };
+    if !v6.is_unicast_link_local() {
+        return Ok(SocketAddr::new(address, port));
+    }
+    let name = interface.ok_or_else(|| io::Error::other(format!("link-local peer {v6} has no interface: write it as {v6}%IFACE")))?;
+    Ok(SocketAddr::V6(SocketAddrV6::new(v6, port, 0, interface_index(name)?)))
+}
+
+/// A socket ready to connect to the peer: non-blocking, bound to the source address, with TTL and key set.
+///
+/// # Errors
+/// What the system says, with the step that failed.
+pub fn connecting(config: &PeerConfig) -> io::Result<Socket> {
+    let remote = peer_address(config)?;
+    let socket = new_socket(remote, Type::STREAM, Protocol::TCP)?;
+    session_options(&socket, remote.ip(), config.ttl)?;
+    signing::sign(&socket, remote, &config.authentication)?;
+    if let Some(local) = config.local_address {
+        let bind = with_scope(local, 0, config.interface.as_deref())?;
+        socket.bind(&bind.into()).map_err(|e| step(&e, format!("cannot use source address {local}")))?;
+    }
+    Ok(socket)
+}
+
+/// A listening socket on `address`; IPv6 sockets take no IPv4 connections.
+///
+/// # Errors
+/// What the system says, with what to do about it.
+pub fn listening(address: SocketAddr) -> io::Result<Socket> {
+    let socket = new_socket(address, Type::STREAM, Protocol::TCP)?;
+    socket.set_reuse_address(true)?;
+    // SYN-ACKs carry the listener's TTL: a peer with GTSM drops any but 255. The accepted socket gets its session's.
+    let (level, name) = ttl_option(address.ip());
+    option(&socket, level, name, &GTSM_TTL)?;
+    socket.bind(&address.into()).map_err(|e| listen_error(address, &e))?;
+    socket.listen(LISTEN_BACKLOG).map_err(|e| listen_error(address, &e))?;
+    Ok(socket)
+}
+
+/// What a session's socket needs on both ends: TTL or GTSM (T8), no delay, little unsent data.
+///
+/// # Errors
+/// What the system says, with the step that failed.
+pub fn session_options(socket: &impl AsRawFd, remote: IpAddr, ttl: Ttl) -> io::Result<()> {
+    option(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1)?;
+    option(socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, &NOTSENT_LOWAT)?;
+    let (sent, least) = match ttl {
+        Ttl::Multihop => (64, None),
+        Ttl::Gtsm { hops } => (GTSM_TTL, Some(256 - libc::c_int::from(hops.max(1)))),
+        Ttl::Direct => (1, None),
+    };
+    let (level, ttl_name) = ttl_option(remote);
+    let (tos_name, least_name) =
+        if remote.is_ipv4() { (libc::IP_TOS, libc::IP_MINTTL) } else { (libc::IPV6_TCLASS, libc::IPV6_MINHOPCOUNT) };
+    option(socket, level, ttl_name, &sent)?;
+    option(socket, level, tos_name, &TYPE_OF_SERVICE)?;
+    match least {
+        Some(least) => option(socket, level, least_name, &least).map_err(|e| step(&e, "cannot set the least TTL (GTSM)".into())),
+        None => Ok(()),
+    }
+}
+
+fn ttl_option(address: IpAddr) -> (libc::c_int, libc::c_int) {
+    if address.is_ipv4() { (libc::IPPROTO_IP, libc::IP_TTL) } else { (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) }
+}
+
+fn new_socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    socket.set_nonblocking(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+/// An error with the step that failed in front.
+fn step(error: &io::Error, what: String) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
+}
+
+fn listen_error(address: SocketAddr, error: &io::Error) -> io::Error {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "the port is taken: another BGP speaker runs here (`ss -ltnp 'sport = :{}'` names it); stop it, or set listenPort in BGPConfiguration",
+            address.port()
+        ),
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE: run as root, give the capability, or set listenPort in BGPConfiguration".into()
+        }
+        io::ErrorKind::AddrNotAvailable => "the address is on no interface of this host (yet)".into(),
+        _ => error.to_string(),
+    };
+    io::Error::new(error.kind(), format!("cannot listen on {address}: {hint}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t8_a_listener_answers_peers_with_gtsm() {
+        let listener = listening("127.0.0.1:0".parse().unwrap()).unwrap();
+        assert_eq!(listener.ttl_v4().unwrap(), 255, "SYN-ACKs carry the listener's TTL");
+    }
+
+    #[test]
+    fn a_taken_port_says_what_to_do() {
+        let first = listening("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = first.local_addr().unwrap().as_socket().unwrap();
+        let error = listening(address).unwrap_err();
+        assert!(error.to_string().contains("the port is taken"), "{error}");
+    }
+
+    #[test]
+    fn link_local_needs_an_interface() {
+        let error = with_scope("fe80::1".parse().unwrap(), 179, None).unwrap_err();
+        assert!(error.to_string().contains("%IFACE"), "{error}");
+        assert_eq!(with_scope("fe80::1".parse().unwrap(), 179, Some("lo")).unwrap().to_string(), "[fe80::1%1]:179");
+    }
+}
