@@ -50,6 +50,7 @@ pub use compile::{check, compile};
 pub use compiler::Compiler;
 pub use environment::Environment;
 pub use problem::{Problem, Report, Severity};
+pub use resource::{NodeStatus, StatusClass};
 pub use store::Store;
 pub use work::Work;
 pub use workload::LocalWorkload;

@@ -23,6 +23,7 @@ pub mod bird;
 mod events;
 mod explain_peer;
 pub mod metrics;
+pub mod node_status;
 mod view;
 
 use std::io;

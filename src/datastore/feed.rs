@@ -7,11 +7,12 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
+use super::asked::{Asked, Listener};
 use super::intake::{Heard, Intake, Output, Plan, WallClock};
 use super::last_known::StateFile;
 use super::second_look::Table;
-use super::{FileDatastore, Kind, Settings, State, Status, Word, link, open};
-use crate::calico::Input;
+use super::{FileDatastore, Kind, Meters, Settings, State, Status, Word, link, open};
+use crate::calico::{Input, Problem};
 use crate::types::Outbox;
 
 /// Words that may wait.
@@ -24,15 +25,20 @@ pub struct Feed {
     pub inputs: mpsc::Receiver<Input>,
     /// How the datastore is.
     pub status: watch::Receiver<Status>,
+    /// The CalicoNodeStatus objects of this node.
+    pub asked: watch::Receiver<Asked>,
+    /// What is wrong with writing them, among the problems of the datastore.
+    pub complaints: watch::Sender<Vec<Problem>>,
 }
 
 /// Starts the datastore of these settings; `state` is the folder of the last known resources.
 ///
 /// # Errors
 /// A setting that can never work, in words.
-pub fn start(settings: &Settings, state: PathBuf) -> anyhow::Result<Feed> {
+pub fn start(settings: &Settings, state: PathBuf, meters: Meters) -> anyhow::Result<Feed> {
     let remote = settings.kind != Kind::File;
-    let (source, words, again) = link(INBOX);
+    let (mut source, words, again) = link(INBOX);
+    source.listings = meters.listings.clone();
     let datastore = open(settings)?;
     tokio::spawn(async move {
         if let Err(error) = datastore.run(source).await {
@@ -46,9 +52,14 @@ pub fn start(settings: &Settings, state: PathBuf) -> anyhow::Result<Feed> {
     let plan = Plan { name: settings.kind.name(), remote, beside: beside.is_some(), last_known, clock };
     let (out, inputs) = mpsc::channel(INBOX);
     let (published, status) = watch::channel(Status { kind: settings.kind, ..Status::default() });
-    let task = Task { kind: settings.kind, machine: Intake::new(plan), out, again, published, saver: Saver::start(file) };
+    meters.status(&status.borrow());
+    let (ask, asked) = watch::channel(Asked::new());
+    let (complaints, complained) = watch::channel(Vec::new());
+    let listener = Listener::new(settings.node.clone());
+    let (kind, machine, saver) = (settings.kind, Intake::new(plan), Saver::start(file));
+    let task = Task { kind, machine, out, again, published, saver, meters, listener, ask, complained };
     tokio::spawn(task.run(words, beside));
-    Ok(Feed { inputs, status })
+    Ok(Feed { inputs, status, asked, complaints })
 }
 
 fn unusable<T>(error: &anyhow::Error) -> Option<T> {
@@ -94,6 +105,10 @@ struct Task {
     again: mpsc::Sender<()>,
     published: watch::Sender<Status>,
     saver: Saver,
+    meters: Meters,
+    listener: Listener,
+    ask: watch::Sender<Asked>,
+    complained: watch::Receiver<Vec<Problem>>,
 }
 
 impl Task {
@@ -103,13 +118,25 @@ impl Task {
             let deadline = self.machine.deadline();
             tokio::select! {
                 () = self.out.closed() => return,
-                Some(word) = words.recv() => self.machine.handle(Instant::now(), Heard::Source(word), &mut outbox),
+                Some(word) = words.recv() => {
+                    if !matches!(word, Word::Away(_)) {
+                        self.meters.word();
+                    }
+                    self.machine.handle(Instant::now(), Heard::Source(word), &mut outbox);
+                }
+                Ok(()) = self.complained.changed() => {
+                    let problems = self.complained.borrow_and_update().clone();
+                    self.machine.handle(Instant::now(), Heard::Writer(problems), &mut outbox);
+                }
                 Some(word) = hear(&mut beside) => self.machine.handle(Instant::now(), Heard::Beside(word), &mut outbox),
                 () = until(deadline) => self.machine.on_deadline(Instant::now(), &mut outbox),
             }
             for output in outbox.drain().collect::<Vec<_>>() {
                 match output {
                     Output::Tell(input) => {
+                        if let Some(asked) = self.listener.hear(&input) {
+                            self.ask.send_replace(asked.clone());
+                        }
                         if self.out.send(input).await.is_err() {
                             return;
                         }
@@ -131,6 +158,7 @@ impl Task {
                 return false;
             }
             log(&published.state, &status);
+            self.meters.status(&status);
             *published = status;
             true
         });

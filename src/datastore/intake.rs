@@ -36,6 +36,8 @@ pub enum Heard {
     Source(Word),
     /// A word of the files that were given beside it.
     Beside(Word),
+    /// What is wrong with what is written into the datastore.
+    Writer(Vec<Problem>),
 }
 
 /// What the intake says.
@@ -129,6 +131,8 @@ pub struct Intake {
     ready: bool,
     /// The Compiler has heard a whole table.
     started: bool,
+    /// What is wrong with what is written into it.
+    writer_problems: Vec<Problem>,
     problems_told: Vec<Problem>,
     save_due: Option<Instant>,
     saved_at: Option<Instant>,
@@ -151,6 +155,7 @@ impl Intake {
             patience: Some(plan.clock.at + PATIENCE),
             ready: false,
             started: false,
+            writer_problems: Vec::new(),
             problems_told: Vec::new(),
             save_due: None,
             saved_at: None,
@@ -171,6 +176,7 @@ impl Intake {
                 }
             }
             Heard::Beside(Word::Away(_) | Word::Here) => {}
+            Heard::Writer(problems) => self.writer_problems = problems,
         }
         self.tell_problems(out);
     }
@@ -358,11 +364,25 @@ impl Intake {
     fn tell_problems(&mut self, out: &mut Outbox<Output>) {
         let mut problems: Vec<Problem> = self.own_problem().into_iter().collect();
         problems.extend(self.source.problems.iter().cloned());
+        problems.extend(self.writer_problems.iter().cloned());
+        problems.extend(self.unfilled());
         problems.extend(self.beside.iter().flat_map(|beside| beside.problems.iter().cloned()));
         if problems != self.problems_told {
             self.problems_told.clone_from(&problems);
             out.push(Output::Tell(Input::SourceProblems(problems)));
         }
+    }
+
+    /// What is in files is what somebody wrote: nothing is written there.
+    fn unfilled(&self) -> Option<Problem> {
+        if self.remote {
+            return None;
+        }
+        let first = ResourceKey { kind: "CalicoNodeStatus".to_owned(), namespace: String::new(), name: String::new() };
+        let (key, _) = self.source.table.range(first..).next().filter(|(key, _)| key.kind == "CalicoNodeStatus")?;
+        let instead = "left as it is; `margay show` tells the same, and etcd or the Kubernetes API would have it filled";
+        let problem = Problem::general(Severity::Info, "nothing is written into files", instead);
+        Some(Problem { resource: Some(key.clone()), field: "status".to_owned(), ..problem })
     }
 
     fn own_problem(&self) -> Option<Problem> {

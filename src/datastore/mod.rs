@@ -13,8 +13,10 @@
 //! - `intake` is a machine with the rules that are the same for all remote sources: what is in force stays while the
 //!   source is away; a start without it uses what an earlier run knew; a listing that lacks most of what is in force gets
 //!   a second look, as `second_look` says.
-//! - `feed` drives both. Files are neither held back nor saved: what is in them is what somebody wrote.
+//! - `feed` drives both; `asked` finds in what it tells the CalicoNodeStatus objects of this node, which a `status_writer`
+//!   fills; `meters` are the numbers. Files are neither held back nor saved: what is in them is what somebody wrote.
 
+mod asked;
 mod document;
 #[cfg(feature = "etcd")]
 pub mod etcd;
@@ -25,8 +27,10 @@ mod intake;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 mod last_known;
+mod meters;
 mod second_look;
 mod selection;
+mod status_writer;
 mod variables;
 mod workloads;
 mod yaml;
@@ -34,16 +38,20 @@ mod yaml;
 use std::future::Future;
 use std::pin::Pin;
 
+use prometheus_client::metrics::counter::Counter;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
 use crate::calico::Input;
 
+pub use asked::Asked;
 pub use feed::{Feed, start};
 pub use file::{FileDatastore, load};
 #[cfg(feature = "kubernetes")]
 pub use kubernetes::KubernetesDatastore;
+pub use meters::Meters;
 pub use selection::{Kind, Settings, open};
+pub use status_writer::{StatusWriter, Updated};
 pub use variables::Variables;
 pub use workloads::Workloads;
 
@@ -73,6 +81,8 @@ pub struct Link {
     pub out: mpsc::Sender<Word>,
     /// It is asked to look again: to tell its whole table anew, from `Begin` to `End`, from a fresh listing.
     pub again: mpsc::Receiver<()>,
+    /// Counts whole listings: of the table, or of one kind where kinds are listed one by one.
+    pub listings: Counter,
 }
 
 impl Link {
@@ -86,7 +96,7 @@ impl Link {
 pub fn link(capacity: usize) -> (Link, mpsc::Receiver<Word>, mpsc::Sender<()>) {
     let (out, words) = mpsc::channel(capacity);
     let (ask, again) = mpsc::channel(1);
-    (Link { out, again }, words, ask)
+    (Link { out, again, listings: Counter::default() }, words, ask)
 }
 
 /// How a datastore is, for readiness, metrics and people.

@@ -6,6 +6,8 @@
 //! anew every [`LOOK_EVERY`]. From then on half is not enough, for a store that is being restored passes through every
 //! half: it counts before its time only once nothing of those kinds is missing any more, in a look or by live changes. The
 //! first look [`HOLD`] or more after the first of concern counts whatever it says: the datastore has stood by it.
+//! The intake applies it to tables that are told as a whole. The Kubernetes datastore, which tells a listing anew as its
+//! differences, applies it to each kind by itself, before it tells them (`kubernetes/roll.rs`).
 //! A deletion that the datastore tells as a deletion is no listing: it is what somebody did, and counts at once.
 
 use std::collections::BTreeMap;
@@ -42,9 +44,14 @@ pub struct Concern {
     pub names: Vec<String>,
 }
 
+/// Whether a listing is of concern that lacks so many of a kind that is in force; nothing in force is none.
+pub fn is_of_concern(in_force: usize, missing: usize) -> bool {
+    missing * 2 > in_force
+}
+
 /// What is of concern about `listing`, where `in_force` counts now; nothing is the rule.
 pub fn concerns(in_force: &Table, listing: &Table) -> Vec<Concern> {
-    let of_concern = |lack: &Concern| lack.missing * 2 > lack.in_force;
+    let of_concern = |lack: &Concern| is_of_concern(lack.in_force, lack.missing);
     KINDS.iter().map(|kind| lack(kind, in_force, listing)).filter(of_concern).collect()
 }
 

@@ -19,6 +19,11 @@
 //! | `configurations_total`, `configuration_timestamp_seconds` | | configurations applied; when the last one was |
 //! | `restarting` | | 1 until our own restart is over |
 //! | `events_lost_total` | | events that the history had no room for |
+//! | `datastore_state` | datastore, state | 1 for the state that it is in: starting, in-sync, away, held-back |
+//! | `datastore_last_word_timestamp_seconds` | | when the datastore said something last; one in which nothing changes is silent |
+//! | `datastore_last_known_in_force` | | 1 while the resources of an earlier run are in force |
+//! | `datastore_listings_total` | | whole listings: of etcd, of the files, of one kind of the Kubernetes API |
+//! | `node_status_writes_total` | result | CalicoNodeStatus objects written, unchanged, missing, conflict, failed |
 //! | `start_timestamp_seconds`, `build_info` | version | the process |
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -33,6 +38,7 @@ use prometheus_client::registry::Registry;
 
 use crate::calico::{Problem, Severity};
 use crate::config::PeerConfig;
+use crate::datastore::Meters;
 use crate::session::{DownReason, MessageCounts, PrefixCounts, State, Traffic};
 use crate::types;
 
@@ -98,6 +104,8 @@ pub struct Metrics {
     restarting: Gauge,
     lost: Counter,
     started: Gauge,
+    /// Those of the datastore.
+    pub datastore: Meters,
 }
 
 impl Default for Metrics {
@@ -123,6 +131,7 @@ impl Default for Metrics {
             restarting: Gauge::default(),
             lost: Counter::default(),
             started: Gauge::default(),
+            datastore: Meters::default(),
         };
         metrics.started.set(unix_now());
         metrics.problems(&[]);
@@ -173,6 +182,7 @@ impl Metrics {
         registry.register("configuration_timestamp_seconds", "When the configuration in force was put in force", self.configured.clone());
         registry.register("restarting", "1 until our own restart is over", self.restarting.clone());
         registry.register("events_lost", "Events that the history had no room for", self.lost.clone());
+        self.datastore.register(&mut registry);
         registry.register("start_timestamp_seconds", "When the process began", self.started.clone());
         registry.register("build", "The program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         registry

@@ -39,7 +39,8 @@ use tracing::{error, info, warn};
 
 use crate::calico::{Compiler, Environment};
 use crate::config::NodeConfig;
-use crate::datastore::{self, Workloads};
+use crate::control::node_status;
+use crate::datastore::{self, StatusWriter, Workloads};
 use crate::fib::FibSyncer;
 use crate::node::first_telling::PastLife;
 use crate::node::recovery::Recovery;
@@ -93,7 +94,7 @@ pub async fn run(settings: Settings) -> Result<()> {
         crate::control::metrics::serve(address, Arc::clone(&registry), watched.clone()).await?;
     }
     let control = crate::control::serve(&settings.socket, registry, watched)?;
-    let (compiled, datastore) = start_compiler(&settings)?;
+    let (compiled, datastore) = start_compiler(&settings, &metrics, directory.subscribe())?;
     directory.send_modify(|now| *now = Arc::new(Directory { datastore: Some(datastore), ..Directory::clone(now) }));
     let Some((config, mut compiled)) = first_config(compiled, &metrics, &directory, &mut signals).await else {
         return Ok(());
@@ -148,8 +149,12 @@ async fn supervise(
     }
 }
 
-/// Starts the datastore and the compiler behind it: what is to be in force, and how the datastore is.
-fn start_compiler(settings: &Settings) -> Result<(watch::Receiver<Compiled>, watch::Receiver<datastore::Status>)> {
+/// Starts the datastore, the compiler behind it and what is written back: what is to be in force, and how the datastore is.
+fn start_compiler(
+    settings: &Settings,
+    metrics: &Metrics,
+    directory: watch::Receiver<Arc<Directory>>,
+) -> Result<(watch::Receiver<Compiled>, watch::Receiver<datastore::Status>)> {
     let variables = &settings.datastore.variables;
     let of_variables = Environment::from_variables(|name| variables.exactly(name).map(str::to_owned));
     let environment = Environment { listen: settings.listen.clone(), ..of_variables };
@@ -159,7 +164,12 @@ fn start_compiler(settings: &Settings) -> Result<(watch::Receiver<Compiled>, wat
     machine.set_workloads(Instant::now(), workloads.read().0.unwrap_or_default());
     let (found, selected) = mpsc::channel(1);
     tokio::spawn(workloads.watch(found));
-    let feed = datastore::start(&settings.datastore, settings.state.clone())?;
+    let meters = metrics.datastore.clone();
+    let feed = datastore::start(&settings.datastore, settings.state.clone(), meters.clone())?;
+    if let Some(writer) = StatusWriter::new(&settings.datastore)? {
+        let task = node_status::Task { asked: feed.asked, directory, writer, problems: feed.complaints, meters };
+        tokio::spawn(task.run());
+    }
     let (newest, compiled) = watch::channel(Compiled::default());
     tokio::spawn(tasks::compiler(machine, feed.inputs, selected, newest));
     tokio::spawn(tasks::log_level(settings.log.clone(), compiled.clone()));

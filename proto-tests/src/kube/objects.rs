@@ -33,7 +33,7 @@ pub fn object(group: Group, document: &Value) -> (String, Value) {
         "Secret" => ("/api/v1/secrets".to_owned(), secret(document)),
         "Service" => ("/api/v1/services".to_owned(), document.clone()),
         "EndpointSlice" => ("/apis/discovery.k8s.io/v1/endpointslices".to_owned(), document.clone()),
-        "BGPConfiguration" | "BGPPeer" | "BGPFilter" | "IPPool" => (collection(group, kind), calico(group, document)),
+        "BGPConfiguration" | "BGPPeer" | "BGPFilter" | "CalicoNodeStatus" | "IPPool" => (collection(group, kind), calico(group, document)),
         "BlockAffinity" => (collection(group, kind), calico(group, document)),
         other => panic!("no object of kind {other}"),
     }
@@ -43,6 +43,7 @@ pub fn object(group: Group, document: &Value) -> (String, Value) {
 pub fn collection(group: Group, kind: &str) -> String {
     let plural = match kind {
         "BlockAffinity" => "blockaffinities".to_owned(),
+        "CalicoNodeStatus" => "caliconodestatuses".to_owned(),
         other => format!("{}s", other.to_lowercase()),
     };
     format!("/apis/{}/{plural}", group.api_version())

@@ -71,6 +71,10 @@ impl RealServer {
         let mut key = Command::new("openssl");
         key.args(["genrsa", "-out"]).arg(folder.path().join("sa.key")).arg("2048");
         process::run(key, None).context("openssl makes the key of service accounts")?;
+        let mut authority = Command::new("openssl");
+        authority.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=clients", "-keyout"]);
+        authority.arg(folder.path().join("clients.key")).arg("-out").arg(folder.path().join("clients.crt"));
+        process::run(authority, None).context("openssl makes the authority of client certificates")?;
         fs::write(folder.path().join("tokens.csv"), format!("{ADMIN},admin,admin,system:masters\n"))?;
         let mut server = Self { program: program.to_path_buf(), folder, api: free_port()?, etcd: free_port()?, processes: Vec::new() };
         let peer = free_port()?;
@@ -113,6 +117,7 @@ impl RealServer {
                 &format!("--service-account-signing-key-file={}", self.path("sa.key")),
                 &format!("--cert-dir={}", self.path("certs")),
                 &format!("--token-auth-file={}", self.path("tokens.csv")),
+                &format!("--client-ca-file={}", self.path("clients.crt")),
                 "--authorization-mode=RBAC",
                 "--disable-admission-plugins=ServiceAccount",
                 "--endpoint-reconciler-type=none",
@@ -183,6 +188,41 @@ impl RealServer {
         pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.api
+    }
+
+    /// The certificate that its own is signed with.
+    pub fn authority(&self) -> String {
+        self.path("certs/apiserver.crt")
+    }
+
+    /// A kubeconfig of an administrator with a client certificate.
+    ///
+    /// # Errors
+    /// What openssl said.
+    pub fn kubeconfig_with_a_certificate(&self) -> Result<String> {
+        let mut request = Command::new("openssl");
+        request.args(["req", "-newkey", "rsa:2048", "-nodes", "-subj", "/O=system:masters/CN=margay"]);
+        request.args(["-keyout", &self.path("margay.key"), "-out", &self.path("margay.csr")]);
+        process::run(request, None)?;
+        let mut sign = Command::new("openssl");
+        sign.args(["x509", "-req", "-days", "2", "-set_serial", "7", "-in", &self.path("margay.csr"), "-out", &self.path("margay.crt")]);
+        sign.args(["-CA", &self.path("clients.crt"), "-CAkey", &self.path("clients.key")]);
+        process::run(sign, None)?;
+        let config = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "test",
+            "contexts": [{ "name": "test", "context": { "cluster": "test", "user": "margay" } }],
+            "clusters": [{ "name": "test", "cluster": { "server": format!("https://{}", self.api), "certificate-authority": self.authority() } }],
+            "users": [{ "name": "margay", "user": { "client-certificate": self.path("margay.crt"), "client-key": self.path("margay.key") } }],
+        });
+        fs::write(self.path("kubeconfig"), config.to_string())?;
+        Ok(self.path("kubeconfig"))
+    }
+
     /// Applies objects with kubectl, all at once.
     ///
     /// # Errors
@@ -202,6 +242,7 @@ impl RealServer {
             ("BGPFilter", "bgpfilters"),
             ("BGPPeer", "bgppeers"),
             ("BlockAffinity", "blockaffinities"),
+            ("CalicoNodeStatus", "caliconodestatuses"),
             ("IPPool", "ippools"),
         ];
         let (name, version) = group.api_version().split_once('/').context("group and version")?;
@@ -223,6 +264,8 @@ impl Drop for RealServer {
 }
 
 fn definition(group: &str, version: &str, kind: &str, plural: &str) -> Value {
+    // As Calico has them: the newer group alone has the subresource.
+    let subresources = if kind == "CalicoNodeStatus" && version == "v3" { json!({ "status": {} }) } else { json!({}) };
     let schema = json!({ "openAPIV3Schema": { "type": "object", "x-kubernetes-preserve-unknown-fields": true } });
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",
@@ -232,7 +275,7 @@ fn definition(group: &str, version: &str, kind: &str, plural: &str) -> Value {
             "group": group,
             "scope": "Cluster",
             "names": { "kind": kind, "listKind": format!("{kind}List"), "plural": plural, "singular": kind.to_lowercase() },
-            "versions": [{ "name": version, "served": true, "storage": true, "schema": schema }],
+            "versions": [{ "name": version, "served": true, "storage": true, "schema": schema, "subresources": subresources }],
         },
     })
 }

@@ -66,11 +66,11 @@ impl Default for Behaviour {
 /// A request that was made.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Asked {
-    /// `list` or `watch`; `get` of what is no resource.
+    /// `list`, `watch` or `patch`; `get` of what is no resource.
     pub verb: String,
     /// API group; empty for core.
     pub group: String,
-    /// Plural name; the path where it is no resource.
+    /// Plural name, with `/status` for the subresource; the path where it is no resource.
     pub resource: String,
     /// Namespace, where the request is about one.
     pub namespace: String,
@@ -190,6 +190,11 @@ impl ApiServer {
         lock(&self.state.store).compact();
     }
 
+    /// An object of the cluster as it is now.
+    pub fn get(&self, collection: &str, name: &str) -> Option<Value> {
+        lock(&self.state.store).get(collection, name).cloned()
+    }
+
     /// The requests so far.
     pub fn asked(&self) -> Vec<Asked> {
         lock(&self.state.asked).clone()
@@ -245,6 +250,9 @@ impl Target {
 
 async fn answer(state: Arc<State>, request: Request<Body>) -> Response<Body> {
     let behaviour = lock(&state.behaviour).clone();
+    if request.method() == axum::http::Method::PATCH {
+        return patched(&state, &behaviour, request).await;
+    }
     let query = query(request.uri().query().unwrap_or_default());
     let metadata_only =
         request.headers().get(header::ACCEPT).is_some_and(|value| value.to_str().unwrap_or_default().contains("PartialObjectMetadata"));
@@ -284,6 +292,68 @@ async fn answer(state: Arc<State>, request: Request<Body>) -> Response<Body> {
         watched(&state, target, selection, &query, metadata_only)
     } else {
         list(&state, &target, &selection, &query, metadata_only)
+    }
+}
+
+/// A merge patch of an object of the cluster, or of its status. As with Calico's definitions, only the newer group has the
+/// subresource; there, a patch of the object leaves the status alone.
+async fn patched(state: &State, behaviour: &Behaviour, request: Request<Body>) -> Response<Body> {
+    let path = request.uri().path().to_owned();
+    let (object, subresource) = path.strip_suffix("/status").map_or((path.as_str(), false), |object| (object, true));
+    let Some((Some(target), name)) = object.rsplit_once('/').map(|(collection, name)| (Target::read(collection), name)) else {
+        return not_found();
+    };
+    let resource = if subresource { format!("{}/status", target.plural) } else { target.plural.clone() };
+    lock(&state.asked).push(Asked {
+        verb: "patch".to_owned(),
+        group: target.group.clone(),
+        resource: resource.clone(),
+        namespace: String::new(),
+        name: name.to_owned(),
+        metadata_only: false,
+        query: BTreeMap::new(),
+    });
+    if !behaviour.groups.contains(&target.group.as_str()) {
+        return not_found();
+    }
+    if behaviour.forbidden.contains(&resource) {
+        let text = format!("{resource} \"{name}\" is forbidden: User \"margay\" cannot patch resource \"{resource}\"");
+        return status(403, "Forbidden", &text);
+    }
+    let has_subresource = target.group == "projectcalico.org";
+    if subresource && !has_subresource {
+        return status(404, "NotFound", "the server could not find the requested resource");
+    }
+    let body = axum::body::to_bytes(request.into_body(), 4 << 20).await.unwrap_or_default();
+    let Ok(patch) = serde_json::from_slice::<Value>(&body) else { return status(400, "BadRequest", "no JSON") };
+    let mut store = lock(&state.store);
+    let Some(before) = store.get(&target.collection, name) else {
+        return status(404, "NotFound", &format!("{}.{} \"{name}\" not found", target.plural, target.group));
+    };
+    let mut after = before.clone();
+    if subresource || !has_subresource {
+        merge(&mut after["status"], &patch["status"]);
+    }
+    store.put(&target.collection, after.clone());
+    state.changed.send_replace(store.version());
+    whole(200, &after)
+}
+
+/// RFC 7396.
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(fields) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    for (name, value) in fields {
+        if value.is_null() {
+            target.as_object_mut().map(|target| target.remove(name));
+        } else {
+            merge(&mut target[name], value);
+        }
     }
 }
 

@@ -94,6 +94,11 @@ impl Store {
         self.history.push(Change { version: self.version, collection: collection.to_owned(), before, after: Some(object) });
     }
 
+    /// An object of the cluster.
+    pub fn get(&self, collection: &str, name: &str) -> Option<&Value> {
+        self.objects.get(&(collection.to_owned(), String::new(), name.to_owned()))
+    }
+
     /// Deletes an object; one that is not there is none.
     pub fn delete(&mut self, collection: &str, namespace: &str, name: &str) {
         if let Some(before) = self.objects.remove(&(collection.to_owned(), namespace.to_owned(), name.to_owned())) {

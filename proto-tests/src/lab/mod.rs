@@ -28,6 +28,7 @@ mod kernel;
 pub(crate) mod namespace;
 pub mod process;
 mod runner;
+pub mod skip;
 mod speaker;
 pub mod suite;
 mod topology;

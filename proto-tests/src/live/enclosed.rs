@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use anyhow::Result;
 
 use super::daemon;
+use crate::lab::skip::skipped;
 use crate::lab::suite::chain;
 use crate::lab::{image, process};
 
@@ -43,7 +44,7 @@ pub fn enclosed(body: impl FnOnce() -> Result<()>) {
     let test = thread.name().expect("libtest names the thread of a test after it");
     let Some(options) = namespace() else {
         assert!(env::var_os("CI").is_none(), "{test} needs a network namespace: run as root or allow user namespaces");
-        eprintln!("SKIPPED: {test} needs a network namespace: run as root or allow user namespaces");
+        skipped(test, "it needs a network namespace: run as root or allow user namespaces");
         return;
     };
     build();

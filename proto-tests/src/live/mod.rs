@@ -16,6 +16,7 @@ pub mod message;
 pub mod neighbour;
 mod observer;
 pub mod reading;
+pub mod remote;
 pub mod signature;
 
 pub use daemon::{Daemon, PeerPlan, Plan};

@@ -8,6 +8,7 @@ use margay::calico::{Compiler, Environment, Input, Output};
 use margay::config::NodeConfig;
 use margay::datastore::etcd::{EtcdSettings, Updated, update};
 use margay::datastore::load;
+use margay::datastore::{Kind, Settings, StatusWriter};
 use margay::types::{Outbox, Sync};
 use proto_tests::lab::etcd::{Etcd, Tls, dump};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -230,6 +231,13 @@ fn a_status_is_written_back_unless_somebody_else_wrote() {
         assert_eq!(update(&settings, "CalicoNodeStatus", "mine", status).await.unwrap(), Updated::Written);
         assert_eq!(update(&settings, "CalicoNodeStatus", "mine", status).await.unwrap(), Updated::Unchanged);
         assert_eq!(update(&settings, "CalicoNodeStatus", "other", status).await.unwrap(), Updated::Missing);
+        // But for the time of the writing it is the same.
+        let variables = [("ETCD_ENDPOINTS", etcd.url())].into_iter().collect();
+        let mut writer = StatusWriter::new(&Settings::new(Kind::Etcd, Vec::new(), "host-a".to_owned(), variables)).unwrap().unwrap();
+        for (time, three, expected) in [("2026-01-01T00:00:00Z", 3, Updated::Written), ("2026-01-01T00:00:10Z", 3, Updated::Unchanged)] {
+            let status = json!({ "lastUpdated": time, "bgp": { "numberEstablishedV4": three, "numberNotEstablishedV4": 0 } });
+            assert_eq!(writer.write("mine", &status).await.unwrap(), expected);
+        }
         let rival = |value: &mut Value| {
             etcd.ctl(&["put", &key, &document(20).to_string()]).unwrap();
             value["status"] = json!("too late");
@@ -238,6 +246,6 @@ fn a_status_is_written_back_unless_somebody_else_wrote() {
         let kept: Value = serde_json::from_str(&etcd.ctl(&["get", "--print-value-only", &key]).unwrap()).unwrap();
         assert_eq!(kept, document(20));
         world.until("the rival's", |world| world.table.values().any(|document| document.object["spec"]["updatePeriodSeconds"] == 20)).await;
-        assert_eq!(world.repeated, 1, "our own status comes back as what is known");
+        assert_eq!(world.repeated, 2, "our own status comes back as what is known");
     });
 }

@@ -20,7 +20,7 @@ pub fn possible(test: &str) -> bool {
     let installed = proto_tests::lab::etcd::installed();
     assert!(installed || std::env::var_os("CI").is_none(), "{test} needs the packages etcd-server and etcd-client");
     if !installed {
-        eprintln!("SKIPPED: {test} needs the packages etcd-server and etcd-client");
+        proto_tests::lab::skip::skipped(test, "it needs the packages etcd-server and etcd-client");
     }
     installed
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use proto_tests::kube::objects::Group;
 use proto_tests::kube::{ApiServer, Asked, Behaviour};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::heard::{Heard, apply, documents};
+use super::node_status::writer;
 
 /// The manifest.
 pub const MANIFEST: &str = include_str!("../../../packaging/kubernetes/rbac.yaml");
@@ -58,6 +59,10 @@ spec: {bgp: {ipv4Address: 192.0.2.1/24}}
 kind: BGPConfiguration
 metadata: {name: default}
 spec: {serviceClusterIPs: [{cidr: 10.96.0.0/12}], nodeMeshPassword: {secretKeyRef: {name: bgp-passwords, key: mesh}}}
+---
+kind: CalicoNodeStatus
+metadata: {name: mine}
+spec: {node: node-1, classes: [Agent], updatePeriodSeconds: 10}
 "#;
 
 #[tokio::test]
@@ -70,10 +75,11 @@ async fn the_manifest_grants_what_is_asked_for_and_nothing_else() {
             apply(&server, group, CLUSTER);
             let mut heard = Heard::start(&server, &[]);
             heard.told(1).await;
+            writer(&server).write("mine", &json!({ "agent": {} })).await.unwrap();
             let discovery = |asked: &Asked| asked.resource == "/apis";
             asked.extend(server.asked().iter().filter(|asked| !discovery(asked)).map(right));
-            // What system:discovery grants to everybody is asked for once.
-            assert_eq!(server.asked().iter().filter(|asked| discovery(asked)).count(), 1);
+            // What system:discovery grants to everybody is asked for once by whoever reads and by whoever writes.
+            assert_eq!(server.asked().iter().filter(|asked| discovery(asked)).count(), 2);
         }
     }
     assert_eq!(asked, granted());
@@ -88,7 +94,7 @@ async fn less_is_asked_for_where_less_is_needed() {
     let plurals: BTreeSet<String> = server.asked().into_iter().map(|asked| asked.resource).collect();
     assert_eq!(
         plurals.iter().map(String::as_str).collect::<Vec<_>>(),
-        ["/apis", "bgpconfigurations", "bgpfilters", "bgppeers", "ippools", "nodes"]
+        ["/apis", "bgpconfigurations", "bgpfilters", "bgppeers", "caliconodestatuses", "ippools", "nodes"]
     );
     assert!(server.asked().iter().filter(|asked| asked.resource == "nodes").all(|asked| asked.name == "node-1"));
     assert_eq!(heard.resources["BlockAffinity node-1-podcidr-0"]["spec"]["cidr"], "10.9.0.0/24");

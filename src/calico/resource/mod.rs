@@ -14,6 +14,7 @@ mod endpoint_slice;
 mod fields;
 mod ip_pool;
 mod node;
+mod node_status;
 mod secret;
 mod secret_key;
 mod service;
@@ -41,6 +42,7 @@ pub use endpoint_slice::EndpointSlice;
 pub use fields::Fields;
 pub use ip_pool::{Encapsulation, IpPool};
 pub use node::{Address, Node};
+pub use node_status::{NodeStatus, StatusClass};
 pub use secret::Secret;
 pub use secret_key::SecretKey;
 pub use service::{Service, ServiceName, ServiceType, TrafficPolicy};
@@ -81,8 +83,7 @@ pub enum Decoded {
 }
 
 /// Kinds of `calicoctl get` that no speaker acts on.
-const UNUSED: [&str; 17] = [
-    "CalicoNodeStatus",
+const UNUSED: [&str; 16] = [
     "ClusterInformation",
     "FelixConfiguration",
     "GlobalNetworkPolicy",
@@ -118,6 +119,8 @@ pub fn decode(key: &ResourceKey, document: &Document, report: &mut Report<'_>) -
         "Secret" => Some(Resource::Secret(Secret::decode(document, report))),
         "Service" => Some(Resource::Service(Service::decode(document, report))),
         "EndpointSlice" => Some(Resource::EndpointSlice(EndpointSlice::decode(document, report))),
+        // Read for what is wrong with it: it changes no configuration, and whoever fills it reads it there.
+        "CalicoNodeStatus" => NodeStatus::decode(document, report).map(|_| Resource::Unused),
         kind if UNUSED.contains(&kind) => Some(Resource::Unused),
         kind => {
             report.warning("kind", format!("margay knows no kind `{kind}`"), "ignored");

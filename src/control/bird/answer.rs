@@ -227,7 +227,7 @@ async fn sessions(directory: &Directory, clock: &Clock) -> BTreeMap<PeerId, (Str
 }
 
 /// What the kernel did not take.
-async fn failed(directory: &Directory) -> BTreeSet<IpNet> {
+pub async fn failed(directory: &Directory) -> BTreeSet<IpNet> {
     let Some(fib) = &directory.fib else { return BTreeSet::new() };
     let (reply, mut answer) = mpsc::channel(ask::PARTS);
     // A FibSyncer that has gone ends the process.

@@ -36,4 +36,7 @@ mod routes;
 mod socket;
 mod status;
 
+pub use answer::failed;
+pub use clock::Clock;
 pub use socket::serve;
+pub use status::VERSION;

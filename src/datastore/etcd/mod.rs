@@ -33,6 +33,7 @@ use tokio::time::timeout;
 use tonic::Streaming;
 use tracing::{debug, info};
 
+pub use super::Updated;
 use super::{Datastore, Link, Word};
 use crate::calico::Input;
 use crate::types::Sync;
@@ -144,6 +145,7 @@ impl EtcdDatastore {
     /// Tells everything as of one revision; false when nobody listens any more.
     async fn list(&mut self, client: &mut Client, link: &mut Link) -> anyhow::Result<bool> {
         self.position = None;
+        link.listings.inc();
         let ResponseHeader { cluster_id, revision } = hello(client).await?;
         if !link.say(Word::Input(Input::Resource(Sync::Begin))).await {
             return Ok(false);
@@ -273,19 +275,6 @@ fn change(event: Event) -> Option<Word> {
         0 => put(kv),
         _ => Some(Word::Input(Input::Resource(Sync::Remove(key::resource(std::str::from_utf8(&kv.key).ok()?)?)))),
     }
-}
-
-/// What became of a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Updated {
-    /// It is written.
-    Written,
-    /// There was nothing to change.
-    Unchanged,
-    /// There is no such resource.
-    Missing,
-    /// Somebody else wrote meanwhile: look and try again.
-    Conflict,
 }
 
 /// Reads a cluster-wide resource, and writes back what `change` makes of it, unless somebody else has written meanwhile.

@@ -290,3 +290,28 @@ fn files_beside_the_datastore_add_what_it_has_not() {
     world.pass(2);
     assert_eq!(world.saves, [(1, 9)], "files are there anyway");
 }
+
+#[test]
+fn what_cannot_be_written_is_a_problem_among_the_others_and_goes() {
+    let mut world = World::in_sync();
+    let problem = Problem::general(Severity::Warning, "its status cannot be written: forbidden", "it is tried again");
+    world.hear(Heard::Writer(vec![problem]));
+    assert_eq!(world.problems, ["warning: its status cannot be written: forbidden; it is tried again"]);
+    world.hear(Heard::Writer(Vec::new()));
+    assert!(world.problems.is_empty());
+}
+
+#[test]
+fn a_status_that_is_asked_for_in_files_is_named_and_in_a_datastore_it_is_not() {
+    for (remote, expected) in [(false, 1), (true, 0)] {
+        let mut world = World::new(remote, false, None);
+        world.source(Sync::Begin);
+        let document = Document::new(json!({ "spec": { "node": "a", "updatePeriodSeconds": 10 } }), "store");
+        world.source(Sync::Upsert(key("CalicoNodeStatus", "mine"), document));
+        world.source(Sync::End);
+        assert_eq!(world.problems.len(), expected, "{:?}", world.problems);
+        assert!(world.problems.iter().all(|problem| problem.starts_with("info: ") && problem.contains("nothing is written into files")));
+        world.source(Sync::Remove(key("CalicoNodeStatus", "mine")));
+        assert!(world.problems.is_empty());
+    }
+}

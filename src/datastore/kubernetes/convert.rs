@@ -43,12 +43,12 @@ pub(super) fn calico(kind: &str, object: Object) -> Converted {
     Converted { resources: vec![(key, Some(document))], problems }
 }
 
-/// A BlockAffinity, if it is this node's.
-pub(super) fn affinity(node: &str, object: Object) -> Converted {
+/// A BlockAffinity or a CalicoNodeStatus, if it is this node's.
+pub(super) fn own(kind: &str, node: &str, object: Object) -> Converted {
     if object.spec.get("node").and_then(Value::as_str) != Some(node) {
-        return Converted { resources: vec![(key("BlockAffinity", "", &object.metadata.name), None)], problems: Vec::new() };
+        return Converted { resources: vec![(key(kind, "", &object.metadata.name), None)], problems: Vec::new() };
     }
-    calico("BlockAffinity", object)
+    calico(kind, object)
 }
 
 /// A core Node.
@@ -187,8 +187,8 @@ mod tests {
     fn affinities_of_others_are_none() {
         let object =
             |node: &str| read(json!({ "metadata": { "name": "n" }, "spec": { "node": node, "cidr": "10.0.0.0/26", "deleted": "false" } }));
-        assert!(affinity("a", object("a")).resources[0].1.is_some());
-        assert!(affinity("a", object("b")).resources[0].1.is_none());
+        assert!(own("BlockAffinity", "a", object("a")).resources[0].1.is_some());
+        assert!(own("BlockAffinity", "a", object("b")).resources[0].1.is_none());
     }
 
     #[test]

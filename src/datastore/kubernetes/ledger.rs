@@ -13,9 +13,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use serde_json::Value;
 
 use super::reflector::{Said, Trouble};
+use super::roll::Lack;
 use super::source::{Converted, Plan, Source};
 use crate::calico::{Document, Input, Location, Problem, ResourceKey, Severity};
 use crate::datastore::Word;
+use crate::datastore::second_look::{HOLD, LOOK_EVERY};
 use crate::types::Sync;
 
 /// What a source's task reports: words of its reflector, objects already converted.
@@ -316,9 +318,15 @@ impl Ledger {
                 let instead = "install the CustomResourceDefinition if it is wanted; until then there is nothing of this kind, or what was last heard";
                 (Severity::Warning, format!("the API server knows no {place}"), instead.to_owned())
             }
-            Trouble::Shrunk { now, had } => {
-                let instead = "the others stay in force until a second look, ten seconds later, finds the same";
-                (Severity::Warning, format!("{now} {place} are listed where {had} were before"), instead.to_owned())
+            Trouble::Shrunk(Lack { missing, in_force }) => {
+                let instead = format!(
+                    "held back: what was there stays in force; it is listed anew every {} s, and if it still says so {} s after the first time \
+                     that counts",
+                    LOOK_EVERY.as_secs(),
+                    HOLD.as_secs()
+                );
+                let what = format!("the API server no longer lists {missing} of {in_force} {place}, which may be a mistake");
+                (Severity::Error, what, instead)
             }
         };
         let location = match trouble {

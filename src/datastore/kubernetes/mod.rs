@@ -13,6 +13,7 @@
 //! |---|---|---|
 //! | BGPConfigurations, BGPPeers, BGPFilters, IPPools | `crd.projectcalico.org/v1` or `projectcalico.org/v3` | all |
 //! | BlockAffinities | same | by label: those with our host's hash, and those without the label, of which ours are kept. With `USE_POD_CIDR` none: our Node's podCIDRs are the blocks |
+//! | CalicoNodeStatuses | Calico's group | all, of which ours are kept; [`status`] fills them |
 //! | Nodes | core | all, or with `K8S_DISABLE_NODE_POLL` our own; metadata only. See [`node`] for the annotations |
 //! | Services, EndpointSlices | core, `discovery.k8s.io/v1` | only while BGPConfiguration `default` has a service list, or `CALICO_ADVERTISE_CLUSTER_IPS` is set; headless slices are left out |
 //! | Secrets | namespace `NAMESPACE` (`kube-system`) | one by one, by name, and only those that a BGPPeer or BGPConfiguration names |
@@ -26,7 +27,9 @@
 //! A Node is told and forgotten: its name, labels and BGP fields go on, its status is never sent (the API is asked for
 //! metadata), and what stays here is a key and eight bytes of fingerprint a resource, by which a Node whose status alone
 //! changed is known to be the same. Each source is one long request; a relist is told as its differences.
-//! A cluster of thousands of nodes is that many clients of the API server, six to ten watches each.
+//! A cluster of thousands of nodes is that many clients of the API server, seven to eleven watches each. A
+//! CalicoNodeStatus is sent to every node when it is filled, by Calico's reporter as by ours, since the API can select
+//! none by what is in it: ask thousands of nodes for theirs seldom.
 //!
 //! # Facts about API servers, found by trying
 //!
@@ -47,7 +50,9 @@ mod node;
 mod object;
 mod pace;
 mod reflector;
+mod roll;
 mod source;
+mod status;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -67,6 +72,7 @@ use crate::calico::{Input, Problem, Severity};
 use ledger::{Ledger, Output, Report};
 use pace::Pace;
 use source::{ApiGroup, Plan, Source};
+pub use status::StatusWriter;
 use watch::{Watcher, get, words};
 
 /// Reports under way.
@@ -155,7 +161,12 @@ impl KubernetesDatastore {
                 }
                 count = inbox.recv_many(&mut batch, INBOX) => {
                     ensure!(count > 0, "the watches have ended");
-                    batch.drain(..).for_each(|(source, report)| ledger.handle(&source, report));
+                    for (source, report) in batch.drain(..) {
+                        if matches!(report, Report::End) {
+                            link.listings.inc();
+                        }
+                        ledger.handle(&source, report);
+                    }
                 }
                 source = tasks.lost() => {
                     tracing::error!(%source, "a watch of the Kubernetes API panicked; it starts anew");

@@ -10,6 +10,7 @@ use super::convert;
 use super::object::Object;
 use super::reflector::Ask;
 use crate::calico::{Problem, ResourceKey};
+use crate::datastore::second_look::KINDS;
 
 /// The label by which Calico finds the affinities of a host.
 const HOSTNAME_HASH: &str = "projectcalico.org/hostname-hash";
@@ -33,7 +34,8 @@ impl ApiGroup {
         }
     }
 
-    fn version(self) -> &'static str {
+    /// The group's version.
+    pub fn version(self) -> &'static str {
         match self {
             Self::Crd => "v1",
             Self::V3 => "v3",
@@ -67,6 +69,8 @@ pub(super) enum Source {
     BgpFilters,
     BgpPeers,
     IpPools,
+    /// Those that ask for other nodes are left out by their content.
+    NodeStatuses,
     /// The affinities that carry our host's hash, …
     OwnAffinities,
     /// … and those that carry none, as old releases wrote them: ours among them are found by their content.
@@ -83,7 +87,8 @@ pub(super) enum Source {
 impl Plan {
     /// What is always read; Services and Secrets follow when a resource asks for them.
     pub fn sources(&self) -> Vec<Source> {
-        let mut sources = vec![Source::BgpConfigurations, Source::BgpFilters, Source::BgpPeers, Source::IpPools, Source::Nodes];
+        let mut sources =
+            vec![Source::BgpConfigurations, Source::BgpFilters, Source::BgpPeers, Source::IpPools, Source::NodeStatuses, Source::Nodes];
         if self.use_pod_cidr {
             sources.push(Source::PodCidrs);
         } else {
@@ -107,6 +112,19 @@ impl Source {
         !matches!(self, Self::Nodes | Self::PodCidrs | Self::Services | Self::EndpointSlices | Self::Secret(_))
     }
 
+    /// Whether it is of a kind whose loss would end sessions, so that a listing that lacks most gets a second look.
+    pub fn is_precious(&self) -> bool {
+        let kind = match self {
+            Self::BgpConfigurations => "BGPConfiguration",
+            Self::BgpFilters => "BGPFilter",
+            Self::BgpPeers => "BGPPeer",
+            Self::IpPools => "IPPool",
+            Self::Nodes => "Node",
+            _ => return false,
+        };
+        KINDS.contains(&kind)
+    }
+
     /// Plural name, as RBAC rules have it.
     pub fn plural(&self) -> &'static str {
         match self {
@@ -114,6 +132,7 @@ impl Source {
             Self::BgpFilters => "bgpfilters",
             Self::BgpPeers => "bgppeers",
             Self::IpPools => "ippools",
+            Self::NodeStatuses => "caliconodestatuses",
             Self::OwnAffinities | Self::UnlabelledAffinities => "blockaffinities",
             Self::Nodes | Self::PodCidrs => "nodes",
             Self::Services => "services",
@@ -203,7 +222,8 @@ impl Source {
             Self::BgpFilters => convert::calico("BGPFilter", object),
             Self::BgpPeers => convert::calico("BGPPeer", object),
             Self::IpPools => convert::calico("IPPool", object),
-            Self::OwnAffinities | Self::UnlabelledAffinities => convert::affinity(&plan.node, object),
+            Self::OwnAffinities | Self::UnlabelledAffinities => convert::own("BlockAffinity", &plan.node, object),
+            Self::NodeStatuses => convert::own("CalicoNodeStatus", &plan.node, object),
             Self::Nodes => convert::node(&self.path(plan), object),
             Self::PodCidrs => convert::pod_cidrs(object),
             Self::Services => convert::service(object),

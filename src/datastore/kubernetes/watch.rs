@@ -42,7 +42,7 @@ impl Watcher {
     pub async fn run(mut self) {
         // RandomState is seeded by the system: every node pauses differently.
         let seed = RandomState::new().build_hasher().finish();
-        let mut reflector = Reflector::new(seed);
+        let mut reflector = Reflector::new(seed, self.source.is_precious());
         let lasts = LASTS + seed as u32 % LASTS;
         while !self.reports.is_closed() {
             match reflector.next() {
@@ -178,7 +178,7 @@ async fn refusal(response: Response<Body>) -> Answer {
     }
 }
 
-async fn whole(body: Body) -> Result<Bytes, String> {
+pub(super) async fn whole(body: Body) -> Result<Bytes, String> {
     let limited = http_body_util::Limited::new(body, LONGEST);
     match timeout(SILENCE, limited.collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
