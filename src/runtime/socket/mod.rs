@@ -1,6 +1,6 @@
 //! Sockets for BGP and BFD: source address, TTL and GTSM, type of service, keys.
 //!
-//! Here are TCP's two ends; [`signing`] has the keys of TCP-MD5 and TCP-AO, [`datagram`] BFD's sockets, and [`option`] is the one
+//! Here are TCP's two ends; [`signing`] has the keys of TCP-MD5 and TCP-AO, [`datagram`] BFD's sockets, and [`mod@option`] is the one
 //! room that calls the system without a safe binding.
 
 mod datagram;
