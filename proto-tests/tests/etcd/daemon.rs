@@ -12,7 +12,7 @@ use proto_tests::live::{Daemon, PeerPlan, Plan, enclosed};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::world::{RESOURCES, possible};
+use crate::world::{RESOURCES, node, possible};
 
 /// An etcd with the BGPPeers of these plans, and what a daemon needs that reads them there.
 struct Place {
@@ -73,6 +73,32 @@ fn sessions_outlive_etcd() {
         place.put(&[external(3)])?;
         peer_count(&daemon, 4)?;
         undisturbed(&daemon, peers)
+    });
+}
+
+#[test]
+fn no_session_notices_kill_9_while_a_thousand_nodes_change() {
+    story("no_session_notices_kill_9_while_a_thousand_nodes_change", 3, |place, daemon, peers| {
+        let _sessions = establish(&daemon, peers)?;
+        let since: Vec<Value> = peers.iter().map(|plan| Ok(daemon.peer_view(plan)?["since"].clone())).collect::<Result<_>>()?;
+        for round in 0..3u16 {
+            let nodes: Vec<(String, String)> = (0..1000).map(|number| node(number, round.into())).collect();
+            let (before, after) = nodes.split_at(500);
+            place.etcd.put(before)?;
+            place.etcd.kill()?;
+            place.etcd.restart()?;
+            place.etcd.put(after)?;
+            // Watches go on where they were, that of the peers among them.
+            place.put(&[external(3 + round)])?;
+            peer_count(&daemon, usize::from(4 + round))?;
+            undisturbed(&daemon, peers)?;
+        }
+        in_sync(&daemon, "etcd")?;
+        for (plan, since) in peers.iter().zip(since) {
+            let now = daemon.peer_view(plan)?["since"].clone();
+            ensure!(now == since, "{now} {since}");
+        }
+        Ok(())
     });
 }
 
