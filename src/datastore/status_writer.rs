@@ -63,12 +63,13 @@ impl StatusWriter {
             #[cfg(feature = "kubernetes")]
             Self::Kubernetes(writer) => writer.write(name, status).await,
             #[cfg(not(any(feature = "etcd", feature = "kubernetes")))]
-            _ => anyhow::bail!("this margay was built without any datastore that a status could be written to"),
+            _ => anyhow::bail!("{name}: this margay was built without any datastore that a status ({status}) could be written to"),
         }
     }
 }
 
 /// A status but for the time at which it was written.
+#[cfg(any(feature = "etcd", feature = "kubernetes"))]
 pub(super) fn without_time(status: &Value) -> Value {
     let mut status = status.clone();
     if let Some(fields) = status.as_object_mut() {
