@@ -95,7 +95,7 @@ fn sort(problems: &mut Vec<Problem>) {
 }
 
 /// What is remembered from one compile to the next. Whatever the changes were, the outcome is that of a compile from nothing.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Compilation {
     /// By address: names of the sessions with it, and what is wrong with them.
     sessions: BTreeMap<IpAddr, Neighbour>,
@@ -106,7 +106,7 @@ pub(super) struct Compilation {
 }
 
 /// What was made for one address.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Neighbour {
     names: Vec<String>,
     static_routes: Vec<(IpNet, IpAddr)>,

@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::compile::Compilation;
-use super::{Environment, Input, LocalWorkload, Output, Problem, Store, Work};
+use super::{Document, Environment, Input, LocalWorkload, Output, Problem, ResourceKey, Store, Work};
 use crate::config::NodeConfig;
-use crate::types::Outbox;
+use crate::types::{Outbox, Sync};
 
 /// Live changes within this time are compiled together; a table that is told as a whole is compiled at its end.
 const COALESCE: Duration = Duration::from_millis(20);
 
 /// Keeps the resources and compiles them after each change, once they are all there.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Compiler {
     node: String,
     environment: Environment,
@@ -88,6 +88,29 @@ impl Compiler {
     pub fn on_deadline(&mut self, now: Instant, out: &mut Outbox<Output>) {
         if self.deadline().is_some_and(|due| due <= now) {
             self.compile(out);
+        }
+    }
+
+    /// What a proposal would come to if it were put before this compiler (a copy of the one in charge): the configuration, and
+    /// all problems. With `whole` the documents replace all that is known, else they are added to it. The store must be in sync.
+    pub fn propose(
+        mut self,
+        now: Instant,
+        documents: impl IntoIterator<Item = (ResourceKey, Document)>,
+        problems: Vec<Problem>,
+        whole: bool,
+    ) -> (Option<Arc<NodeConfig>>, Vec<Problem>) {
+        let mut out = Outbox::new();
+        let frame = |word| whole.then_some(Input::Resource(word));
+        let words = documents.into_iter().map(|(key, document)| Input::Resource(Sync::Upsert(key, document)));
+        for input in frame(Sync::Begin).into_iter().chain(words).chain(frame(Sync::End)) {
+            self.handle(now, input, &mut out);
+        }
+        self.source_problems = problems;
+        self.compile(&mut out);
+        match out.drain().last() {
+            Some(Output::Compiled { config, problems }) => (config, problems.to_vec()),
+            None => (None, Vec::new()),
         }
     }
 

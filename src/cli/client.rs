@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::net::UnixStream;
 
 use crate::cli::Failure;
@@ -36,17 +37,22 @@ pub enum Reply<T> {
 impl Target {
     /// Asks for one document.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Reply<T>, Failure> {
-        self.ask(Method::GET, path)
+        self.ask(Method::GET, path, Bytes::new())
     }
 
     /// Asks for an action.
     pub fn post<T: DeserializeOwned>(&self, path: &str) -> Result<Reply<T>, Failure> {
-        self.ask(Method::POST, path)
+        self.ask(Method::POST, path, Bytes::new())
     }
 
-    fn ask<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<Reply<T>, Failure> {
+    /// Hands over a document and asks what comes of it.
+    pub fn post_json<T: DeserializeOwned>(&self, path: &str, document: &Value) -> Result<Reply<T>, Failure> {
+        self.ask(Method::POST, path, document.to_string().into())
+    }
+
+    fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<Reply<T>, Failure> {
         in_runtime(async {
-            let response = self.request(method, path).await?;
+            let response = self.request(method, path, body).await?;
             let missing = response.status() == StatusCode::NOT_FOUND;
             let body = response.into_body().collect().await.context("the daemon broke off its answer")?.to_bytes();
             if missing {
@@ -61,7 +67,7 @@ impl Target {
     /// Asks for lines of JSON and hands each to `each` as it comes.
     pub fn lines(&self, path: &str, mut each: impl FnMut(&str) -> anyhow::Result<()>) -> Result<Reply<()>, Failure> {
         in_runtime(async {
-            let mut response = self.request(Method::GET, path).await?;
+            let mut response = self.request(Method::GET, path, Bytes::new()).await?;
             let missing = response.status() == StatusCode::NOT_FOUND;
             let mut pending = Vec::new();
             while let Some(frame) = response.frame().await {
@@ -75,14 +81,14 @@ impl Target {
         })
     }
 
-    async fn request(&self, method: Method, path: &str) -> Result<Response<Incoming>, Failure> {
+    async fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Failure> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| unreachable(&self.socket, &error))?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.context("the daemon speaks no HTTP")?;
         // Ends with the answer; an error shows in the answer too.
         tokio::spawn(connection);
-        let request =
-            Request::builder().method(method).uri(path).header("host", "margay").body(Empty::<Bytes>::new()).context("cannot ask that")?;
+        let request = Request::builder().method(method).uri(path).header("host", "margay").header("content-type", "application/json");
+        let request = request.body(Full::new(body)).context("cannot ask that")?;
         let response = sender.send_request(request).await.context("the daemon did not answer")?;
         if response.status().is_success() || response.status() == StatusCode::NOT_FOUND {
             return Ok(response);

@@ -4,6 +4,7 @@
 
 mod check;
 mod client;
+mod diff;
 mod drain;
 mod events;
 mod explain;
@@ -38,6 +39,8 @@ enum Verb {
     Check(check::Check),
     /// What a node would do with these resources: peers, policies, origins.
     Render(render::Render),
+    /// What these resources would change in the running daemon: peers, sessions, routes.
+    Diff(diff::Diff),
     /// What happens, as it happens: sessions, configuration, the kernel, best paths of a prefix.
     Monitor(events::Monitor),
     /// Reset a session, or ask for routes again with --soft.
@@ -101,6 +104,7 @@ fn carry_out(verb: Verb) -> Result<Ended, Failure> {
         Verb::Explain(verb) => verb.carry_out(),
         Verb::Check(verb) => verb.carry_out(),
         Verb::Render(verb) => verb.carry_out(),
+        Verb::Diff(verb) => verb.carry_out(),
         Verb::Monitor(verb) => verb.carry_out(),
         Verb::Reset(verb) => verb.carry_out(),
         Verb::Drain(verb) => verb.carry_out(),

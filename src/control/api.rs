@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::bfd::SessionStatus;
 use crate::control::view::{self, ExplainView, PeerView, RouteView};
-use crate::control::{ask, events, explain_peer};
+use crate::control::{ask, diff, events, explain_peer};
 use crate::datastore::Status;
 use crate::fib::FibStatus;
 use crate::rib::{self, Answer};
@@ -53,6 +53,7 @@ fn questions(directory: watch::Receiver<Arc<Directory>>) -> Router {
         .route("/v1/kernel", get(kernel))
         .route("/v1/problems", get(problems))
         .route("/v1/config", get(config))
+        .route("/v1/diff", post(diff::diff).layer(DefaultBodyLimit::max(diff::LIMIT)))
         .route("/v1/datastore", get(datastore))
         .route("/v1/events", get(events::events))
         .with_state(directory)
@@ -63,7 +64,7 @@ fn now(State(directory): &Shared) -> Arc<Directory> {
 }
 
 /// A refusal in words, with the status that says of which sort.
-struct Refusal(StatusCode, String);
+pub struct Refusal(pub StatusCode, pub String);
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {

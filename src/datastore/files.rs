@@ -5,6 +5,7 @@ use std::collections::btree_map::Entry;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::document::{Contents, read};
@@ -97,7 +98,50 @@ impl Files {
     }
 }
 
+/// A file as it is sent elsewhere to be read there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileText {
+    /// Its name, for problems.
+    pub file: String,
+    /// What it holds.
+    pub text: String,
+}
+
+/// The texts of files and folders, each file once.
+///
+/// # Errors
+/// What cannot be read, and why.
+pub fn texts(paths: &[PathBuf]) -> io::Result<Vec<FileText>> {
+    let named = |path: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    let mut texts: Vec<FileText> = Vec::new();
+    for path in paths {
+        for file in list(path).map_err(|error| named(path, error))? {
+            let name = file.display().to_string();
+            if !texts.iter().any(|other| other.file == name) {
+                texts.push(FileText { text: std::fs::read_to_string(&file).map_err(|error| named(&file, error))?, file: name });
+            }
+        }
+    }
+    Ok(texts)
+}
+
+/// The resources of some texts, and what is wrong with the texts: what a folder of such files would tell at its start.
+pub fn parse_texts(texts: &[FileText]) -> (Vec<(ResourceKey, Document)>, Vec<Problem>) {
+    let mut state = State::default();
+    for FileText { file, text } in texts {
+        state.add(&Remembered::of(read(file, text)));
+    }
+    (state.resources.into_iter().collect(), state.problems)
+}
+
 impl Remembered {
+    /// A file of which nothing else is known.
+    fn of(found: Result<Contents, Box<Problem>>) -> Self {
+        let mut remembered = Self::default();
+        remembered.take(found);
+        remembered
+    }
+
     fn refresh(&mut self, file: &Path) {
         let name = file.display().to_string();
         let found = match std::fs::read(file) {
@@ -117,6 +161,10 @@ impl Remembered {
                 Err(Box::new(whole_file(&name, format!("the file cannot be read: {error}"))))
             }
         };
+        self.take(found);
+    }
+
+    fn take(&mut self, found: Result<Contents, Box<Problem>>) {
         match found {
             Ok(contents) => (self.contents, self.problem) = (contents, None),
             Err(problem) => {

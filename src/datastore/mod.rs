@@ -47,6 +47,7 @@ use crate::calico::Input;
 pub use asked::Asked;
 pub use feed::{Feed, start};
 pub use file::{FileDatastore, load};
+pub use files::{FileText, parse_texts, texts};
 #[cfg(feature = "kubernetes")]
 pub use kubernetes::KubernetesDatastore;
 pub use meters::Meters;

@@ -22,12 +22,13 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::recovery;
 use crate::config::diff::{PeerChange, peer_change};
-use crate::config::{NodeConfig, PeerConfig};
+use crate::config::{NodeConfig, PeerConfig, PeerKind};
 use crate::types::{Family, Outbox, PeerId, PerFamily};
 
 /// How long new sessions may take to come up before those that are up are enough.
@@ -84,7 +85,33 @@ pub enum Input {
     Uncovered(BTreeMap<PeerId, u64>),
 }
 
+/// Whether a deleted peer makes room at once: a session has its address to itself, and for a workload that is gone nobody stands in.
+pub fn makes_room(gone: &PeerConfig, added: &BTreeSet<IpAddr>) -> bool {
+    added.contains(&gone.address) || gone.kind == PeerKind::Workload
+}
+
+/// The addresses of the peers that a change adds.
+pub fn added(changes: &BTreeMap<String, PeerChange>, new: &NodeConfig) -> BTreeSet<IpAddr> {
+    let added = changes.iter().filter(|(_, change)| **change == PeerChange::Add).filter_map(|(name, _)| new.peers.get(name));
+    added.map(|peer| peer.address).collect()
+}
+
+/// Whether a peer that this very change deletes lingers, if its session is Established.
+pub fn lingers(gone: &PeerConfig, changes: &BTreeMap<String, PeerChange>, new: &NodeConfig) -> bool {
+    let under_way = changes.values().any(|change| Input::of_change(PeerId(0), change).is_some());
+    under_way && !makes_room(gone, &added(changes, new))
+}
+
 impl Input {
+    /// What the change of a peer's configuration is to this machine; a peer that is deleted is told of with all others, last.
+    pub fn of_change(peer: PeerId, change: &PeerChange) -> Option<Self> {
+        match change {
+            PeerChange::Add | PeerChange::Reinit(_) => Some(Self::Arrive(peer)),
+            PeerChange::Rename { .. } => Some(Self::Shift),
+            PeerChange::Keep | PeerChange::Reload(_) | PeerChange::Delete => None,
+        }
+    }
+
     /// What sessions tell recovery, told to this machine.
     pub fn of_session(word: &recovery::Input) -> Option<Self> {
         match word {

@@ -16,7 +16,7 @@ pub(super) fn least_prefix() -> IpNet {
 }
 
 /// What the kernel says of its interfaces.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Devices {
     /// Interfaces by index.
     pub(super) links: Facts<u32, Link>,

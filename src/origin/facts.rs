@@ -7,13 +7,13 @@ use smallvec::SmallVec;
 use crate::types::Sync;
 
 /// What a source holds to be true now.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Facts<K, V> {
     entries: BTreeMap<K, Fact<V>>,
     told: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Fact<V> {
     value: V,
     marked: bool,

@@ -85,7 +85,7 @@ pub enum Output {
 }
 
 /// The Origin machine. It has no timers.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Origin {
     config: Option<Arc<OriginConfig>>,
     devices: Devices,

@@ -22,7 +22,7 @@ const TABLE_MAIN: u32 = 254;
 const KERNELS_OWN: std::ops::RangeInclusive<u8> = 0..=2;
 
 /// The kernel's routes that may be learned.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct KernelRoutes {
     /// By the kernel's key.
     pub(super) routes: Facts<RouteKey, KernelRoute>,

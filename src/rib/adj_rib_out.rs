@@ -87,7 +87,7 @@ struct Old {
 }
 
 /// An entry that a round changed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Changed {
     pub entry: u32,
     /// What was told before, and the peer it was learned from; none if nothing was.

@@ -8,7 +8,7 @@ use crate::types::Attributes;
 use crate::types::Seeded;
 
 /// The attribute sets of a shard, by content. A set is hashed once, when it comes in.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Interner {
     seeded: Seeded,
     table: HashTable<u32>,
@@ -18,7 +18,7 @@ pub(super) struct Interner {
     cursor: usize,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Slot {
     hash: u64,
     attributes: Arc<Attributes>,

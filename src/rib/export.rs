@@ -191,7 +191,7 @@ impl fmt::Display for Refusal {
 }
 
 /// Export of one group.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Exporter {
     key: GroupKey,
     own: PerFamily<Option<NextHop>>,
@@ -200,7 +200,7 @@ pub(super) struct Exporter {
 }
 
 /// What the protocol makes of an attribute set of a source: the same for all its prefixes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Memo {
     attributes: Arc<Attributes>,
     source: (RouteSource, Option<PeerId>),

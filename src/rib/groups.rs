@@ -18,7 +18,7 @@ use crate::types::{Attributes, Family, PathId, PeerId, PerFamily, family_of};
 pub(super) struct GroupId(u32);
 
 /// A group and the export rules of its members.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Group {
     exporter: Exporter,
     /// What its members hear.
@@ -73,7 +73,7 @@ struct Rules {
 }
 
 /// The groups.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Groups {
     groups: BTreeMap<GroupId, Group>,
     next: u32,

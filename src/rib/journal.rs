@@ -41,7 +41,7 @@ pub(super) enum Audience {
     Only(PeerId),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Frame {
     chunk: u64,
     start: u32,
@@ -63,7 +63,7 @@ pub(super) struct Place {
 }
 
 /// How much a member may be given in one pull.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Credit {
     left: usize,
     reserved: usize,
@@ -95,7 +95,7 @@ impl Credit {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Journal {
     frames: VecDeque<Frame>,
     /// Number of the first frame.

@@ -22,7 +22,7 @@ use crate::session::PrefixCounts;
 use crate::types::{AddressFamily, NextHop};
 
 /// What the tables of both families share.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Shared {
     /// Attribute sets.
     pub(super) interner: Interner,
@@ -33,7 +33,7 @@ pub(super) struct Shared {
 }
 
 /// What paths refer to.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Facts {
     /// Where paths come from.
     pub(super) sources: Sources,
@@ -111,7 +111,7 @@ pub(super) struct NewPath {
 }
 
 /// The destinations of one family and what is to be done about them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct LocRib<A: AddressFamily> {
     /// The destinations.
     pub(super) table: Table<A>,

@@ -89,7 +89,7 @@ impl Key {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Tracked {
     key: Key,
     resolution: Resolution,
@@ -102,7 +102,7 @@ struct Tracked {
 type Interfaces = BTreeMap<u32, u32>;
 
 /// The next hops of a shard and the kernel's facts that resolve them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct NextHops {
     protocol: u8,
     links: Told<u32, Link>,
@@ -493,7 +493,7 @@ fn is_link_local(address: IpAddr) -> bool {
 }
 
 /// Prefixes of both families with longest match.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Cover<T> {
     v4: PrefixMap<Ipv4Net, T>,
     v6: PrefixMap<Ipv6Net, T>,

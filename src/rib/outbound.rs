@@ -18,7 +18,7 @@ use crate::wire::Context;
 /// Unsendable paths that are remembered for [`UpdateGroup::take_unsendable`](super::update_group::UpdateGroup::take_unsendable).
 const REPORTS: usize = 1024;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Outbound<A: AddressFamily> {
     pub(super) rib: AdjRibOut<A>,
     pub(super) journal: Journal,

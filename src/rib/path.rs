@@ -15,7 +15,7 @@ use crate::types::{Asn, Attributes, PathId, PeerId, RouterId};
 pub(super) struct SourceId(u32);
 
 /// One candidate for a prefix. There may be millions: 32 bytes, nothing of its own on the heap.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Path {
     /// After import policy; as received where a fault keeps the path out.
     pub(super) attributes: Arc<Attributes>,
@@ -128,7 +128,7 @@ impl Source {
 type Name = (Option<PeerId>, RouteSource, PathId);
 
 /// The sources of a shard.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Sources {
     slots: Vec<Source>,
     names: BTreeMap<Name, SourceId>,

@@ -27,7 +27,7 @@ const STRETCH: usize = 128 << 10;
 const ATTRIBUTES: usize = 64;
 
 /// What a group keeps of a member in one family.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Reader {
     pub progress: Progress,
     /// Live entries that are kept from this member.
@@ -39,7 +39,7 @@ pub(super) struct Reader {
 }
 
 /// Where a member stands.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Progress {
     /// It reads the journal.
     Following(Place),
@@ -99,7 +99,7 @@ impl Progress {
 }
 
 /// A walk through the log.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Walk {
     /// The next slot.
     pub cursor: Position,

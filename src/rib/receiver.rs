@@ -85,7 +85,7 @@ impl Excluded {
 }
 
 /// All members of a group, to be found by what excludes them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Receivers {
     peers: BTreeMap<PeerId, Receiver>,
     addresses: BTreeSet<(IpAddr, PeerId)>,

@@ -30,7 +30,7 @@ use crate::session::{PrefixCounts, RouteBatch, RouteChange, SessionFacts};
 use crate::types::{Attributes, Family, Ipv4Unicast, Ipv6Unicast, NlriList, Outbox, PeerId, PerFamily, QueryId, ShardId, Sync};
 
 /// A slice of the prefixes: everything between a decoded UPDATE and an encoded one.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Shard {
     id: ShardId,
     config: Arc<RibConfig>,
@@ -50,7 +50,7 @@ pub struct Shard {
 }
 
 /// A peer that is up, or that has left paths behind.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct PeerState {
     /// Of its last session, with the configuration of now.
     pub(super) facts: Arc<SessionFacts>,

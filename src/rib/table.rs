@@ -8,7 +8,7 @@ use crate::types::AddressFamily;
 use crate::types::Seeded;
 
 /// A prefix and its candidates.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Destination<P> {
     /// The prefix.
     pub(super) prefix: P,
@@ -64,7 +64,7 @@ impl<P> Destination<P> {
 }
 
 /// The destinations of one family. An index stays with its prefix until [`Table::release`] finds it unused.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Table<A: AddressFamily> {
     seeded: Seeded,
     map: HashTable<u32>,

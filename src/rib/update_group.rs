@@ -78,7 +78,7 @@ pub struct Encoded {
 }
 
 /// Peers that hear the same thing, and what they hear.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct UpdateGroup {
     context: wire::Context,
     receivers: Receivers,

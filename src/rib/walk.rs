@@ -86,7 +86,7 @@ impl Task {
 }
 
 /// The tasks, in turn.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Work {
     queue: VecDeque<(Task, u32)>,
 }

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::calico::Problem;
+use crate::calico::{Compiler, Problem};
 use crate::config::{NodeConfig, PeerConfig};
 use crate::datastore::{self, State};
+use crate::origin::Origin;
 use crate::runtime::bfd_thread::BfdMessage;
 use crate::runtime::history::Chronicle;
 use crate::runtime::message::{FibMessage, Order, PeerMessage, RecoveryStatus, ShardMessage};
@@ -48,6 +49,18 @@ pub struct Directory {
     pub bfd: Option<mpsc::Sender<BfdMessage>>,
     /// What has happened; none before the machines run.
     pub chronicle: Option<Chronicle>,
+    /// Where copies of machines are asked for.
+    pub copies: Copies,
+}
+
+/// Who hands out a copy of its machine, to try a proposed configuration on. Shards do, by
+/// [`ShardMessage::Copy`](crate::runtime::message::ShardMessage::Copy).
+#[derive(Clone, Debug, Default)]
+pub struct Copies {
+    /// The Compiler's task.
+    pub compiler: Option<mpsc::Sender<oneshot::Sender<Compiler>>>,
+    /// The Origin machine's task; none before the first configuration.
+    pub origin: Option<mpsc::Sender<oneshot::Sender<Origin>>>,
 }
 
 /// One peer.

@@ -43,6 +43,9 @@ pub enum ShardMessage {
     Forget(PeerId),
     /// A question and where the answer goes.
     Ask(rib::Query, mpsc::Sender<rib::Answer>),
+    /// Hand out a copy of the machine, to try something on. Attributes are shared, tables are copied: some 100 ms a million
+    /// prefixes, in which this shard does nothing else.
+    Copy(oneshot::Sender<Box<rib::Shard>>),
 }
 
 /// Where a shard answers a session.

@@ -47,7 +47,7 @@ use crate::node::recovery::Recovery;
 use crate::node::wiring::rib_config;
 use crate::origin::{self, Origin};
 use crate::rib::Shard;
-use crate::runtime::directory::Directory;
+use crate::runtime::directory::{Copies, Directory};
 use crate::runtime::fib_task::FibTask;
 use crate::runtime::handover_task::HandoverTask;
 use crate::runtime::history::Chronicle;
@@ -94,8 +94,12 @@ pub async fn run(settings: Settings) -> Result<()> {
         crate::control::metrics::serve(address, Arc::clone(&registry), watched.clone()).await?;
     }
     let control = crate::control::serve(&settings.socket, registry, watched)?;
-    let (compiled, datastore) = start_compiler(&settings, &metrics, directory.subscribe())?;
-    directory.send_modify(|now| *now = Arc::new(Directory { datastore: Some(datastore), ..Directory::clone(now) }));
+    let (compiler, copied) = mpsc::channel(ORDERS);
+    let (compiled, datastore) = start_compiler(&settings, &metrics, directory.subscribe(), copied)?;
+    directory.send_modify(|now| {
+        let copies = Copies { compiler: Some(compiler), ..now.copies.clone() };
+        *now = Arc::new(Directory { datastore: Some(datastore), copies, ..Directory::clone(now) });
+    });
     let Some((config, mut compiled)) = first_config(compiled, &metrics, &directory, &mut signals).await else {
         return Ok(());
     };
@@ -154,6 +158,7 @@ fn start_compiler(
     settings: &Settings,
     metrics: &Metrics,
     directory: watch::Receiver<Arc<Directory>>,
+    copies: mpsc::Receiver<oneshot::Sender<Compiler>>,
 ) -> Result<(watch::Receiver<Compiled>, watch::Receiver<datastore::Status>)> {
     let variables = &settings.datastore.variables;
     let of_variables = Environment::from_variables(|name| variables.exactly(name).map(str::to_owned));
@@ -171,7 +176,7 @@ fn start_compiler(
         tokio::spawn(task.run());
     }
     let (newest, compiled) = watch::channel(Compiled::default());
-    tokio::spawn(tasks::compiler(machine, feed.inputs, selected, newest));
+    tokio::spawn(tasks::compiler(machine, feed.inputs, selected, copies, newest));
     tokio::spawn(tasks::log_level(settings.log.clone(), compiled.clone()));
     Ok((compiled, feed.status))
 }
@@ -230,7 +235,8 @@ async fn start_speaker(
 
     let (origin, origin_inbox) = mpsc::channel(INBOX);
     let (origin_ready, local_routes_told) = oneshot::channel();
-    tokio::spawn(tasks::origin(Origin::new(), origin_inbox, shards.clone(), origin_ready));
+    let (origin_copies, copied) = mpsc::channel(ORDERS);
+    tokio::spawn(tasks::origin(Origin::new(), origin_inbox, copied, shards.clone(), origin_ready));
     origin.send(origin::Input::Configure(Arc::new(config.origin.clone()))).await.context("the origin task has ended")?;
 
     let (kernel_ready, kernel_told) = oneshot::channel();
@@ -258,7 +264,10 @@ async fn start_speaker(
         waited_for,
         handover.clone(),
     ));
-    directory.send_modify(|now| *now = Arc::new(Directory { recovery: Some(recovery_status), ..Directory::clone(now) }));
+    directory.send_modify(|now| {
+        let copies = Copies { origin: Some(origin_copies), ..now.copies.clone() };
+        *now = Arc::new(Directory { recovery: Some(recovery_status), copies, ..Directory::clone(now) });
+    });
     let (listeners, table) = watch::channel(Arc::new(ListenTable { addresses: sockets.keys().copied().collect(), peers: Vec::new() }));
     tokio::spawn(Listener::new(table, sockets).run());
     let addresses = listen_addresses(&config).into_iter().map(|address| address.ip()).collect();

@@ -107,6 +107,8 @@ impl ShardThread {
             ShardMessage::Forget(peer) => {
                 self.peers.remove(&peer);
             }
+            // Whoever asked may be gone.
+            ShardMessage::Copy(reply) => drop(reply.send(Box::new(self.machine.clone()))),
             ShardMessage::Ask(query, reply) => {
                 self.asked += 1;
                 let id = QueryId(self.asked);

@@ -13,7 +13,7 @@ use tracing::{Instrument, error, info, info_span};
 use crate::bfd::Report;
 use crate::calico::Problem;
 use crate::config::diff::{PeerChange, diff, peer_change};
-use crate::config::{NodeConfig, PeerConfig, PeerKind};
+use crate::config::{NodeConfig, PeerConfig};
 use crate::node::first_telling::PastLife;
 use crate::node::handover::{self, LONGEST, eased};
 use crate::node::recovery;
@@ -199,12 +199,10 @@ impl Speaker {
         for (name, change) in changes {
             if let PeerChange::Rename { from, .. } = change {
                 self.rename(from, name);
-                self.tell_handover(handover::Input::Shift).await;
             }
         }
         let (gone, mut stay): (Vec<_>, Vec<_>) = changes.iter().partition(|(_, change)| **change == PeerChange::Delete);
-        let added = stay.iter().filter(|(_, change)| **change == PeerChange::Add).filter_map(|(name, _)| new.peers.get(*name));
-        let addresses: BTreeSet<IpAddr> = added.map(|peer| peer.address).collect();
+        let addresses = handover::added(changes, new);
         for (name, _) in &gone {
             self.leave(name).await;
         }
@@ -214,9 +212,8 @@ impl Speaker {
         for config in returning.collect::<Vec<_>>().into_iter().filter_map(|(name, _)| new.peers.get(name)) {
             self.take_back(config).await;
         }
-        // One address has one session at a time: what had the address of a new peer goes before that one comes. And a
-        // workload that is gone is gone: nobody stands in for it.
-        self.let_go(|entry| addresses.contains(&entry.config.address) || entry.config.kind == PeerKind::Workload).await;
+        // One address has one session at a time: what had the address of a new peer goes before that one comes.
+        self.let_go(|entry| handover::makes_room(&entry.config, &addresses)).await;
         for (name, change) in stay {
             self.change(name, change, new.peers.get(name)).await;
         }
@@ -286,8 +283,8 @@ impl Speaker {
         if let (PeerChange::Add, Some(config)) = (change, config) {
             self.add(name, Arc::clone(config), self.past_life.forwarding());
         }
-        if let (PeerChange::Add | PeerChange::Reinit(_), Some(entry)) = (change, self.peers.get(name)) {
-            self.tell_handover(handover::Input::Arrive(entry.id)).await;
+        if let Some(word) = self.peers.get(name).and_then(|entry| handover::Input::of_change(entry.id, change)) {
+            self.tell_handover(word).await;
         }
         let Some(entry) = self.peers.get_mut(name) else { return };
         if let Some(config) = config {
@@ -499,6 +496,7 @@ impl Speaker {
                 orders: Some(self.orders.clone()),
                 chronicle: Some(self.chronicle.clone()),
                 bfd: Some(self.bfd.clone()),
+                copies: now.copies.clone(),
             });
         });
     }

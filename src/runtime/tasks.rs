@@ -43,6 +43,7 @@ pub async fn compiler(
     mut machine: Compiler,
     mut inbox: mpsc::Receiver<calico::Input>,
     mut workloads: mpsc::Receiver<Vec<LocalWorkload>>,
+    mut copies: mpsc::Receiver<oneshot::Sender<Compiler>>,
     newest: watch::Sender<Compiled>,
 ) {
     let mut outbox = Outbox::new();
@@ -52,6 +53,11 @@ pub async fn compiler(
                 None => return,
                 Some(input) => machine.handle(Instant::now(), input, &mut outbox),
             },
+            Some(copy) = copies.recv() => {
+                // Whoever asked may be gone; nothing has changed.
+                let _ = copy.send(machine.clone());
+                continue;
+            }
             Some(workloads) = workloads.recv() => machine.set_workloads(Instant::now(), workloads),
             () = until(machine.deadline()) => machine.on_deadline(Instant::now(), &mut outbox),
         }
@@ -84,6 +90,7 @@ pub type OriginInbox = mpsc::Sender<origin::Input>;
 pub async fn origin(
     mut machine: Origin,
     mut inbox: mpsc::Receiver<origin::Input>,
+    mut copies: mpsc::Receiver<oneshot::Sender<Origin>>,
     shards: Vec<mpsc::Sender<ShardMessage>>,
     ready: oneshot::Sender<()>,
 ) {
@@ -95,6 +102,8 @@ pub async fn origin(
                 None => return,
                 Some(input) => machine.handle(Instant::now(), input, &mut outbox),
             },
+            // Whoever asked may be gone.
+            Some(copy) = copies.recv() => drop(copy.send(machine.clone())),
             () = until(machine.deadline()) => machine.on_deadline(Instant::now(), &mut outbox),
         }
         for output in outbox.drain() {

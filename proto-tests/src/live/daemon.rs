@@ -81,7 +81,8 @@ impl PeerPlan {
         Ok(TcpListener::bind(SocketAddr::new(self.address, PEER_PORT))?)
     }
 
-    fn document(&self) -> String {
+    /// Its BGPPeer.
+    pub fn document(&self) -> String {
         let host = if self.address.is_ipv6() { format!("[{}]", self.address) } else { self.address.to_string() };
         let annotations: Vec<String> = self.annotations.iter().map(|(key, value)| format!("margay.io/{key}: \"{value}\"")).collect();
         let password = match self.key {

@@ -7,6 +7,7 @@
 mod bird;
 mod bird_readers;
 mod compare;
+mod diff;
 mod events;
 mod exposure;
 mod faults;
