@@ -13,7 +13,7 @@ fn exposure() -> Result<Option<f64>> {
     let output = match analysed {
         Ok(output) => output,
         Err(error) => {
-            println!("SKIPPED: systemd-analyze (package systemd): {error}");
+            proto_tests::lab::skip::skipped("q17_the_unit_is_tight", &format!("systemd-analyze (package systemd): {error}"));
             return Ok(None);
         }
     };

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use anyhow::Result;
 
 use super::daemon;
-use crate::lab::skip::skipped;
+use crate::lab::skip::{pass_on, skipped};
 use crate::lab::suite::chain;
 use crate::lab::{image, process};
 
@@ -58,6 +58,7 @@ pub fn enclosed(body: impl FnOnce() -> Result<()>) {
         .env(INSIDE, "1")
         .output()
         .expect("setpriv and unshare (package util-linux)");
+    pass_on(&String::from_utf8_lossy(&output.stdout));
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && text.contains("1 passed"), "{test} failed inside its namespace:\n{text}");
 }
