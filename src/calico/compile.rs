@@ -14,7 +14,7 @@ use super::resource::{AffinityState, BgpConfiguration, BindMode, Node};
 use super::service::{ServiceRoutes, ServiceRules, Services};
 use super::work::{Counter, Work};
 use super::{Environment, Problem, Severity, Store, pool};
-use crate::config::{FibConfig, ListenConfig, LogLevel, NodeConfig, OriginConfig, PeerConfig};
+use crate::config::{FibConfig, ListenConfig, LogLevel, NodeConfig, OriginConfig, PeerConfig, PeerKind};
 use crate::types::{Asn, RouterId};
 
 /// AS of the cluster where nothing else is said.
@@ -170,10 +170,23 @@ impl Compilation {
         let origin = self.origin(&cluster, &services);
         let rules = pool::fib_rules(&cluster, &services, problems);
         let fib = FibConfig { table: environment.table, protocol: environment.protocol, rules, wireguard: wireguard(&cluster) };
+        problems.extend(self.deaf_to_workloads(&cluster));
         let keep_without_peers = defaults.annotations.keep_without_peers.unwrap_or(false);
         let (node, listen, peers) = (name.to_owned(), listen(&cluster), self.peers.clone());
         let log_level = log_level(&cluster, problems);
         NodeConfig { node, router_id, asn, listen, peers, origin, fib, log_level, keep_without_peers }
+    }
+
+    /// Workloads connect to the address that their interfaces have for it (`localWorkloadPeeringIPV4`), not to the node's.
+    fn deaf_to_workloads(&self, cluster: &Cluster<'_>) -> Option<Problem> {
+        let workload = self.peers.values().find(|peer| peer.kind == PeerKind::Workload)?;
+        (cluster.defaults.bind_mode == BindMode::NodeIp).then(|| {
+            let what = "NodeIP listens on the node's addresses alone, so workloads that peer cannot reach the address given them for it \
+                        (localWorkloadPeeringIPV4, localWorkloadPeeringIPV6)";
+            let instead =
+                format!("{} and its like get no session unless they connect to the node's address: set bindMode to None", workload.name);
+            cluster.store.problem("BGPConfiguration", "default", Severity::Info, "spec.bindMode", what.to_owned(), &instead)
+        })
     }
 
     fn update_sessions(&mut self, cluster: &Cluster<'_>, services: &Services, changes: &Changes) {

@@ -268,8 +268,9 @@ mod tests {
         }
     }
 
+    /// calico#7144, #2211, #9976, #6625, felix#1592: a restart waits for nobody who does not come.
     #[test]
-    fn one_slow_peer_holds_back_nobody_longer_than_it_may_and_one_that_comes_back_is_waited_for() {
+    fn wish_02_calico_7144_one_slow_peer_holds_back_nobody_longer_than_it_may_and_one_that_comes_back_is_waited_for() {
         let (start, mut recovery) = (start(), Recovery::new(true, false));
         run(&mut recovery, start, Input::Start(vec![ONE, PeerId(2)]));
         run(&mut recovery, start, up(2, Some(false)));

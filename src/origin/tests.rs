@@ -121,8 +121,10 @@ fn running() -> Harness {
     harness
 }
 
+/// calico#11523: a workload is announced when its route is in the kernel, and not from what a datastore says of it; and nobody is told that
+/// the table is whole before the kernel has been heard to the end.
 #[test]
-fn g3_end_is_said_once_when_everything_is_in_sync() {
+fn g3_wish_20_calico_11523_end_is_said_once_when_everything_is_in_sync() {
     let mut harness = Harness::new();
     harness.hear(configure(config())).hear_all(begin()).hear(link(2, "eth0", true));
     let [links, addresses, routes] = end();

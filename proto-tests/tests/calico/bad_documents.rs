@@ -100,6 +100,11 @@ fn bgp_peer() {
             ("{peerIP: 192.0.2.1, asNumber: 65535}", &["AS 65535 is reserved and may not be used; the resource is left out"]),
             ("{peerIP: nowhere, asNumber: 1}", &["spec.peerIP: `nowhere` is no address with or without a port; no session is made"]),
             ("{peerIP: \"192.0.2.1:65536\", asNumber: 1}", &["is no address with or without a port"]),
+            ("{peerIP: \"192.0.2.1:0\", asNumber: 1}", &["spec.peerIP: port 0 is no port; the port that is usual for the peer is used"]),
+            ("{peerIP: \"[2001:db8::1]:0\", asNumber: 1}", &["spec.peerIP: port 0 is no port"]),
+            ("{peerIP: \"2001:db8::\", asNumber: 1}", &[]),
+            ("{peerIP: \"192.0.2.1:\", asNumber: 1}", &["is no address with or without a port"]),
+            ("{peerIP: 192.0.2.0/24, asNumber: 1}", &["is no address with or without a port"]),
             ("{peerIP: \"fe80::1\", asNumber: 1}", &["is link-local and needs an interface"]),
             (
                 "{peerIP: [192.0.2.1], asNumber: 1}",
@@ -217,6 +222,8 @@ fn block_affinity() {
         &[
             ("{}", &["node and cidr must be given; no block is made of it"]),
             ("{node: a}", &["node and cidr must be given; no block is made of it"]),
+            ("{node: [a], cidr: 10.0.0.0/26}", &["node and cidr must be given", "spec.node: "]),
+            ("{node: a, cidr: 10.0.0.0/33}", &["`10.0.0.0/33` is no CIDR; no block is made of it"]),
             ("{node: a, cidr: here}", &["`here` is no CIDR; no block is made of it"]),
             (
                 "{node: a, cidr: 10.0.0.0/26, state: perhaps}",
@@ -250,6 +257,7 @@ fn service_and_slice() {
             ("{clusterIPs: 10.96.0.1}", &["spec.clusterIPs: is no list; the resource is left out"]),
             ("{externalIPs: [1]}", &["spec.externalIPs[0]: is no text; this address is left out"]),
             ("{externalTrafficPolicy: Nearby}", &["`Nearby` is neither Cluster nor Local; read as not set"]),
+            ("{clusterIP: 10.96.0.0/12}", &["spec.clusterIP: `10.96.0.0/12` is no IP address; this address is left out"]),
             ("{ipFamilies: IPv4}", &["spec.ipFamilies: "]),
             ("[]", &["spec: is no object; the resource is left out"]),
         ],

@@ -18,6 +18,29 @@ fn twice_the_nodes_is_twice_the_work() {
     assert_eq!(large.policies, small.policies, "policies are made once for each list of filters");
 }
 
+/// From a thousand nodes to ten thousand every number grows with the nodes and no faster, and a changed Node costs the same.
+#[test]
+fn work_grows_with_the_cluster_and_no_faster() {
+    // Blocks and Services are looked up, not looked at: fewer of them make the test shorter and the numbers no other.
+    let size = |nodes| Size { blocks: nodes, services: nodes / 100, ..Size::of(nodes) };
+    let at = |nodes: usize| {
+        let mut scale = Scale::told(size(nodes));
+        scale.compile().unwrap();
+        let whole = scale.work();
+        scale.change(node(nodes / 2, 1)).unwrap();
+        (whole, scale.work())
+    };
+    let (base, one) = at(1000);
+    for nodes in [2000, 5000, 10_000] {
+        let times = nodes / 1000;
+        let (whole, changed) = at(nodes);
+        assert_eq!((whole.nodes, whole.policies), (nodes, base.policies), "{nodes}: {whole:?}");
+        assert!(whole.sessions <= times * base.sessions + times, "{nodes}: {whole:?}, a thousand: {base:?}");
+        assert!(whole.selectors <= times * base.selectors, "{nodes}: {whole:?}, a thousand: {base:?}");
+        assert!(changed.selectors <= one.selectors && changed.sessions == 1, "{nodes}: {changed:?}, a thousand: {one:?}");
+    }
+}
+
 #[test]
 fn a_changed_node_costs_itself() {
     let mut scale = Scale::told(Size::of(300));

@@ -1,5 +1,7 @@
 //! What users of Calico's BIRD begged for, as far as it is a matter of resources: a test for each wish, named after its row and the
-//! threads in which it was asked. Service advertisement (row 19) is in `services`; what a lab shows is named there.
+//! threads in which it was asked. Service advertisement (row 19) is in `services`; a restart that waits for nobody (row 2) in margay's
+//! `node::recovery`; a start without the datastore (row 14) in `etcd`; routes that wait for the data plane (row 20) in margay's `origin`;
+//! what a lab shows is named there.
 
 use std::borrow::Cow;
 

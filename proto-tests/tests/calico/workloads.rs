@@ -65,3 +65,23 @@ fn an_as_number_is_needed() {
     let problems = with(&peer("pods", "localWorkloadSelector: all()"), &[("pods", &["10.1.0.5"])]).problems("a");
     assert!(problems[0].contains("error: BGPPeer pods: spec.asNumber: must be given together with localWorkloadSelector"), "{problems:#?}");
 }
+
+/// NodeIP keeps workloads away from the address that they peer with: that is said, and nothing without a workload.
+#[test]
+fn bind_mode_node_ip_keeps_workloads_away() {
+    let told = |mode: &str, workloads: &[(&str, &[&str])]| {
+        let peers = peer("pods", "localWorkloadSelector: all(), asNumber: 65100");
+        let mode = format!("nodeToNodeMeshEnabled: false, bindMode: {mode}");
+        let mut cluster = Cluster::new(&[node("a", "10.0.0.1", "", ""), defaults(&mode), peers].concat());
+        cluster.store.set_workloads(with("", workloads).store.workloads().to_vec());
+        cluster.problems("a")
+    };
+    let problems = told("NodeIP", &[("pods", &["10.1.0.5"])]);
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    assert!(
+        problems[0].contains("info: BGPConfiguration default: spec.bindMode: NodeIP listens on the node's addresses alone"),
+        "{problems:#?}"
+    );
+    assert!(problems[0].contains("Local_Workload_10_1_0_5"), "{problems:#?}");
+    assert!(told("NodeIP", &[]).is_empty() && told("None", &[("pods", &["10.1.0.5"])]).is_empty());
+}

@@ -103,8 +103,8 @@ fn no_session_notices_kill_9_while_a_thousand_nodes_change() {
 }
 
 #[test]
-fn away_at_the_start_margay_runs_from_the_last_known_resources() {
-    story("away_at_the_start_margay_runs_from_the_last_known_resources", 3, |place, mut daemon, peers| {
+fn wish_14_calico_925_away_at_the_start_margay_runs_from_the_last_known_resources() {
+    story("wish_14_calico_925_away_at_the_start_margay_runs_from_the_last_known_resources", 3, |place, mut daemon, peers| {
         saved(&place.state(), peers)?;
         daemon.end(Signal::TERM)?;
         drop(daemon);

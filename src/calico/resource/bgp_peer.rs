@@ -250,6 +250,9 @@ fn endpoint(spec: &mut Fields<'_>, report: &mut Report<'_>, interface: Option<&s
         report.error("spec.peerIP", format!("`{text}` is no address with or without a port"), "no session is made of this BGPPeer");
         return None;
     };
+    if port.is_none() && (text.contains(']') || address.is_ipv4()) && text.trim_end_matches('0').ends_with(':') {
+        report.warning("spec.peerIP", "port 0 is no port", "the port that is usual for the peer is used, as without one");
+    }
     let link_local = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
     let interface = zone.or_else(|| interface.map(str::to_owned)).filter(|_| link_local);
     if link_local && interface.is_none() {

@@ -26,7 +26,11 @@ const ROWS: &[Row] = &[
     ("BGPConfiguration", "spec.listenPort", "port that the node listens on, and that others connect to; `node.NAME` before `default`; 179 unless set"),
     ("BGPConfiguration", "spec.nodeMeshPassword.secretKeyRef", "`default` only: TCP-MD5 key of the mesh: name, key and optional, as in BGPPeer"),
     ("BGPConfiguration", "spec.nodeMeshMaxRestartTime", "`default` only: restart time in the OPEN to mesh peers, whole seconds up to 4095; 120 s unless set"),
-    ("BGPConfiguration", "spec.bindMode", "`default` only: NodeIP listens on the node's BGP addresses alone"),
+    (
+        "BGPConfiguration",
+        "spec.bindMode",
+        "`default` only: NodeIP listens on the node's BGP addresses alone; a problem of level info says that local workloads cannot reach their peering address then",
+    ),
     ("BGPConfiguration", "spec.ignoredInterfaces", "`default` only: interfaces whose subnets are no device routes, before `cali*` and `kube-ipvs*`"),
     ("BGPConfiguration", "spec.localWorkloadPeeringIPV4", "nothing: Felix puts it on the interfaces of workloads that peer"),
     ("BGPConfiguration", "spec.localWorkloadPeeringIPV6", "nothing: as its IPv4 sister"),
