@@ -1,16 +1,17 @@
 //! One side: the nodes under test in their namespaces, the outside, the speakers, the observers.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
 use super::bird;
-use super::case::{Case, Node, Step};
+use super::case::{Bird, Case, Edit, Node, Step};
 use super::observer::{Command, Observers};
 use super::snapshot;
 use crate::lab::image;
@@ -36,6 +37,8 @@ pub struct Bench {
     nodes: BTreeMap<String, Namespace>,
     outside: Namespace,
     folder: TempDir,
+    /// The resources have changed: peers may be gone.
+    edited: Cell<bool>,
 }
 
 /// Forwarding on; no duplicate address detection, whose second would be ours.
@@ -58,8 +61,16 @@ impl Bench {
         std::fs::create_dir_all(&target)?;
         let folder = tempfile::Builder::new().prefix(&format!("parity-{}-", case.name)).tempdir_in(target)?;
         let outside = namespace("outside")?;
-        let mut bench =
-            Self { case: case.clone(), speaker, observers: None, programs: Vec::new(), nodes: BTreeMap::new(), outside, folder };
+        let mut bench = Self {
+            case: case.clone(),
+            speaker,
+            observers: None,
+            programs: Vec::new(),
+            nodes: BTreeMap::new(),
+            outside,
+            folder,
+            edited: Cell::new(false),
+        };
         bench.networks().context("networks")?;
         for (name, node) in &case.nodes {
             bench.node(name, node).with_context(|| format!("node {name}"))?;
@@ -118,16 +129,53 @@ impl Bench {
     }
 
     fn start_bird(&mut self, name: &str, node: &Node) -> Result<()> {
+        self.configure_bird(name, &node.bird)?;
         for (family, ipv6) in [(&node.bird.ipv4, false), (&node.bird.ipv6, true)] {
-            let Some(family) = family else { continue };
-            let version = if ipv6 { 6 } else { 4 };
-            let at = |kind: &str| self.path(&format!("{name}-bird{version}.{kind}"));
-            std::fs::write(at("conf"), bird::configuration(&node.bird, family, &at("log"))?)?;
+            let Some(_) = family else { continue };
+            let at = |kind: &str| self.bird_file(name, ipv6, kind);
             let program = bird::program(ipv6).display().to_string();
             let files = [("-c", "conf"), ("-s", "ctl"), ("-P", "pid")];
             let mut words = vec![program, "-f".into(), "-R".into()];
             words.extend(files.into_iter().flat_map(|(flag, kind)| [flag.to_owned(), at(kind).display().to_string()]));
             self.start(name, &words, &BTreeMap::new())?;
+        }
+        Ok(())
+    }
+
+    fn bird_file(&self, name: &str, ipv6: bool, kind: &str) -> PathBuf {
+        self.path(&format!("{name}-bird{}.{kind}", if ipv6 { 6 } else { 4 }))
+    }
+
+    fn configure_bird(&self, name: &str, bird: &Bird) -> Result<()> {
+        for (family, ipv6) in [(&bird.ipv4, false), (&bird.ipv6, true)] {
+            let Some(family) = family else { continue };
+            let text = bird::configuration(bird, family, &self.bird_file(name, ipv6, "log"))?;
+            std::fs::write(self.bird_file(name, ipv6, "conf"), text)?;
+        }
+        Ok(())
+    }
+
+    /// The resources change: margay sees it, and BIRD is told as confd tells it.
+    fn edit(&self, step: &Step) -> Result<()> {
+        if step.edit.is_empty() && step.bird.is_empty() {
+            return Ok(());
+        }
+        self.edited.set(true);
+        if self.speaker == Speaker::Margay {
+            let path = self.path("resources.yaml");
+            let mut text = std::fs::read_to_string(&path)?;
+            for Edit { from, to } in &step.edit {
+                ensure!(text.contains(from.as_str()), "`{from}` is not in the resources");
+                text = text.replace(from.as_str(), to);
+            }
+            return crate::live::daemon::replace(&path, &text);
+        }
+        for (name, bird) in &step.bird {
+            self.configure_bird(name, bird)?;
+            for ipv6 in [false, true] {
+                let Ok(pid) = std::fs::read_to_string(self.bird_file(name, ipv6, "pid")) else { continue };
+                process::signal(pid.trim().parse().context("BIRD's process id")?, rustix::process::Signal::HUP);
+            }
         }
         Ok(())
     }
@@ -146,6 +194,7 @@ impl Bench {
         for (node, lines) in &step.ip {
             batch(self.nodes.get(node).context("no such node")?, &(lines.join("\n") + "\n"))?;
         }
+        self.edit(step)?;
         let observers = self.observers.as_ref().context("no observers")?;
         for (name, paths) in &step.announce {
             paths.iter().try_for_each(|path| observers.tell(name, Command::Announce(path.clone())))?;
@@ -160,7 +209,10 @@ impl Bench {
     pub fn lines(&self) -> Result<(Vec<String>, Vec<String>)> {
         let (mut lines, mut others) = (Vec::new(), Vec::new());
         for (name, heard) in self.observers.as_ref().context("no observers")?.heard() {
-            lines.extend(snapshot::session(&name, &heard, self.case.restart));
+            let said = snapshot::session(&name, &heard, self.case.restart);
+            // Whether a stranger's connection is refused, or closed a moment later, is no matter.
+            let refused = |line: &String| self.edited.get() && line.contains(" no session (") && !line.contains("(left)");
+            lines.extend(said.into_iter().map(|line| if refused(&line) { format!("{name} no session (refused)") } else { line }));
         }
         for (name, namespace) in &self.nodes {
             let routes = |family: &str| {

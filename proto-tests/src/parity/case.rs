@@ -204,6 +204,20 @@ pub struct Step {
     /// Observers that end their session with Cease and stay away.
     #[serde(default)]
     pub leave: Vec<String>,
+    /// What changes in `resources`.
+    #[serde(default)]
+    pub edit: Vec<Edit>,
+    /// What Calico then makes of them for BIRD, which is told to read it.
+    #[serde(default)]
+    pub bird: BTreeMap<String, Bird>,
+}
+
+/// One text in the place of another, which must be there.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Edit {
+    pub from: String,
+    pub to: String,
 }
 
 /// A line or two in which margay is meant to differ from BIRD.

@@ -33,8 +33,10 @@ pub fn write(case: &Case, phases: &Phases) -> Result<()> {
     Ok(std::fs::write(case.truth(), text)?)
 }
 
-/// BIRD marks communities that it added to a path of somebody else as partial, as RFC 4271 section 5 says for unknown attributes of
-/// others' making; margay, as most routers, gives known attributes their flags anew. Nobody acts on it. In every case.
+/// The Partial bit, in every case. RFC 4271 section 5: who attaches an optional transitive attribute to a path that it did not originate
+/// sets the bit, and nobody clears it again, not even where the attribute is known. BIRD sets it where the path came without communities and
+/// a filter adds the first one. margay follows the rule for attributes that it does not know; those that it knows are held
+/// decoded, without the bit, and are sent with their table's flags: a deviation, on which no speaker is known to act.
 const PARTIAL: &str = " (flags e0)";
 
 /// margay's lines: BIRD's, with the announced differences. An announced difference that is none is an error.

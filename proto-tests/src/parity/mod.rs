@@ -25,11 +25,33 @@
 //! | cluster-routes-… | every encapsulation × programClusterRoutes, both families, a node in the subnet and one behind a router |
 //! | session-options-v4/-v6 | AS numbers, own AS in paths, restart times, nextHopMode, source, port, scope by node and selector, reachableBy |
 //! | filters-export-…, filters-import-… | every operator, condition and operation of a BGPFilter, and filters in a row |
-//! | reflectors | one of the same cluster, one of another, clients by reverse peering, a node with two reflectors |
+//! | live-changes | labels, a filter and an endpoint that change under running sessions |
+//! | reflectors, reflectors-v6 | one of the same cluster, one of another, clients by reverse peering, a node with two reflectors |
 //! | services, services-disaggregated | ranges and single addresses of the three lists, an excluded node |
 //! | communities | prefixAdvertisements by value and name, a node's own list |
 //! | two-tors | multipath, NO_EXPORT, disableBGPExport, a filter each way |
 //! | ipv6-only, restart | no IPv4 address, identifier by hash; routes of a past life |
+//!
+//! confd's own fixtures, by name (those that are there twice, for explicit and for global peers or for both families, once), and where each is:
+//!
+//! | confd | here |
+//! |---|---|
+//! | mesh/ipip-always, ipip-cross-subnet, ipip-off, vxlan-always; cluster_routes/default, enabled, ipip-only, noencap-only; mesh/restart-time/pcr-… | cluster-routes-… |
+//! | mesh/bgp-export | two-tors, mesh-options |
+//! | mesh/communities, its step2 | communities; the change of a list as a step: `tests/calico/laws.rs` |
+//! | mesh/hash, static-routes-no-ipv4-address | ipv6-only; the hash itself: `calico::compile` |
+//! | mesh/password step1 to step3 | not here, since observers sign nothing: `tests/live/keys.rs` has the key's change, and its loss, on the wire |
+//! | mesh/restart-time | mesh-options |
+//! | mesh/route-reflector-mesh-enabled | reflectors for the sessions; both kinds beside each other: `tests/calico/edge_cases.rs`, `topologies/mesh-to-reflectors.clab.yml` |
+//! | mesh/static-routes, -exclude-node | services, services-disaggregated; an endpoint that comes and goes: live-changes |
+//! | explicit_peering/global, global-external, global-ipv6, specific_node, local-as…, keepnexthop… | session-options-v4/-v6 |
+//! | explicit_peering/selectors, its step2 | live-changes, reflectors |
+//! | explicit_peering/route_reflector, route_reflector_v6_by_ip | reflectors, reflectors-v6 |
+//! | explicit_peering/local_bgp_peer | not here, since a workload's session needs Felix's file: `tests/live/workloads.rs` |
+//! | bgpfilter/match_operators, match_source, match_interface, peer_type, as_path_and_priority, large_community, communities_and_operations, import_only, export_only, single_filter, multi_filter, v4_only, v6_only | filters-… |
+//! | bgpfilter/node_mesh and its priorities, kubevirt_live_migration | mesh, example-…: rank and LOCAL_PREF of elevated routes; other normal priorities: `tests/calico/edge_cases.rs` only |
+//! | bgpfilter/filter_deletion, non_existent_filter | better: BIRD drops the restriction silently, margay does so with a problem that names the filter (`tests/calico/bad_documents.rs`) |
+//! | bgpfilter/filter_names | not applicable: names of functions in BIRD's configuration |
 //!
 //! Calico's BIRD is 1.6.8 with changes of its own. What only those can do (writing routes into an IP-in-IP device) stands in the
 //! case as an announced difference, worked out by hand.
