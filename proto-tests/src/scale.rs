@@ -108,7 +108,7 @@ pub fn node(number: usize, version: usize) -> (ResourceKey, Document) {
 }
 
 /// Nine of ten are top-of-rack routers, each with a filter; the tenth pairs the nodes of a zone with reflectors.
-fn peer(number: usize, filters: usize) -> (ResourceKey, Document) {
+pub fn peer(number: usize, filters: usize) -> (ResourceKey, Document) {
     let filters: Vec<String> = (filters > 0).then(|| format!("filter-{}", number % filters)).into_iter().collect();
     let spec = if number % 10 == 9 {
         let zone = number / 10 % 10;
