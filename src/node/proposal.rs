@@ -349,3 +349,83 @@ impl Copies {
         rows
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Asn, RouterId};
+
+    fn peer(name: &str, last: u8) -> PeerConfig {
+        let (asn, id) = (Asn(64512), RouterId([10, 0, 0, 1].into()));
+        PeerConfig::new(name, (asn, id), ([10, 0, 0, last].into(), asn))
+    }
+
+    fn node(peers: impl IntoIterator<Item = PeerConfig>) -> NodeConfig {
+        let peers = peers.into_iter().map(|peer| (peer.name.clone(), Arc::new(peer))).collect();
+        NodeConfig { peers, ..NodeConfig::new("a", Asn(64512), RouterId([10, 0, 0, 1].into())) }
+    }
+
+    /// Name, verdict, fields, former name, lingers.
+    fn said(outlook: &Outlook) -> Vec<(&str, Verdict, String, Option<&str>, bool)> {
+        let line = |peer: &'_ PeerOutlook| peer.because.join(" ");
+        outlook.peers.iter().map(|peer| (peer.name.as_str(), peer.change, line(peer), peer.from.as_deref(), peer.lingers)).collect()
+    }
+
+    #[test]
+    fn a_verdict_for_each_peer() {
+        let old = node([peer("Mesh_2", 2), peer("Mesh_3", 3), peer("Mesh_4", 4), peer("Mesh_5", 5)]);
+        let reset = PeerConfig { remote_asn: Asn(65000), ..peer("Mesh_3", 3) };
+        let kept = PeerConfig { hold_time: 30, ..peer("Mesh_4", 4) };
+        let new = node([peer("Node_2", 2), reset, kept, peer("Node_9", 9)]);
+        let outlook = Outlook::new(Some(&old), &new);
+        assert_eq!(
+            said(&outlook),
+            [
+                ("Mesh_3", Verdict::Reset, "remote_asn".to_owned(), None, false),
+                ("Mesh_4", Verdict::Keep, "hold_time".to_owned(), None, false),
+                ("Mesh_5", Verdict::Remove, String::new(), None, true),
+                ("Node_2", Verdict::Keep, "name".to_owned(), Some("Mesh_2"), false),
+                ("Node_9", Verdict::Add, String::new(), None, false),
+            ]
+        );
+        assert!(!outlook.is_empty() && outlook.unchanged == 0);
+        let same = Outlook::new(Some(&old), &old);
+        assert!(same.is_empty() && same.unchanged == 4, "{same:?}");
+        assert_eq!(Outlook::new(None, &old).peers.len(), 4, "everything is new without a configuration in force");
+    }
+
+    /// Nothing is on its way, or what comes needs the address: it does not linger.
+    #[test]
+    fn who_makes_room_at_once() {
+        let gone = |new: NodeConfig| Outlook::new(Some(&node([peer("Mesh_2", 2)])), &new).peers.iter().any(|peer| peer.lingers);
+        assert!(!gone(node([])));
+        let other = PeerConfig { remote_asn: Asn(65000), ..peer("Node_2", 2) };
+        assert!(!gone(node([other])), "one address, one session");
+        assert!(gone(node([peer("Node_3", 3)])));
+    }
+
+    #[test]
+    fn a_reflector_goes_on_for_its_clients() {
+        let client = PeerConfig { reflector_client: true, ..peer("Node_2", 2) };
+        assert_eq!(Outlook::new(Some(&node([client])), &node([peer("Node_2", 2)])).reflects_for, Some(60));
+    }
+
+    #[test]
+    fn routes_before_and_after() {
+        let rows = |prefixes: &[(&str, u32)]| -> Rows {
+            let row = |id: u32| vec![(None, PathId(id), None, Arc::default())];
+            prefixes.iter().map(|(prefix, id)| (prefix.parse().unwrap(), row(*id))).collect()
+        };
+        let changes =
+            RouteChanges::between(&rows(&[("10.0.0.0/8", 1), ("10.1.0.0/16", 1)]), &rows(&[("10.1.0.0/16", 2), ("10.2.0.0/16", 1)]));
+        let names = |list: &Prefixes| list.prefixes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        assert_eq!(
+            (names(&changes.vanish), names(&changes.change), names(&changes.appear)),
+            ("10.0.0.0/8".into(), "10.1.0.0/16".into(), "10.2.0.0/16".into())
+        );
+        let many: Vec<IpNet> = (0..2000u32).map(|n| IpNet::new(std::net::Ipv4Addr::from(n << 8).into(), 24).unwrap()).collect();
+        let all = many.iter().map(|prefix| (*prefix, vec![(None, PathId(0), None, Arc::default())])).collect();
+        let appear = RouteChanges::between(&Rows::new(), &all).appear;
+        assert_eq!((appear.count, appear.prefixes.len()), (2000, NAMED), "all are counted");
+    }
+}
