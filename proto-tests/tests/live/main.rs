@@ -11,6 +11,7 @@ mod diff;
 mod events;
 mod exposure;
 mod faults;
+mod fields;
 mod header;
 mod keys;
 mod metrics;
