@@ -1,5 +1,5 @@
 //! What a proposed configuration would do: verdicts from the very functions that a live change goes through
-//! ([`config::diff`](crate::config::diff), [`handover`](super::handover), [`wiring`](super::wiring)), and routes by
+//! ([`config::diff`](crate::config::diff), [`handover`], [`wiring`](super::wiring)), and routes by
 //! changing copies of the machines and looking at what they would tell.
 //!
 //! ```text

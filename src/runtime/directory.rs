@@ -54,7 +54,7 @@ pub struct Directory {
 }
 
 /// Who hands out a copy of its machine, to try a proposed configuration on. Shards do, by
-/// [`ShardMessage::Copy`](crate::runtime::message::ShardMessage::Copy).
+/// [`ShardMessage::Copy`].
 #[derive(Clone, Debug, Default)]
 pub struct Copies {
     /// The Compiler's task.
