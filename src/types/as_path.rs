@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Serialize, Serializer};
+use smallvec::{SmallVec, smallvec};
 
 use super::Asn;
 
@@ -32,8 +33,8 @@ pub struct Segment {
 /// The ASes a route has crossed, nearest first; empty for routes of our own AS.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AsPath {
-    /// The segments in the order of the wire.
-    pub segments: Box<[Segment]>,
+    /// The segments in the order of the wire. Nearly every path is one: it lies in the path itself.
+    pub segments: SmallVec<[Segment; 1]>,
 }
 
 impl AsPath {
@@ -43,7 +44,7 @@ impl AsPath {
         if asns.is_empty() {
             return Self::default();
         }
-        Self { segments: Box::new([Segment { kind: SegmentKind::Sequence, asns }]) }
+        Self { segments: smallvec![Segment { kind: SegmentKind::Sequence, asns }] }
     }
 
     /// Length for the decision: a set counts one, confederation segments nothing (RFC 4271 9.1.2.2 a, RFC 5065 5.3).

@@ -1,5 +1,7 @@
 //! AS_PATH on the wire: segments in two or four octets, splitting at 255, merge with AS4_PATH (RFC 4271 4.3, RFC 6793 4.2).
 
+use smallvec::SmallVec;
+
 use super::{Context, Problem};
 use crate::types::{AsPath, Asn, Segment, SegmentKind};
 
@@ -34,7 +36,7 @@ fn judge(path: AsPath, context: &Context) -> Result<AsPath, Problem> {
 }
 
 fn segments(mut value: &[u8], four_octets: bool) -> Result<AsPath, Problem> {
-    let mut segments = Vec::with_capacity(1);
+    let mut segments = SmallVec::new();
     while let [kind, count, rest @ ..] = value {
         let kind = match kind {
             1 => SegmentKind::Set,
@@ -56,7 +58,7 @@ fn segments(mut value: &[u8], four_octets: bool) -> Result<AsPath, Problem> {
         segments.push(Segment { kind, asns });
         value = rest;
     }
-    if value.is_empty() { Ok(AsPath { segments: segments.into() }) } else { Err(Problem::Value("one octet too many")) }
+    if value.is_empty() { Ok(AsPath { segments }) } else { Err(Problem::Value("one octet too many")) }
 }
 
 fn is_confederation(kind: SegmentKind) -> bool {
@@ -66,7 +68,7 @@ fn is_confederation(kind: SegmentKind) -> bool {
 /// The path as it was before old speakers narrowed it: the ASes by which `path` is longer, then `as4_path` (A2).
 pub(super) fn merge(path: AsPath, as4_path: AsPath) -> AsPath {
     let Some(mut lead) = path.length().checked_sub(as4_path.length()) else { return path };
-    let mut segments: Vec<Segment> = Vec::new();
+    let mut segments: SmallVec<[Segment; 1]> = SmallVec::new();
     for segment in path.segments {
         match segment.kind {
             SegmentKind::ConfedSequence | SegmentKind::ConfedSet => segments.push(segment),
@@ -88,7 +90,7 @@ pub(super) fn merge(path: AsPath, as4_path: AsPath) -> AsPath {
             _ => segments.push(segment),
         }
     }
-    AsPath { segments: segments.into() }
+    AsPath { segments }
 }
 
 /// Whether two AS_SEQUENCEs can be one segment.
