@@ -313,6 +313,20 @@ fn who_looks_on_writes_nothing_and_says_what_it_would_write() {
 }
 
 #[test]
+fn who_forwards_nothing_hears_everything_and_keeps_nothing() {
+    let mut world = World::new();
+    world.fib = FibSyncer::new(&FibConfig::default(), 7).idle();
+    world.kernel.tell_everything();
+    for number in 0..3_u8 {
+        world.change(&format!("10.1.{number}.0/24"), learned(&[("10.0.0.2", 2)]));
+        world.settle();
+    }
+    assert_eq!((world.pulls, world.kernel.ops), (3, 0), "it goes on asking, and writes nothing");
+    world.give(Input::Query(QueryId(7), Query::Prefix("10.1.0.0/24".parse().unwrap())));
+    assert_eq!(world.answers.len(), 0);
+}
+
+#[test]
 fn another_metric_is_written_before_the_old_one_goes() {
     let mut world = World::new();
     world.change("10.1.0.0/26", learned(&[("10.0.0.2", 2)]));

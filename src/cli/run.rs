@@ -44,6 +44,10 @@ pub struct Run {
     /// Speak BGP, but write nothing to the kernel.
     #[arg(long)]
     dry_run: bool,
+    /// This node forwards nothing, as a reflector that no packet passes: nothing is written to the kernel, and nothing is kept for it, so
+    /// `margay show kernel` has nothing to tell.
+    #[arg(long, env = "MARGAY_NO_FIB")]
+    no_fib: bool,
     /// error, warn, info, debug or trace, of margay itself; or directives such as `info,margay::session=debug` [default: what
     /// BGPConfiguration's logSeverityScreen says, live].
     #[arg(long, env = "MARGAY_LOG_LEVEL", value_name = "LEVEL")]
@@ -90,7 +94,8 @@ impl Run {
             bird_sockets: self.bird_sockets,
             metrics: self.metrics,
             state: self.state,
-            dry_run: self.dry_run,
+            dry_run: self.dry_run || self.no_fib,
+            no_fib: self.no_fib,
             log,
         })
     }

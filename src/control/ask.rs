@@ -17,8 +17,10 @@ use crate::types::PeerId;
 
 /// A task that does not answer within this is stuck; the question is answered without it.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Parts of an answer that may wait to be read.
-pub const PARTS: usize = 4096;
+/// Parts of a shard's answer that may wait to be read; with no room for more the shard's walk pauses.
+pub const PARTS: usize = 16;
+/// Parts of the FibSyncer's answer that may wait to be read: it does not pause, and whoever asks reads at once.
+pub const KERNEL_PARTS: usize = 4096;
 
 /// Status of one peer; none if its task does not answer.
 pub async fn status(entry: &PeerEntry) -> Option<PeerStatus> {
@@ -71,7 +73,7 @@ pub async fn gather(answers: Vec<mpsc::Receiver<Answer>>) -> (Vec<RouteRow>, Vec
 pub async fn kernel(directory: &Directory, prefix: Option<IpNet>) -> BTreeMap<IpNet, FibStatus> {
     let Some(fib) = &directory.fib else { return BTreeMap::new() };
     let query = prefix.map_or(fib::Query::All, fib::Query::Prefix);
-    let (reply, mut answer) = mpsc::channel(PARTS);
+    let (reply, mut answer) = mpsc::channel(KERNEL_PARTS);
     if fib.send(FibMessage::Ask(query, reply)).await.is_err() {
         return BTreeMap::new();
     }

@@ -68,6 +68,8 @@ pub struct FibSyncer {
     read_after: Option<Instant>,
     audit_at: Option<Instant>,
     now: Option<Instant>,
+    /// This node forwards nothing: what the Loc-RIB says is heard and not kept.
+    idle: bool,
 }
 
 impl FibSyncer {
@@ -89,6 +91,7 @@ impl FibSyncer {
             read_after: None,
             audit_at: None,
             now: None,
+            idle: false,
         }
     }
 
@@ -97,6 +100,14 @@ impl FibSyncer {
     pub fn looking_on(mut self) -> Self {
         self.delta.set_dry_run();
         self
+    }
+
+    /// The same, but for a node that forwards nothing (`--no-fib`), such as a reflector: it writes nothing, and does not even know what
+    /// it would. Changes of best paths are asked for all the same: events and metrics are made of them.
+    #[must_use]
+    pub fn idle(mut self) -> Self {
+        self.idle = true;
+        self.looking_on()
     }
 
     /// Takes in one input.
@@ -144,6 +155,9 @@ impl FibSyncer {
 
     fn changes(&mut self, changes: Vec<FibChange>) {
         self.pulled = false;
+        if self.idle {
+            return;
+        }
         for FibChange { prefix, route } in changes {
             let decision = route.map(|best| Decision { verdict: judge(&self.config, &self.interfaces, prefix, &best), best });
             self.decide(prefix, decision);

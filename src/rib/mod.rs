@@ -134,9 +134,18 @@ pub enum Input {
         /// Changes.
         credit: usize,
     },
-    /// A question of the control API; answered in bounded steps.
+    /// A question of the control API; answered in bounded steps, at most [`PARTS_A_ROUND`] parts in a round.
     Query(QueryId, Query),
+    /// Whoever asked has no more room: the answer goes on after `Resume`.
+    Pause(QueryId),
+    /// There is room again.
+    Resume(QueryId),
+    /// Whoever asked has gone.
+    Abandon(QueryId),
 }
+
+/// Parts of answers to queries in one round, at most.
+pub const PARTS_A_ROUND: usize = (walk::ROUND / walk::STEP) as usize;
 
 /// How much a shard holds and has done, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

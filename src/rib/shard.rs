@@ -150,6 +150,9 @@ impl Shard {
             }
             Input::PullFib { credit } => self.fib_credit = Some(credit),
             Input::Query(id, query) => self.work.add(Task::Answer { id, query, family: Family::IPV4_UNICAST }),
+            Input::Pause(id) => self.work.pause(id),
+            Input::Resume(id) => self.work.resume(id),
+            Input::Abandon(id) => self.work.abandon(id),
         }
     }
 

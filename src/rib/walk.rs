@@ -72,6 +72,10 @@ pub(super) enum Task {
 }
 
 impl Task {
+    fn answers(&self, query: QueryId) -> bool {
+        matches!(self, Self::Answer { id, .. } if *id == query)
+    }
+
     /// Whether doing `self` from the start also does `other`.
     fn covers(&self, other: &Self) -> bool {
         match (self, other) {
@@ -89,6 +93,8 @@ impl Task {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Work {
     queue: VecDeque<(Task, u32)>,
+    /// Answers that wait for room.
+    paused: Vec<(Task, u32)>,
 }
 
 impl Work {
@@ -116,6 +122,25 @@ impl Work {
     /// Drops the tasks for which `keep` is false.
     pub(super) fn retain(&mut self, mut keep: impl FnMut(&Task) -> bool) {
         self.queue.retain(|(task, _)| keep(task));
+    }
+
+    /// An answer waits; what waits for others is no work.
+    pub(super) fn pause(&mut self, query: QueryId) {
+        let at = self.queue.iter().position(|(task, _)| task.answers(query));
+        self.paused.extend(at.and_then(|at| self.queue.remove(at)));
+    }
+
+    /// It goes on.
+    pub(super) fn resume(&mut self, query: QueryId) {
+        if let Some(at) = self.paused.iter().position(|(task, _)| task.answers(query)) {
+            self.queue.push_back(self.paused.swap_remove(at));
+        }
+    }
+
+    /// It is not wanted any more.
+    pub(super) fn abandon(&mut self, query: QueryId) {
+        self.queue.retain(|(task, _)| !task.answers(query));
+        self.paused.retain(|(task, _)| !task.answers(query));
     }
 
     /// Whether there is nothing to do.

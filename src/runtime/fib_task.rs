@@ -1,6 +1,6 @@
 //! The FibSyncer's task: Loc-RIB changes and kernel facts in, batches of writes out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use tokio::sync::mpsc;
@@ -12,7 +12,7 @@ use crate::rib;
 use crate::runtime::history::Chronicle;
 use crate::runtime::message::{FibMessage, ShardMessage, Watch};
 use crate::telemetry::Event;
-use crate::types::{Outbox, QueryId};
+use crate::types::{Outbox, QueryId, ShardId};
 
 /// See the module.
 pub struct FibTask {
@@ -20,8 +20,10 @@ pub struct FibTask {
     /// Configuration, kernel facts, questions.
     inbox: mpsc::Receiver<FibMessage>,
     /// Answers of the shards to our pulls; with one pull a shard under way there is always room.
-    changes: mpsc::Receiver<Input>,
+    changes: mpsc::Receiver<(ShardId, Input)>,
     shards: Vec<mpsc::Sender<ShardMessage>>,
+    /// Shards that have been asked and have not answered: they are not asked again, or they would answer faster than we hear.
+    asked_shards: BTreeSet<ShardId>,
     kernel: mpsc::Sender<Command>,
     questions: BTreeMap<QueryId, mpsc::Sender<Vec<FibStatus>>>,
     asked: u64,
@@ -40,7 +42,7 @@ impl FibTask {
     pub fn new(
         machine: FibSyncer,
         inbox: mpsc::Receiver<FibMessage>,
-        changes: mpsc::Receiver<Input>,
+        changes: mpsc::Receiver<(ShardId, Input)>,
         shards: Vec<mpsc::Sender<ShardMessage>>,
         kernel: mpsc::Sender<Command>,
         chronicle: Chronicle,
@@ -50,6 +52,7 @@ impl FibTask {
             inbox,
             changes,
             shards,
+            asked_shards: BTreeSet::new(),
             kernel,
             questions: BTreeMap::new(),
             asked: 0,
@@ -77,7 +80,10 @@ impl FibTask {
                     }
                     Some(FibMessage::Watch(watch)) => self.watches.push(watch),
                 },
-                Some(input) = self.changes.recv() => {
+                Some((shard, input)) = self.changes.recv() => {
+                    if matches!(input, Input::Changes(_)) {
+                        self.asked_shards.remove(&shard);
+                    }
                     self.tell_watched(&input);
                     self.changed(input, &mut outbox);
                 }
@@ -143,7 +149,10 @@ impl FibTask {
                 self.chronicle.tell(Event::KernelRefused { prefix, errno, text });
             }
             Output::Pull { credit } => {
-                for shard in &self.shards {
+                for (id, shard) in (0..).map(ShardId).zip(&self.shards) {
+                    if !self.asked_shards.insert(id) {
+                        continue;
+                    }
                     // A shard's inbox drains by itself; closed means that the process ends.
                     let _ = shard.send(ShardMessage::Input(rib::Input::PullFib { credit })).await;
                 }
@@ -182,5 +191,42 @@ impl FibTask {
         if self.kernel.send(command).await.is_err() {
             error!("the kernel's thread has ended; routes are no longer programmed");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::FibConfig;
+    use crate::runtime::metrics::Metrics;
+
+    /// One shard that answers at once and one that does not: the other answers may not push more pulls onto it, or one day its answers
+    /// come faster than they are heard.
+    #[tokio::test]
+    async fn a_shard_has_one_pull_under_way_however_often_another_answers() {
+        let (quick, mut quick_inbox) = mpsc::channel(8);
+        let (slow, mut slow_inbox) = mpsc::channel(8);
+        let (_inputs, inbox) = mpsc::channel(1);
+        let (changes, changed) = mpsc::channel(8);
+        let (kernel, _commands) = mpsc::channel(8);
+        let machine = FibSyncer::new(&FibConfig::default(), 7).idle();
+        let mut task = FibTask::new(machine, inbox, changed, vec![quick, slow], kernel, Chronicle::start(Metrics::default()));
+        let mut out = Outbox::new();
+        task.machine.handle(Instant::now(), Input::Changes(Vec::new()), &mut out);
+        for output in out.drain().collect::<Vec<_>>() {
+            task.deliver(output).await;
+        }
+        tokio::spawn(task.run());
+        let is_pull = |message| matches!(message, Some(ShardMessage::Input(rib::Input::PullFib { .. })));
+        for _ in 0..20 {
+            assert!(is_pull(quick_inbox.recv().await));
+            changes.send((ShardId(0), Input::Changes(Vec::new()))).await.unwrap();
+        }
+        assert!(is_pull(quick_inbox.recv().await));
+        assert!(is_pull(slow_inbox.recv().await));
+        assert!(slow_inbox.try_recv().is_err(), "it has not answered the first");
+        changes.send((ShardId(1), Input::Changes(Vec::new()))).await.unwrap();
+        assert!(is_pull(slow_inbox.recv().await));
+        assert!(quick_inbox.try_recv().is_err(), "nor has this one");
     }
 }

@@ -14,7 +14,7 @@ use crate::runtime::message::ShardMessage;
 use crate::types::{Outbox, PeerId};
 
 /// Parts of an answer that may wait.
-const PARTS: usize = 4096;
+const PARTS: usize = 16;
 
 /// See the module.
 pub struct HandoverTask {

@@ -75,7 +75,9 @@ const ORDERS: usize = 8;
 /// What keeps it from starting, with the next step: a busy port, a missing capability, a control socket in use.
 pub async fn run(settings: Settings) -> Result<()> {
     if !settings.dry_run && !crate::kernel::may_write() {
-        bail!("writing routes to the kernel needs CAP_NET_ADMIN: run as root, give the capability, or only look on with --dry-run");
+        bail!(
+            "writing routes to the kernel needs CAP_NET_ADMIN: run as root, give the capability, or only look on with --dry-run, or with --no-fib where no packet passes"
+        );
     }
     let mut signals = Signals::new()?;
     let now = jiff::Timestamp::now();
@@ -228,7 +230,11 @@ async fn start_speaker(
         ..crate::kernel::Settings::default()
     })?;
     let fib_syncer = FibSyncer::new(&config.fib, seed);
-    let fib_syncer = if settings.dry_run { fib_syncer.looking_on() } else { fib_syncer };
+    let fib_syncer = match settings {
+        Settings { no_fib: true, .. } => fib_syncer.idle(),
+        Settings { dry_run: true, .. } => fib_syncer.looking_on(),
+        _ => fib_syncer,
+    };
     let chronicle = Chronicle::start(metrics);
     let fib_task = FibTask::new(fib_syncer, fib_inbox, changed, shards.clone(), operations, chronicle.clone());
     tokio::spawn(ends_the_process("the FibSyncer", fib_task.run()));
@@ -287,7 +293,11 @@ async fn start_speaker(
     Ok((Speaker::new(parts, config), is_done))
 }
 
-fn start_shards(config: &NodeConfig, seed: u64, changes: &mpsc::Sender<crate::fib::Input>) -> Result<Vec<mpsc::Sender<ShardMessage>>> {
+fn start_shards(
+    config: &NodeConfig,
+    seed: u64,
+    changes: &mpsc::Sender<(ShardId, crate::fib::Input)>,
+) -> Result<Vec<mpsc::Sender<ShardMessage>>> {
     let rib_config = Arc::new(rib_config(config));
     (0..SHARDS)
         .map(|number| {

@@ -23,6 +23,8 @@ pub struct Settings {
     pub state: PathBuf,
     /// Only say what would be written to the kernel.
     pub dry_run: bool,
+    /// This node forwards nothing: nothing is written to the kernel, nor kept for it.
+    pub no_fib: bool,
     /// The log.
     pub log: Log,
 }

@@ -1,7 +1,7 @@
 //! One thread per shard: takes what waits in its inbox, runs one round, answers. It waits for nobody but its inbox:
 //! every reply was asked for with a credit, so there is room for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use tokio::sync::mpsc;
@@ -22,18 +22,30 @@ pub struct ShardThread {
     id: ShardId,
     machine: Shard,
     inbox: mpsc::Receiver<ShardMessage>,
-    fib: mpsc::Sender<fib::Input>,
+    fib: mpsc::Sender<(ShardId, fib::Input)>,
     peers: BTreeMap<PeerId, PeerReplies>,
     questions: BTreeMap<QueryId, mpsc::Sender<rib::Answer>>,
     asked: u64,
+    /// Questions whose reader has no room: the walk that answers them pauses.
+    full: BTreeSet<QueryId>,
     /// Our own restart is over, but the FibSyncer has not been told to sweep: it must first hear what was learned meanwhile.
     sweep_due: bool,
 }
 
 impl ShardThread {
     /// A thread's body for `machine`; `fib` takes the answers to the FibSyncer's pulls.
-    pub fn new(id: ShardId, machine: Shard, inbox: mpsc::Receiver<ShardMessage>, fib: mpsc::Sender<fib::Input>) -> Self {
-        Self { id, machine, inbox, fib, peers: BTreeMap::new(), questions: BTreeMap::new(), asked: 0, sweep_due: false }
+    pub fn new(id: ShardId, machine: Shard, inbox: mpsc::Receiver<ShardMessage>, fib: mpsc::Sender<(ShardId, fib::Input)>) -> Self {
+        Self {
+            id,
+            machine,
+            inbox,
+            fib,
+            peers: BTreeMap::new(),
+            questions: BTreeMap::new(),
+            asked: 0,
+            full: BTreeSet::new(),
+            sweep_due: false,
+        }
     }
 
     /// Starts the thread; it ends when its inbox is closed.
@@ -60,12 +72,17 @@ impl ShardThread {
                     self.take(message, &mut outbox);
                 }
                 let now = Instant::now();
+                // One round either way: what a round may say at most has room with its readers.
                 if self.machine.deadline().is_some_and(|deadline| deadline <= now) {
                     self.machine.on_deadline(now, &mut outbox);
+                } else {
+                    self.machine.finish_round(now, &mut outbox);
                 }
-                self.machine.finish_round(now, &mut outbox);
-                for output in outbox.drain() {
-                    deliver(self.id, output, &mut self.peers, &mut self.questions, &self.fib);
+                let outputs: Vec<Output> = outbox.drain().collect();
+                for output in outputs {
+                    if let Some(input) = self.deliver(output) {
+                        self.machine.handle(now, input, &mut outbox);
+                    }
                 }
                 self.sweep_if_settled();
             }
@@ -73,24 +90,62 @@ impl ShardThread {
         debug!(shard = %self.id, "shard ended");
     }
 
-    /// Waits for messages or the machine's deadline; false when the inbox is closed.
+    /// Waits for messages, the machine's deadline, or room for an answer that waits; false when the inbox is closed.
     async fn gather(&mut self, messages: &mut Vec<ShardMessage>) -> bool {
-        let receive = self.inbox.recv_many(messages, MESSAGES_A_ROUND);
-        match self.machine.deadline() {
-            None => receive.await > 0,
-            // Past the deadline the machine has its turn; `recv_many` loses nothing when it is dropped.
-            Some(deadline) => tokio::time::timeout_at(deadline.into(), receive).await.map_or(true, |received| received > 0),
+        let deadline = self.machine.deadline();
+        // Whichever comes first: `recv_many` loses nothing when it is dropped.
+        let room = tokio::select! {
+            biased;
+            received = self.inbox.recv_many(messages, MESSAGES_A_ROUND) => return received > 0,
+            room = room(&self.questions, &self.full) => Some(room),
+            () = sleep_until(deadline) => None,
+        };
+        if let Some(query) = room {
+            self.full.remove(&query);
+            messages.push(ShardMessage::Input(rib::Input::Resume(query)));
         }
+        true
     }
 
     /// What the FibSyncer hears last before it sweeps is the last of what it would have been wrong to sweep.
     fn sweep_if_settled(&mut self) {
         if self.sweep_due && self.machine.is_settled() {
             self.sweep_due = false;
-            if self.fib.try_send(fib::Input::Sweep).is_err() {
+            if self.fib.try_send((self.id, fib::Input::Sweep)).is_err() {
                 debug!(shard = %self.id, "the FibSyncer has ended");
             }
         }
+    }
+
+    /// Hands out one output; what the machine is to hear of how it was taken.
+    fn deliver(&mut self, output: Output) -> Option<rib::Input> {
+        match from_shard(self.id, output) {
+            FromShard::Peer(peer, input) => {
+                if let Some(replies) = self.peers.get(&peer) {
+                    to_peer(self.id, replies, input);
+                }
+                None
+            }
+            FromShard::Fib(input) => {
+                if self.fib.try_send((self.id, input)).is_err() {
+                    debug!(shard = %self.id, "the FibSyncer has ended");
+                }
+                None
+            }
+            FromShard::Answer(query, rows, done) => self.answer(query, rows, done),
+        }
+    }
+
+    /// A reader that does not keep up makes its answer wait, and nothing else; one that is gone gets no more of it.
+    fn answer(&mut self, query: QueryId, rows: rib::Answer, done: bool) -> Option<rib::Input> {
+        let reply = self.questions.get(&query)?;
+        let gone = reply.try_send(rows).is_err();
+        if done || gone {
+            self.questions.remove(&query);
+            return gone.then_some(rib::Input::Abandon(query));
+        }
+        let full = reply.capacity() < rib::PARTS_A_ROUND;
+        (full && self.full.insert(query)).then_some(rib::Input::Pause(query))
     }
 
     fn take(&mut self, message: ShardMessage, outbox: &mut Outbox<Output>) {
@@ -119,6 +174,31 @@ impl ShardThread {
     }
 }
 
+/// The first of the answers that wait whose reader has room for all that one round may say of it, or is gone.
+async fn room(questions: &BTreeMap<QueryId, mpsc::Sender<rib::Answer>>, full: &BTreeSet<QueryId>) -> QueryId {
+    let waits = full.iter().filter_map(|query| Some((*query, questions.get(query)?)));
+    let waits: Vec<_> = waits
+        .map(|(query, reply)| {
+            Box::pin(async move {
+                // What has been reserved is given back at once: nobody else sends there.
+                let _ = reply.reserve_many(rib::PARTS_A_ROUND).await;
+                query
+            })
+        })
+        .collect();
+    if waits.is_empty() {
+        return std::future::pending().await;
+    }
+    futures::future::select_all(waits).await.0
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// A shard's state is suspect after a panic: the process ends, its kernel routes stay, its successor adopts them.
 struct EndsTheProcess(ShardId);
 
@@ -127,34 +207,6 @@ impl Drop for EndsTheProcess {
         if std::thread::panicking() {
             error!(shard = %self.0, "a shard panicked; the process ends and kernel routes stay");
             std::process::exit(101);
-        }
-    }
-}
-
-fn deliver(
-    shard: ShardId,
-    output: Output,
-    peers: &mut BTreeMap<PeerId, PeerReplies>,
-    questions: &mut BTreeMap<QueryId, mpsc::Sender<rib::Answer>>,
-    fib: &mpsc::Sender<fib::Input>,
-) {
-    match from_shard(shard, output) {
-        FromShard::Peer(peer, input) => {
-            if let Some(replies) = peers.get(&peer) {
-                to_peer(shard, replies, input);
-            }
-        }
-        FromShard::Fib(input) => {
-            if fib.try_send(input).is_err() {
-                debug!(%shard, "the FibSyncer has ended");
-            }
-        }
-        FromShard::Answer(query, rows, done) => {
-            // A reader that is gone, or does not read, gets a short answer; the shard waits for nobody.
-            let refused = questions.get(&query).is_some_and(|reply| reply.try_send(rows).is_err());
-            if done || refused {
-                questions.remove(&query);
-            }
         }
     }
 }
@@ -172,5 +224,59 @@ fn to_peer(shard: ShardId, replies: &PeerReplies, input: session::Input) {
                 error!(%shard, peer = %replies.peer, "frames beyond the credit were dropped; the session must be reset");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+
+    use ipnet::{IpNet, Ipv4Net};
+
+    use super::*;
+    use crate::origin::{LocalKey, LocalRoute, LocalTarget};
+    use crate::policy::RouteSource;
+    use crate::rib::{Answer, Query, RibConfig};
+    use crate::types::{RouterId, Sync};
+
+    /// A shard's thread that holds this many local routes.
+    fn shard(routes: u32) -> mpsc::Sender<ShardMessage> {
+        let router_id = RouterId(Ipv4Addr::new(10, 0, 0, 1));
+        let config = Arc::new(RibConfig { router_id, cluster_id: None, max_paths: 1, protocol: 12 });
+        let (sender, inbox) = mpsc::channel(64);
+        let (fib, _changes) = mpsc::channel(4);
+        ShardThread::new(ShardId(0), Shard::new(ShardId(0), 7, config), inbox, fib).spawn().unwrap();
+        for number in 0..routes {
+            let prefix = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::from(0x0a00_0000 + number), 32));
+            let key = LocalKey { source: RouteSource::Static, prefix };
+            let route = LocalRoute { target: LocalTarget::Blackhole, metric: None };
+            sender.blocking_send(ShardMessage::Input(rib::Input::Local(Sync::Upsert(key, route)))).unwrap();
+        }
+        sender
+    }
+
+    fn ask(shard: &mpsc::Sender<ShardMessage>, room: usize) -> mpsc::Receiver<Answer> {
+        let query = Query::Routes { prefix: None, longer: false, family: None, received: None, advertised: None };
+        let (reply, answer) = mpsc::channel(room);
+        shard.blocking_send(ShardMessage::Ask(query, reply)).unwrap();
+        answer
+    }
+
+    fn rows(mut answer: mpsc::Receiver<Answer>) -> usize {
+        let parts = std::iter::from_fn(|| answer.blocking_recv());
+        parts.map(|part| if let Answer::Routes(rows) = part { rows.len() } else { 0 }).sum()
+    }
+
+    #[test]
+    fn an_answer_waits_for_its_reader_and_for_nobody_else_and_is_whole() {
+        const ROUTES: u32 = 20_000;
+        let shard = shard(ROUTES);
+        let slow = ask(&shard, rib::PARTS_A_ROUND);
+        drop(ask(&shard, rib::PARTS_A_ROUND));
+        let quick = ask(&shard, rib::PARTS_A_ROUND);
+        assert_eq!(rows(quick), ROUTES as usize, "though the one before has read nothing");
+        assert!(slow.len() <= rib::PARTS_A_ROUND, "no more waits than there is room for");
+        assert_eq!(rows(slow), ROUTES as usize);
     }
 }

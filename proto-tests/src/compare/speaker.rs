@@ -165,7 +165,7 @@ fn margay(folder: &Path, scenario: &Scenario) -> Result<Vec<String>> {
     }
     fs::write(folder.join("resources/all.yaml"), text)?;
     let place = |name: &str| folder.join(name).display().to_string();
-    let words = ["run", "--node", "bench", "--dry-run", "--log-level", "error", "--resources"].map(str::to_owned).into_iter();
+    let words = ["run", "--node", "bench", "--no-fib", "--log-level", "error", "--resources"].map(str::to_owned).into_iter();
     Ok(words.chain([place("resources"), "--socket".into(), place("socket"), "--state".into(), place("state")]).collect())
 }
 

@@ -229,7 +229,7 @@ async fn sessions(directory: &Directory, clock: &Clock) -> BTreeMap<PeerId, (Str
 /// What the kernel did not take.
 pub async fn failed(directory: &Directory) -> BTreeSet<IpNet> {
     let Some(fib) = &directory.fib else { return BTreeSet::new() };
-    let (reply, mut answer) = mpsc::channel(ask::PARTS);
+    let (reply, mut answer) = mpsc::channel(ask::KERNEL_PARTS);
     // A FibSyncer that has gone ends the process.
     if fib.send(FibMessage::Ask(fib::Query::All, reply)).await.is_err() {
         return BTreeSet::new();
