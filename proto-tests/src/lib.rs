@@ -9,6 +9,7 @@ pub mod lab;
 pub mod live;
 pub mod parity;
 pub mod scale;
+pub mod shard;
 pub mod sim;
 pub mod story;
 pub mod transcript;

@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result, bail};
 
 /// Debian packages and a program of each by which its presence is told.
-const PACKAGES: [(&str, &str); 12] = [
+const PACKAGES: [(&str, &str); 13] = [
     ("bird2", "/usr/sbin/bird"),
     ("etcd-client", "/usr/bin/etcdctl"),
     ("etcd-server", "/usr/bin/etcd"),
@@ -20,6 +20,7 @@ const PACKAGES: [(&str, &str); 12] = [
     ("procps", "/usr/bin/ps"),
     ("tcpdump", "/usr/bin/tcpdump"),
     ("util-linux", "/usr/bin/unshare"),
+    ("valgrind", "/usr/bin/valgrind"),
 ];
 
 fn main() -> ExitCode {

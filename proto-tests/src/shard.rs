@@ -1,0 +1,196 @@
+//! One shard with peers that announce and peers that listen, for tests and benches that count what it takes.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use margay::config::{AddPath, PeerConfig};
+use margay::policy::Policy;
+use margay::rib::{Input, Output, RibConfig, Shard};
+use margay::session::{RouteBatch, RouteChange, SessionFacts};
+use margay::types::{
+    Asn, Attributes, ConnectionId, Ipv4Unicast, Nlri, NlriList, Outbox, PathId, PeerId, PerFamily, RouterId, ShardId, Sync,
+};
+use margay::wire::{Context, pack};
+
+use crate::compare::table::{self, Numbers};
+
+const US: Asn = Asn(65000);
+
+/// What one peer announces, decoded as it comes from one message after the other.
+#[derive(Clone, Debug)]
+pub struct Announced {
+    /// By attribute set.
+    pub sets: Vec<(Arc<Attributes>, NlriList)>,
+    /// Prefixes in all.
+    pub count: usize,
+}
+
+impl Announced {
+    /// A table like the internet's of so many prefixes, eight to a set, told by a peer. Different peers tell the same prefixes.
+    pub fn new(peer: u32, count: usize) -> Self {
+        let prefixes = table::ipv4(count, &mut Numbers::new(1));
+        let mut numbers = Numbers::new(u64::from(peer) + 2);
+        let mut left = &prefixes[..];
+        let mut sets = Vec::new();
+        for run in table::runs(count, 8, &mut numbers) {
+            let (here, rest) = left.split_at(run);
+            let set = table::attributes(Some(asn(peer)), address(peer), None, &mut numbers);
+            sets.push((Arc::new(set), list(here)));
+            left = rest;
+        }
+        Self { sets, count }
+    }
+
+    /// The same as messages of a session.
+    pub fn messages(&self) -> Vec<bytes::Bytes> {
+        let mut frames = Vec::new();
+        for (set, list) in &self.sets {
+            let NlriList::Ipv4(items) = list else { continue };
+            let left = pack::announce::<Ipv4Unicast>(set, items, &context(), &mut frames);
+            assert!(left.is_empty(), "no message can carry {set:?}");
+        }
+        frames
+    }
+}
+
+fn list(prefixes: &[IpNet]) -> NlriList {
+    let one = |prefix: &IpNet| match prefix {
+        IpNet::V4(prefix) => Some(Nlri { prefix: *prefix, path_id: PathId(0) }),
+        IpNet::V6(_) => None,
+    };
+    NlriList::Ipv4(prefixes.iter().filter_map(one).collect())
+}
+
+fn asn(peer: u32) -> Asn {
+    Asn(100_000 + peer)
+}
+
+fn address(peer: u32) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from(0x0a01_0000 + peer))
+}
+
+/// How the sessions encode and decode.
+pub fn context() -> Context {
+    Context { four_octet_as: true, families: PerFamily { ipv4: true, ipv6: false }, ebgp: true, ..Context::default() }
+}
+
+fn facts(peer: u32) -> SessionFacts {
+    let accept = || PerFamily { ipv4: Arc::new(Policy::accept()), ipv6: Arc::new(Policy::accept()) };
+    let us = RouterId(Ipv4Addr::new(10, 7, 0, 1));
+    let config = PeerConfig {
+        families: PerFamily { ipv4: true, ipv6: false },
+        add_path: AddPath::Off,
+        import: accept(),
+        export: accept(),
+        ..PeerConfig::new(format!("peer-{peer}"), (US, us), (address(peer), asn(peer)))
+    };
+    SessionFacts {
+        peer: PeerId(peer),
+        connection: ConnectionId(1),
+        config: Arc::new(config),
+        context: Context { peer_asn: asn(peer), ..context() },
+        local: IpAddr::V4(us.0),
+        local_link: None,
+        remote: address(peer),
+        identifier: RouterId(Ipv4Addr::from(0x0a01_0000 + peer)),
+        graceful_restart: None,
+        long_lived: false,
+        enhanced_refresh: true,
+        refresh: true,
+    }
+}
+
+/// A shard, and what was heard of it.
+#[derive(Debug)]
+pub struct Bench {
+    shard: Shard,
+    now: Instant,
+    out: Outbox<Output>,
+    listeners: Vec<PeerId>,
+    /// Octets that listeners were sent.
+    pub octets: usize,
+    /// Changes that the FibSyncer was told.
+    pub fib_changes: usize,
+}
+
+impl Bench {
+    /// With these peers that announce, and these that listen too.
+    pub fn new(senders: u32, listeners: u32) -> Self {
+        let config = RibConfig { router_id: RouterId(Ipv4Addr::new(10, 7, 0, 1)), cluster_id: None, max_paths: 16, protocol: 12 };
+        let shard = Shard::new(ShardId(0), 7, Arc::new(config));
+        let mut bench = Self { shard, now: Instant::now(), out: Outbox::new(), listeners: Vec::new(), octets: 0, fib_changes: 0 };
+        bench.say(Input::Local(Sync::End));
+        bench.say(Input::RecoveryDone);
+        for peer in 1..=senders {
+            bench.say(Input::PeerUp(Arc::new(facts(peer))));
+        }
+        for peer in 1001..=1000 + listeners {
+            bench.listen(peer);
+        }
+        bench.round();
+        bench
+    }
+
+    /// A peer comes up that reads whatever it is told.
+    pub fn listen(&mut self, peer: u32) {
+        self.say(Input::PeerUp(Arc::new(facts(peer))));
+        self.listeners.push(PeerId(peer));
+    }
+
+    fn say(&mut self, input: Input) {
+        self.shard.handle(self.now, input, &mut self.out);
+    }
+
+    /// A peer announces its table, 64 sets in a round.
+    pub fn announce(&mut self, peer: u32, table: &Announced) {
+        for part in table.sets.chunks(64) {
+            let changes = part.iter().map(|(set, list)| RouteChange::Announce(Arc::clone(set), list.clone())).collect();
+            self.say(Input::Routes(RouteBatch { peer: PeerId(peer), changes }));
+            self.round();
+        }
+    }
+
+    /// A peer withdraws it.
+    pub fn withdraw(&mut self, peer: u32, table: &Announced) {
+        for part in table.sets.chunks(64) {
+            let changes = part.iter().map(|(_, list)| RouteChange::Withdraw(list.clone())).collect();
+            self.say(Input::Routes(RouteBatch { peer: PeerId(peer), changes }));
+            self.round();
+        }
+    }
+
+    /// One round in which everybody reads.
+    pub fn round(&mut self) {
+        for peer in self.listeners.clone() {
+            self.say(Input::Pull { peer, credit: 1 << 20 });
+        }
+        self.say(Input::PullFib { credit: 1 << 20 });
+        self.shard.finish_round(self.now, &mut self.out);
+        for output in self.out.drain() {
+            match output {
+                Output::Frames { frames, .. } => self.octets += frames.iter().map(bytes::Bytes::len).sum::<usize>(),
+                Output::FibChanges(changes) => self.fib_changes += changes.len(),
+                _ => {}
+            }
+        }
+    }
+
+    /// Lets time pass, and whatever is due be done.
+    pub fn rest(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(at) = self.shard.deadline().filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            self.shard.on_deadline(self.now, &mut self.out);
+            self.round();
+        }
+        self.now = end;
+        self.round();
+    }
+
+    /// What it holds.
+    pub fn stats(&self) -> margay::rib::Stats {
+        self.shard.stats()
+    }
+}
