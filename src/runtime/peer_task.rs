@@ -180,11 +180,7 @@ impl PeerTask {
     }
 
     fn accepted(&mut self, stream: TcpStream, remote: SocketAddr) {
-        let config = self.machine.config();
-        let protected = socket::is_protected(&stream, &config.authentication);
-        let prepared =
-            protected.and_then(|()| socket::session_options(&stream, remote.ip(), config.ttl)).and_then(|()| stream.local_addr());
-        let local = match prepared {
+        let local = match socket::accepted(&stream, remote.ip(), self.machine.config()) {
             Ok(local) => local,
             Err(error) => return warn!(%remote, %error, "accepted connection dropped"),
         };

@@ -8,17 +8,20 @@ mod option;
 mod signing;
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsRawFd;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::TcpStream;
 
 pub use datagram::{bfd_listening, bfd_sending, prefer_this_thread, receive_with_ttl};
 pub use option::interface_index;
-pub use signing::{change_keys, is_protected, roll_over};
+pub use signing::{change_keys, roll_over};
 
 use crate::config::{PeerConfig, Ttl};
 use option::option;
+use signing::is_protected;
 
 /// Bytes of ours that the kernel may hold unsent, so that a KEEPALIVE never queues behind megabytes (S1).
 const NOTSENT_LOWAT: libc::c_int = 128 * 1024;
@@ -71,29 +74,62 @@ pub fn listening(address: SocketAddr) -> io::Result<Socket> {
     // SYN-ACKs carry the listener's TTL: a peer with GTSM drops any but 255. The accepted socket gets its session's.
     let (level, name) = ttl_option(address.ip());
     option(&socket, level, name, &GTSM_TTL)?;
+    // So that the TTL of what comes before a session's least TTL is set can be judged.
+    option(&socket, libc::IPPROTO_TCP, libc::TCP_SAVE_SYN, &1)?;
     socket.bind(&address.into()).map_err(|e| listen_error(address, &e))?;
     socket.listen(LISTEN_BACKLOG).map_err(|e| listen_error(address, &e))?;
     Ok(socket)
+}
+
+/// Makes an accepted connection the peer's, if it may be: it is signed as asked, and has come from no further than GTSM allows.
+///
+/// # Errors
+/// It may not, or what the system says, with the step that failed.
+pub fn accepted(stream: &TcpStream, remote: IpAddr, config: &PeerConfig) -> io::Result<SocketAddr> {
+    is_protected(stream, &config.authentication)?;
+    session_options(stream, remote, config.ttl)?;
+    is_near(stream, config.ttl)?;
+    stream.local_addr()
+}
+
+/// The least TTL holds from now on; what has come before is judged by the SYN. Where the kernel has kept none (SYN cookies),
+/// nothing may have come yet (T8).
+fn is_near(stream: &TcpStream, ttl: Ttl) -> io::Result<()> {
+    let Some(least) = least_ttl(ttl) else { return Ok(()) };
+    match option::ttl_of_syn(stream) {
+        Some(ttl) if libc::c_int::from(ttl) >= least => Ok(()),
+        Some(ttl) => Err(io::Error::other(format!("the peer is too far away for ttlSecurity: TTL {ttl} where {least} is the least"))),
+        None if SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]).is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock) => Ok(()),
+        None => Err(io::Error::other("data came before ttlSecurity could judge it")),
+    }
+}
+
+/// What GTSM lets in (RFC 5082 section 3).
+fn least_ttl(ttl: Ttl) -> Option<libc::c_int> {
+    match ttl {
+        Ttl::Gtsm { hops } => Some(256 - libc::c_int::from(hops.max(1))),
+        Ttl::Multihop | Ttl::Direct => None,
+    }
 }
 
 /// What a session's socket needs on both ends: TTL or GTSM (T8), no delay, little unsent data.
 ///
 /// # Errors
 /// What the system says, with the step that failed.
-pub fn session_options(socket: &impl AsRawFd, remote: IpAddr, ttl: Ttl) -> io::Result<()> {
+fn session_options(socket: &impl AsRawFd, remote: IpAddr, ttl: Ttl) -> io::Result<()> {
     option(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1)?;
     option(socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, &NOTSENT_LOWAT)?;
-    let (sent, least) = match ttl {
-        Ttl::Multihop => (64, None),
-        Ttl::Gtsm { hops } => (GTSM_TTL, Some(256 - libc::c_int::from(hops.max(1)))),
-        Ttl::Direct => (1, None),
+    let sent = match ttl {
+        Ttl::Multihop => 64,
+        Ttl::Gtsm { .. } => GTSM_TTL,
+        Ttl::Direct => 1,
     };
     let (level, ttl_name) = ttl_option(remote);
     let (tos_name, least_name) =
         if remote.is_ipv4() { (libc::IP_TOS, libc::IP_MINTTL) } else { (libc::IPV6_TCLASS, libc::IPV6_MINHOPCOUNT) };
     option(socket, level, ttl_name, &sent)?;
     option(socket, level, tos_name, &TYPE_OF_SERVICE)?;
-    match least {
+    match least_ttl(ttl) {
         Some(least) => option(socket, level, least_name, &least).map_err(|e| step(&e, "cannot set the least TTL (GTSM)".into())),
         None => Ok(()),
     }

@@ -47,6 +47,22 @@ pub fn option_of<T: Copy + Default>(socket: &impl AsRawFd, level: libc::c_int, n
     if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
 }
 
+/// The TTL or hop limit of the SYN that opened an accepted connection, where its listener had `TCP_SAVE_SYN`; none if the kernel
+/// has not kept it (SYN cookies). It is told once.
+pub fn ttl_of_syn(socket: &impl AsRawFd) -> Option<u8> {
+    let mut headers = [0_u8; 512];
+    let mut length = libc::socklen_t::try_from(headers.len()).ok()?;
+    let (fd, buffer) = (socket.as_raw_fd(), headers.as_mut_ptr().cast());
+    // SAFETY: `buffer` points to `length` live bytes; the kernel writes at most that much.
+    let result = unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_SAVED_SYN, buffer, &raw mut length) };
+    let syn = headers.get(..length as usize).filter(|_| result == 0)?;
+    match syn.first()? >> 4 {
+        4 => syn.get(8).copied(),
+        6 => syn.get(7).copied(),
+        _ => None,
+    }
+}
+
 /// An address as the structs of keys hold it, without the port.
 pub fn sockaddr_storage(address: SocketAddr) -> libc::sockaddr_storage {
     // The kernel compares the address only; a port here would make it refuse some keys.
