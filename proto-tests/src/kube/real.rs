@@ -207,9 +207,11 @@ impl RealServer {
         request.args(["req", "-newkey", "rsa:2048", "-nodes", "-subj", "/O=system:masters/CN=margay"]);
         request.args(["-keyout", &self.path("margay.key"), "-out", &self.path("margay.csr")]);
         process::run(request, None)?;
+        // A certificate of version 1, which openssl makes without extensions, is none to a TLS client.
+        fs::write(self.path("extensions"), "basicConstraints=CA:FALSE\nextendedKeyUsage=clientAuth\n")?;
         let mut sign = Command::new("openssl");
         sign.args(["x509", "-req", "-days", "2", "-set_serial", "7", "-in", &self.path("margay.csr"), "-out", &self.path("margay.crt")]);
-        sign.args(["-CA", &self.path("clients.crt"), "-CAkey", &self.path("clients.key")]);
+        sign.args(["-CA", &self.path("clients.crt"), "-CAkey", &self.path("clients.key"), "-extfile", &self.path("extensions")]);
         process::run(sign, None)?;
         let config = json!({
             "apiVersion": "v1",

@@ -321,14 +321,16 @@ async fn patched(state: &State, behaviour: &Behaviour, request: Request<Body>) -
         return status(403, "Forbidden", &text);
     }
     let has_subresource = target.group == "projectcalico.org";
+    // As the real one says it: in the words for a missing object.
+    let missing = || status(404, "NotFound", &format!("{}.{} \"{name}\" not found", target.plural, target.group));
     if subresource && !has_subresource {
-        return status(404, "NotFound", "the server could not find the requested resource");
+        return missing();
     }
     let body = axum::body::to_bytes(request.into_body(), 4 << 20).await.unwrap_or_default();
     let Ok(patch) = serde_json::from_slice::<Value>(&body) else { return status(400, "BadRequest", "no JSON") };
     let mut store = lock(&state.store);
     let Some(before) = store.get(&target.collection, name) else {
-        return status(404, "NotFound", &format!("{}.{} \"{name}\" not found", target.plural, target.group));
+        return missing();
     };
     let mut after = before.clone();
     if subresource || !has_subresource {

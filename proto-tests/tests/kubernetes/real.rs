@@ -152,7 +152,7 @@ async fn a_real_server_is_read_with_the_rights_of_the_manifest_alone() {
     let mut second = Heard::with(server.variables(Some(token.trim())));
     second.told(1).await;
     second
-        .until("the missing right", |heard| heard.has_problem("resourceNames [bgp-passwords]") && heard.has_problem("secrets is forbidden"))
+        .until("the missing right", |heard| heard.has_problem("resourceNames [bgp-passwords]") && heard.has_problem("is forbidden"))
         .await;
     assert!(second.resources.contains_key("Node node-199"));
 }

@@ -1,8 +1,8 @@
 //! Writes the status of a CalicoNodeStatus: one PATCH, which needs no right but that.
 //!
-//! The patch goes to the subresource `status`. Calico's CRD in `crd.projectcalico.org/v1` has no such subresource (the
-//! server answers 404, "could not find the requested resource", where a missing object is named in the answer): there
-//! the object itself is patched, and nothing of it but its status.
+//! The patch goes to the subresource `status`. Calico's CRD in `crd.projectcalico.org/v1` has no such subresource: the
+//! server answers 404 in the same words as for a missing object, whichever it is, and then the object itself is patched,
+//! and nothing of it but its status.
 
 use std::time::Duration;
 
@@ -76,11 +76,10 @@ impl StatusWriter {
         let body = serde_json::to_vec(&json!({ "status": whole }))?;
         let object = format!("/apis/{}/{}/caliconodestatuses/{name}", group.name(), group.version());
         match send(&client, &format!("{object}/status"), body.clone()).await? {
-            Sent::NoSuchPath => match send(&client, &object, body).await? {
-                Sent::NoSuchPath => bail!("the API server knows no caliconodestatuses.{}", group.name()),
-                Sent::Answered(answer) => answered(group, "caliconodestatuses", answer),
-            },
-            Sent::Answered(answer) => answered(group, "caliconodestatuses/status", answer),
+            Some(Refusal { code: 404, .. }) if group == ApiGroup::Crd => {
+                answered(group, "caliconodestatuses", send(&client, &object, body).await?)
+            }
+            answer => answered(group, "caliconodestatuses/status", answer),
         }
     }
 
@@ -104,14 +103,8 @@ fn json_patch(whole: &mut Value, status: &Value) {
     }
 }
 
-enum Sent {
-    /// Neither the object nor the kind of it is known by this path.
-    NoSuchPath,
-    /// None: it is done.
-    Answered(Option<Refusal>),
-}
-
-async fn send(client: &Client, path: &str, body: Vec<u8>) -> anyhow::Result<Sent> {
+/// Sends the patch; why not, if the server says no.
+async fn send(client: &Client, path: &str, body: Vec<u8>) -> anyhow::Result<Option<Refusal>> {
     let request = Request::patch(path)
         .header(header::CONTENT_TYPE, "application/merge-patch+json")
         .header(header::ACCEPT, "application/json")
@@ -119,13 +112,10 @@ async fn send(client: &Client, path: &str, body: Vec<u8>) -> anyhow::Result<Sent
     let response = client.send(request).await.map_err(|error| anyhow!(words(&error)))?;
     let code = response.status().as_u16();
     if response.status().is_success() {
-        return Ok(Sent::Answered(None));
+        return Ok(None);
     }
     let body = whole(response.into_body()).await.map_err(|why| anyhow!(why))?;
-    let refusal = Refusal::read(code, None, &body);
-    // A missing object is named: `caliconodestatuses.crd.projectcalico.org "mine" not found`.
-    let unnamed = code == 404 && !refusal.message.contains("\" not found");
-    Ok(if unnamed { Sent::NoSuchPath } else { Sent::Answered(Some(refusal)) })
+    Ok(Some(Refusal::read(code, None, &body)))
 }
 
 fn answered(group: ApiGroup, resource: &str, refusal: Option<Refusal>) -> anyhow::Result<Updated> {
