@@ -129,6 +129,10 @@ fn test(command: &mut Command) -> Result<Totals> {
         totals.add(&line);
     }
     totals.whole = child.wait()?.success();
+    if !totals.whole && totals.failed == 0 {
+        eprintln!("a test program ended before it had a result: see above");
+        totals.failed = 1;
+    }
     Ok(totals)
 }
 
