@@ -1,6 +1,6 @@
 //! The kernel's side on the real kernel: each test runs again inside a network namespace of its own, made by `unshare`.
 //!
-//! Needs root, or a host that lets users make namespaces; says so and passes where neither is the case.
+//! Needs root, or a host that lets users make namespaces; where neither is the case they are skipped, said and counted.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -37,7 +37,10 @@ fn in_namespace(test: &str, body: impl FnOnce()) {
     }
     let reachable = |options: &[&str]| Process::new("unshare").args(options).arg("true").output().is_ok_and(|o| o.status.success());
     let Some(options) = [&["--net"][..], &["--map-root-user", "--net"]].into_iter().find(|options| reachable(options)) else {
-        eprintln!("skipped: {test} needs a network namespace: run as root or allow user namespaces, with util-linux installed");
+        proto_tests::lab::skip::skipped(
+            test,
+            "it needs a network namespace: run as root or allow user namespaces, with util-linux installed",
+        );
         return;
     };
     let itself = std::env::current_exe().unwrap();
