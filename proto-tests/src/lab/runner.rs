@@ -47,8 +47,9 @@ impl Lab {
         image::check(&topology)?;
         ensure!(enclosure::current().is_some(), "labs are built inside an enclosure only: call enclosure::enter first");
         let folder = image::repository().join("target/lab");
-        std::fs::create_dir_all(&folder)?;
-        let logs = tempfile::Builder::new().prefix(&format!("{}-", topology.name)).tempdir_in(folder)?;
+        let ours = || format!("logs go to {}, which must be ours to write: use a checkout of your own", folder.display());
+        std::fs::create_dir_all(&folder).with_context(ours)?;
+        let logs = tempfile::Builder::new().prefix(&format!("{}-", topology.name)).tempdir_in(&folder).with_context(ours)?;
         let mut lab = Self { topology, nodes: BTreeMap::new(), logs };
         match lab.build() {
             Ok(()) => Ok(lab),
