@@ -39,6 +39,7 @@ fn t12_q17_the_unit_asks_for_no_more_than_margay_needs() -> Result<()> {
     let wanted = "CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_SYS_NICE";
     ensure!(value("CapabilityBoundingSet") == wanted && value("AmbientCapabilities") == wanted, "{unit}");
     ensure!(value("NoNewPrivileges") == "yes" && value("User") == "margay" && unit.contains("SystemCallFilter=@system-service"));
+    ensure!(value("Type") == "notify" && value("WatchdogSec").parse::<u64>().is_ok_and(|seconds| seconds >= 20), "{unit}");
     ensure!(value("Restart") == "always" && value("KillSignal") == "SIGTERM", "a restart must be graceful");
     Ok(())
 }

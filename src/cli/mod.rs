@@ -8,6 +8,7 @@ mod diff;
 mod drain;
 mod events;
 mod explain;
+mod health;
 mod render;
 mod reset;
 mod run;

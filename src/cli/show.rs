@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::cli::client::{Reply, Target};
 use crate::cli::events::Events;
+use crate::cli::health;
 use crate::cli::table::Table;
 use crate::cli::{Ended, Failure};
 
@@ -43,6 +44,8 @@ enum What {
     Config,
     /// What has happened, oldest first, with reasons.
     Events(Events),
+    /// Whether the daemon is live and ready, and why not: what /livez, /readyz and the service manager are told. Exit 1 if it is not.
+    Health,
 }
 
 #[derive(Debug, Args)]
@@ -78,6 +81,7 @@ impl Show {
             What::Problems => document(target, "/v1/problems", problems),
             What::Config => document(target, "/v1/config", pretty),
             What::Events(events) => events.carry_out(target),
+            What::Health => health::carry_out(target),
         }
     }
 }

@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::bfd::SessionStatus;
-use crate::control::view::{self, ExplainView, PeerView, RouteView};
-use crate::control::{ask, diff, events, explain_peer};
+use crate::control::view::{ExplainView, PeerView, RouteView};
+use crate::control::{ask, diff, events, explain_peer, health};
 use crate::datastore::Status;
 use crate::fib::FibStatus;
 use crate::rib::{self, Answer};
@@ -32,12 +32,12 @@ type Shared = State<watch::Receiver<Arc<Directory>>>;
 
 /// All paths.
 pub fn router(directory: watch::Receiver<Arc<Directory>>) -> Router {
-    health(directory.clone()).merge(questions(directory))
+    checks(directory.clone()).merge(questions(directory))
 }
 
 /// The health checks alone.
-pub fn health(directory: watch::Receiver<Arc<Directory>>) -> Router {
-    Router::new().route("/livez", get(|| async { "ok\n" })).route("/readyz", get(readyz)).with_state(directory)
+pub fn checks(directory: watch::Receiver<Arc<Directory>>) -> Router {
+    Router::new().route("/livez", get(health::livez)).route("/readyz", get(health::readyz)).with_state(directory)
 }
 
 fn questions(directory: watch::Receiver<Arc<Directory>>) -> Router {
@@ -56,6 +56,7 @@ fn questions(directory: watch::Receiver<Arc<Directory>>) -> Router {
         .route("/v1/diff", post(diff::diff).layer(DefaultBodyLimit::max(diff::LIMIT)))
         .route("/v1/datastore", get(datastore))
         .route("/v1/events", get(events::events))
+        .route("/v1/health", get(health::health))
         .with_state(directory)
 }
 
@@ -287,34 +288,6 @@ async fn config(directory: Shared) -> Result<Json<Value>, Refusal> {
     Ok(Json(json!(config)))
 }
 
-/// Ready: configured, our own restart over, and a session of the kinds that Calico counts (mesh, global, node) up if there are any.
 async fn datastore(directory: Shared) -> Json<Option<Status>> {
     Json(now(&directory).datastore.as_ref().map(|status| status.borrow().clone()))
-}
-
-async fn readyz(directory: Shared) -> Response {
-    let directory = now(&directory);
-    let peers =
-        futures::future::join_all(directory.peers.iter().map(|(name, entry)| async move { (name, ask::status(entry).await) })).await;
-    let down: Vec<&String> = peers
-        .iter()
-        .filter(|(_, status)| status.as_ref().is_none_or(|s| s.state != SessionState::Established))
-        .map(|(name, _)| *name)
-        .collect();
-    let reason = if directory.config.is_none() {
-        let words = directory.datastore_words().map(|words| format!("; {words}")).unwrap_or_default();
-        Some(format!("no configuration: Node `{}` has not been seen{words}", directory.node))
-    } else if !directory.recovered {
-        Some("our own restart is not over: waiting for End-of-RIB of peers".into())
-    } else if !peers.is_empty() && down.len() == peers.len() {
-        Some(format!("no session is Established: {}", view::join(&down)))
-    } else {
-        None
-    };
-    match reason {
-        // A datastore that is away takes nothing from the forwarding: it is told, and no reason to be replaced.
-        None => (StatusCode::OK, format!("ready{}\n", directory.datastore_words().map(|words| format!("; {words}")).unwrap_or_default()))
-            .into_response(),
-        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
-    }
 }

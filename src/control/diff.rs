@@ -21,7 +21,7 @@ use crate::control::ask;
 use crate::datastore::{FileText, parse_texts};
 use crate::node::proposal::{Machines, Outlook, Verdict};
 use crate::runtime::directory::Directory;
-use crate::runtime::message::ShardMessage;
+use crate::runtime::message::{Question, ShardMessage};
 use crate::types::PeerId;
 
 /// Octets of a proposal at most.
@@ -91,10 +91,10 @@ async fn answer(directory: &Directory, outlook: &Outlook, problems: &[Problem]) 
 }
 
 /// A copy of a machine, from its task.
-async fn copy<M>(owner: Option<&mpsc::Sender<oneshot::Sender<M>>>) -> Result<M, Refusal> {
+async fn copy<M>(owner: Option<&mpsc::Sender<Question<M>>>) -> Result<M, Refusal> {
     let starting = || Refusal(StatusCode::SERVICE_UNAVAILABLE, "the daemon is starting: ask again in a moment".into());
     let (reply, copied) = oneshot::channel();
-    owner.ok_or_else(starting)?.send(reply).await.map_err(|_| ending())?;
+    owner.ok_or_else(starting)?.send(Question::Copy(reply)).await.map_err(|_| ending())?;
     copied.await.map_err(|_| ending())
 }
 

@@ -35,7 +35,7 @@ pub async fn serve(address: SocketAddr, registry: Arc<Registry>, directory: watc
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {address} for metrics: give --metrics an address of this host and a free port"))?;
-    let app = router(registry).merge(api::health(directory));
+    let app = router(registry).merge(api::checks(directory));
     tokio::spawn(async move { axum::serve(listener, app).await });
     Ok(())
 }

@@ -12,6 +12,7 @@
 //! | `POST /v1/diff?add` | what the resources in the question would change, if they were all (or were added); changes nothing |
 //! | `POST /v1/peers/{name}/reset?soft&hard&reason` | reset a session |
 //! | `GET /v1/drain`, `POST /v1/drain?shutdown`, `POST /v1/undrain` | whether the node is drained (RFC 8326); drain it, or end that |
+//! | `GET /v1/health` | whether the daemon is live and ready, its sessions, problems and datastore in one |
 //! | `GET /livez`, `/readyz`, `/metrics` | health, and what is counted; over TCP too with `--metrics` |
 //!
 //! Handlers read the published [`Directory`] and ask the owners of the state;
@@ -24,6 +25,7 @@ pub mod bird;
 mod diff;
 mod events;
 mod explain_peer;
+pub mod health;
 pub mod metrics;
 pub mod node_status;
 mod view;

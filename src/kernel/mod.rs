@@ -70,6 +70,8 @@ pub enum Command {
     Write(KernelOps),
     /// Tell everything anew.
     Resync,
+    /// Give a sign of life.
+    Ping(mpsc::Sender<()>),
 }
 
 /// Capacity of the channel of commands.
@@ -160,6 +162,8 @@ impl Worker {
                 command = commands.recv() => match command {
                     None => return Ok(()),
                     Some(Command::Resync) => self.resync = true,
+                    // Whoever asked may be gone.
+                    Some(Command::Ping(reply)) => _ = reply.try_send(()),
                     Some(Command::Write(ops)) => if self.write(ops).await?.is_err() { return Ok(()) },
                 },
                 () = self.events.closed() => return Ok(()),

@@ -38,6 +38,8 @@ pub enum BfdMessage {
     Remove(PeerId),
     /// Tell how the sessions are.
     Status(oneshot::Sender<BTreeMap<PeerId, SessionStatus>>),
+    /// Give a sign of life.
+    Ping(oneshot::Sender<()>),
 }
 
 /// See the module.
@@ -125,6 +127,8 @@ impl BfdThread {
                 self.configure(peer);
             }
             BfdMessage::Remove(peer) => self.forget(peer),
+            // Whoever asked may be gone.
+            BfdMessage::Ping(reply) => _ = reply.send(()),
             BfdMessage::Status(reply) => {
                 let now = Instant::now();
                 let all = self.peers.keys().filter_map(|peer| Some((*peer, self.machine.status(now, *peer)?))).collect();

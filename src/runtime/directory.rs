@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 use crate::calico::{Compiler, Problem};
 use crate::config::{NodeConfig, PeerConfig};
 use crate::datastore::{self, State};
+use crate::kernel;
 use crate::origin::Origin;
 use crate::runtime::bfd_thread::BfdMessage;
 use crate::runtime::history::Chronicle;
-use crate::runtime::message::{FibMessage, Order, PeerMessage, RecoveryStatus, ShardMessage};
+use crate::runtime::message::{FibMessage, Order, PeerMessage, Question, RecoveryStatus, ShardMessage};
+use crate::runtime::pulse::Silent;
 use crate::types::PeerId;
 
 /// See the module.
@@ -31,6 +33,10 @@ pub struct Directory {
     pub shards: Vec<mpsc::Sender<ShardMessage>>,
     /// The FibSyncer's inbox.
     pub fib: Option<mpsc::Sender<FibMessage>>,
+    /// The kernel thread's inbox.
+    pub kernel: Option<mpsc::Sender<kernel::Command>>,
+    /// Which machines do not answer.
+    pub silent: Option<watch::Receiver<Silent>>,
     /// Our own restart is over.
     pub recovered: bool,
     /// What our own restart waits for; none before the first configuration.
@@ -58,9 +64,9 @@ pub struct Directory {
 #[derive(Clone, Debug, Default)]
 pub struct Copies {
     /// The Compiler's task.
-    pub compiler: Option<mpsc::Sender<oneshot::Sender<Compiler>>>,
+    pub compiler: Option<mpsc::Sender<Question<Compiler>>>,
     /// The Origin machine's task; none before the first configuration.
-    pub origin: Option<mpsc::Sender<oneshot::Sender<Origin>>>,
+    pub origin: Option<mpsc::Sender<Question<Origin>>>,
 }
 
 /// One peer.

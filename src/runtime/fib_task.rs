@@ -79,6 +79,8 @@ impl FibTask {
                         self.machine.handle(Instant::now(), Input::Query(QueryId(self.asked), query), &mut outbox);
                     }
                     Some(FibMessage::Watch(watch)) => self.watches.push(watch),
+                    // Whoever asked may be gone.
+                    Some(FibMessage::Ping(reply)) => _ = reply.send(()),
                 },
                 Some((shard, input)) = self.changes.recv() => {
                     if matches!(input, Input::Changes(_)) {

@@ -29,6 +29,27 @@ pub enum Order {
     Drain(bool, oneshot::Sender<()>),
     /// End all sessions with 6/2 and this text (RFC 9003); they stay down until the drain ends.
     Shutdown(String, oneshot::Sender<()>),
+    /// Give a sign of life.
+    Ping(oneshot::Sender<()>),
+}
+
+/// To the task of a machine that hands out copies of itself.
+#[derive(Debug)]
+pub enum Question<M> {
+    /// A copy, to try something on.
+    Copy(oneshot::Sender<M>),
+    /// Give a sign of life.
+    Ping(oneshot::Sender<()>),
+}
+
+impl<M: Clone> Question<M> {
+    /// Answers for `machine`. Whoever asked may be gone.
+    pub fn answer(self, machine: &M) {
+        match self {
+            Self::Copy(reply) => drop(reply.send(machine.clone())),
+            Self::Ping(reply) => _ = reply.send(()),
+        }
+    }
 }
 
 /// To a shard's thread.
@@ -46,6 +67,8 @@ pub enum ShardMessage {
     /// Hand out a copy of the machine, to try something on. Attributes are shared, tables are copied: some 100 ms a million
     /// prefixes, in which this shard does nothing else.
     Copy(oneshot::Sender<Box<rib::Shard>>),
+    /// Give a sign of life.
+    Ping(oneshot::Sender<()>),
 }
 
 /// Where a shard answers a session.
@@ -80,6 +103,8 @@ pub enum FibMessage {
     Ask(fib::Query, mpsc::Sender<Vec<fib::FibStatus>>),
     /// Tell the history of best paths as they change.
     Watch(Watch),
+    /// Give a sign of life.
+    Ping(oneshot::Sender<()>),
 }
 
 /// A prefix whose best paths somebody follows.

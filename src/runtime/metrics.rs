@@ -18,6 +18,7 @@
 //! | `problems` | severity | what is wrong with the resources now |
 //! | `configurations_total`, `configuration_timestamp_seconds` | | configurations applied; when the last one was |
 //! | `restarting` | | 1 until our own restart is over |
+//! | `silent_machines` | | threads and machines of the daemon that do not answer; `/livez` names them |
 //! | `events_lost_total` | | events that the history had no room for |
 //! | `datastore_state` | datastore, state | 1 for the state that it is in: starting, in-sync, away, held-back |
 //! | `datastore_last_word_timestamp_seconds` | | when the datastore said something last; one in which nothing changes is silent |
@@ -102,6 +103,7 @@ pub struct Metrics {
     configurations: Counter,
     configured: Gauge,
     restarting: Gauge,
+    silent: Gauge,
     lost: Counter,
     started: Gauge,
     /// Those of the datastore.
@@ -129,6 +131,7 @@ impl Default for Metrics {
             configurations: Counter::default(),
             configured: Gauge::default(),
             restarting: Gauge::default(),
+            silent: Gauge::default(),
             lost: Counter::default(),
             started: Gauge::default(),
             datastore: Meters::default(),
@@ -181,6 +184,7 @@ impl Metrics {
         registry.register("configurations", "Configurations put in force", self.configurations.clone());
         registry.register("configuration_timestamp_seconds", "When the configuration in force was put in force", self.configured.clone());
         registry.register("restarting", "1 until our own restart is over", self.restarting.clone());
+        registry.register("silent_machines", "Threads and machines of the daemon that do not answer", self.silent.clone());
         registry.register("events_lost", "Events that the history had no room for", self.lost.clone());
         self.datastore.register(&mut registry);
         registry.register("start_timestamp_seconds", "When the process began", self.started.clone());
@@ -219,6 +223,11 @@ impl Metrics {
     /// Whether our own restart goes on.
     pub fn restarting(&self, restarting: bool) {
         self.restarting.set(i64::from(restarting));
+    }
+
+    /// So many machines do not answer.
+    pub fn silent_machines(&self, count: usize) {
+        self.silent.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// The history had no room for an event.

@@ -9,6 +9,8 @@
 //!                └─▶ recovery task           └─Loc-RIB changes (pulled)─▶ FibSyncer task
 //! ```
 //!
+//! Beside them: `pulse` asks each of these for a sign of life, `manager` tells the service manager.
+//!
 //! Await graph: sockets → peer → shard; a shard waits for nobody. A panic in a peer's task ends that peer; one in a
 //! shard or the FibSyncer ends the process, whose kernel routes stay.
 
@@ -20,9 +22,11 @@ mod handover_task;
 pub mod history;
 mod listener;
 pub mod log;
+mod manager;
 pub mod message;
 pub mod metrics;
 mod peer_task;
+pub mod pulse;
 pub mod settings;
 mod shard_thread;
 mod socket;
@@ -52,8 +56,10 @@ use crate::runtime::fib_task::FibTask;
 use crate::runtime::handover_task::HandoverTask;
 use crate::runtime::history::Chronicle;
 use crate::runtime::listener::{ListenTable, Listener};
-use crate::runtime::message::{Order, RecoveryStatus, ShardMessage};
+use crate::runtime::manager::Manager;
+use crate::runtime::message::{Order, Question, RecoveryStatus, ShardMessage};
 use crate::runtime::metrics::Metrics;
+use crate::runtime::pulse::{Pulse, Silent};
 use crate::runtime::settings::Settings;
 use crate::runtime::shard_thread::ShardThread;
 use crate::runtime::speaker::{Inboxes, Parts, Speaker, listen_addresses};
@@ -79,7 +85,8 @@ pub async fn run(settings: Settings) -> Result<()> {
             "writing routes to the kernel needs CAP_NET_ADMIN: run as root, give the capability, or only look on with --dry-run, or with --no-fib where no packet passes"
         );
     }
-    let mut signals = Signals::new()?;
+    let manager = Manager::start().context("cannot start the thread for the service manager")?;
+    let mut signals = Signals::new(manager.clone())?;
     let now = jiff::Timestamp::now();
     let (directory, watched) = watch::channel(Arc::new(Directory {
         node: settings.datastore.node.clone(),
@@ -91,6 +98,7 @@ pub async fn run(settings: Settings) -> Result<()> {
         crate::control::bird::serve(folder, &watched)?;
     }
     let metrics = Metrics::default();
+    feel_the_pulse(&directory, manager.clone(), &metrics);
     let registry = Arc::new(metrics.registry());
     if let Some(address) = settings.metrics {
         crate::control::metrics::serve(address, Arc::clone(&registry), watched.clone()).await?;
@@ -108,10 +116,24 @@ pub async fn run(settings: Settings) -> Result<()> {
     let (orders, ordered) = mpsc::channel(ORDERS);
     let (mut speaker, done) = start_speaker(&settings, config, directory, orders, metrics).await?;
     speaker.start(compiled.borrow_and_update().problems.clone()).await;
+    signals.say(Manager::ready);
     info!(node = settings.datastore.node, "running");
     supervise(&mut speaker, compiled, done, control, ordered, &mut signals).await?;
+    if let Some(manager) = manager {
+        manager.stopping().await;
+    }
     speaker.stop().await;
     Ok(())
+}
+
+/// Starts to ask machines for signs of life, and to keep the service manager's status true.
+fn feel_the_pulse(directory: &watch::Sender<Arc<Directory>>, manager: Option<Manager>, metrics: &Metrics) {
+    let (told, silent) = watch::channel(Silent::default());
+    directory.send_modify(|now| *now = Arc::new(Directory { silent: Some(silent.clone()), ..Directory::clone(now) }));
+    if let Some(manager) = manager.clone() {
+        tokio::spawn(manager.tell_status(directory.subscribe(), silent));
+    }
+    tokio::spawn(Pulse::new(directory.subscribe(), told, manager, metrics.clone()).run());
 }
 
 async fn supervise(
@@ -132,7 +154,9 @@ async fn supervise(
                 match newest.config {
                     Some(config) if in_force.as_ref() != Some(&config) => {
                         in_force = Some(Arc::clone(&config));
+                        signals.say(Manager::reloading);
                         speaker.apply(config, newest.problems).await;
+                        signals.say(Manager::ready);
                     }
                     _ => speaker.problems(newest.problems),
                 }
@@ -160,7 +184,7 @@ fn start_compiler(
     settings: &Settings,
     metrics: &Metrics,
     directory: watch::Receiver<Arc<Directory>>,
-    copies: mpsc::Receiver<oneshot::Sender<Compiler>>,
+    copies: mpsc::Receiver<Question<Compiler>>,
 ) -> Result<(watch::Receiver<Compiled>, watch::Receiver<datastore::Status>)> {
     let variables = &settings.datastore.variables;
     let of_variables = Environment::from_variables(|name| variables.exactly(name).map(str::to_owned));
@@ -196,6 +220,7 @@ async fn first_config(
             return Some((config, compiled));
         }
         if newest.spoken {
+            signals.say(Manager::ready);
             metrics.problems(&newest.problems);
             for problem in newest.problems.iter() {
                 warn!(%problem, "cannot start yet");
@@ -236,7 +261,7 @@ async fn start_speaker(
         _ => fib_syncer,
     };
     let chronicle = Chronicle::start(metrics);
-    let fib_task = FibTask::new(fib_syncer, fib_inbox, changed, shards.clone(), operations, chronicle.clone());
+    let fib_task = FibTask::new(fib_syncer, fib_inbox, changed, shards.clone(), operations.clone(), chronicle.clone());
     tokio::spawn(ends_the_process("the FibSyncer", fib_task.run()));
 
     let (origin, origin_inbox) = mpsc::channel(INBOX);
@@ -272,7 +297,7 @@ async fn start_speaker(
     ));
     directory.send_modify(|now| {
         let copies = Copies { origin: Some(origin_copies), ..now.copies.clone() };
-        *now = Arc::new(Directory { recovery: Some(recovery_status), copies, ..Directory::clone(now) });
+        *now = Arc::new(Directory { recovery: Some(recovery_status), copies, kernel: Some(operations), ..Directory::clone(now) });
     });
     let (listeners, table) = watch::channel(Arc::new(ListenTable { addresses: sockets.keys().copied().collect(), peers: Vec::new() }));
     tokio::spawn(Listener::new(table, sockets).run());
@@ -326,18 +351,27 @@ fn seed() -> u64 {
 }
 
 struct Signals {
+    manager: Option<Manager>,
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
 }
 
 impl Signals {
-    fn new() -> Result<Self> {
+    fn new(manager: Option<Manager>) -> Result<Self> {
         Ok(Self {
+            manager,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
         })
+    }
+
+    /// Tells the service manager, if there is one.
+    fn say(&self, word: fn(&Manager)) {
+        if let Some(manager) = &self.manager {
+            word(manager);
+        }
     }
 
     async fn next(&mut self) -> &'static str {
@@ -345,7 +379,11 @@ impl Signals {
             tokio::select! {
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.hangup.recv() => info!("SIGHUP: resources are watched, there is nothing to reload"),
+                _ = self.hangup.recv() => {
+                    info!("SIGHUP: resources are watched, there is nothing to reload");
+                    self.say(Manager::reloading);
+                    self.say(Manager::ready);
+                }
             }
         }
     }

@@ -164,6 +164,7 @@ impl ShardThread {
             }
             // Whoever asked may be gone.
             ShardMessage::Copy(reply) => drop(reply.send(Box::new(self.machine.clone()))),
+            ShardMessage::Ping(reply) => _ = reply.send(()),
             ShardMessage::Ask(query, reply) => {
                 self.asked += 1;
                 let id = QueryId(self.asked);

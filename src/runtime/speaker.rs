@@ -365,6 +365,11 @@ impl Speaker {
                 self.every_peer(&session::Input::Stop(StopReason::AdministrativeShutdown(text))).await;
                 done
             }
+            // Whoever asked may be gone.
+            Order::Ping(reply) => {
+                let _ = reply.send(());
+                return;
+            }
         };
         self.publish();
         // Whoever gave the order may be gone.
@@ -497,6 +502,8 @@ impl Speaker {
                 chronicle: Some(self.chronicle.clone()),
                 bfd: Some(self.bfd.clone()),
                 copies: now.copies.clone(),
+                kernel: now.kernel.clone(),
+                silent: now.silent.clone(),
             });
         });
     }

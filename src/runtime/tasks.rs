@@ -17,7 +17,7 @@ use crate::origin::{self, Origin};
 use crate::rib;
 use crate::runtime::directory::Directory;
 use crate::runtime::log::Log;
-use crate::runtime::message::{FibMessage, PeerMessage, RecoveryStatus, ShardMessage};
+use crate::runtime::message::{FibMessage, PeerMessage, Question, RecoveryStatus, ShardMessage};
 use crate::types::{Outbox, Sync};
 
 async fn until(deadline: Option<Instant>) {
@@ -43,7 +43,7 @@ pub async fn compiler(
     mut machine: Compiler,
     mut inbox: mpsc::Receiver<calico::Input>,
     mut workloads: mpsc::Receiver<Vec<LocalWorkload>>,
-    mut copies: mpsc::Receiver<oneshot::Sender<Compiler>>,
+    mut questions: mpsc::Receiver<Question<Compiler>>,
     newest: watch::Sender<Compiled>,
 ) {
     let mut outbox = Outbox::new();
@@ -53,9 +53,8 @@ pub async fn compiler(
                 None => return,
                 Some(input) => machine.handle(Instant::now(), input, &mut outbox),
             },
-            Some(copy) = copies.recv() => {
-                // Whoever asked may be gone; nothing has changed.
-                let _ = copy.send(machine.clone());
+            Some(question) = questions.recv() => {
+                question.answer(&machine);
                 continue;
             }
             Some(workloads) = workloads.recv() => machine.set_workloads(Instant::now(), workloads),
@@ -90,7 +89,7 @@ pub type OriginInbox = mpsc::Sender<origin::Input>;
 pub async fn origin(
     mut machine: Origin,
     mut inbox: mpsc::Receiver<origin::Input>,
-    mut copies: mpsc::Receiver<oneshot::Sender<Origin>>,
+    mut questions: mpsc::Receiver<Question<Origin>>,
     shards: Vec<mpsc::Sender<ShardMessage>>,
     ready: oneshot::Sender<()>,
 ) {
@@ -102,8 +101,7 @@ pub async fn origin(
                 None => return,
                 Some(input) => machine.handle(Instant::now(), input, &mut outbox),
             },
-            // Whoever asked may be gone.
-            Some(copy) = copies.recv() => drop(copy.send(machine.clone())),
+            Some(question) = questions.recv() => question.answer(&machine),
             () = until(machine.deadline()) => machine.on_deadline(Instant::now(), &mut outbox),
         }
         for output in outbox.drain() {

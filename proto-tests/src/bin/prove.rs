@@ -7,7 +7,8 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result, bail};
 
 /// Debian packages and a program of each by which its presence is told.
-const PACKAGES: [(&str, &str); 13] = [
+const PACKAGES: [(&str, &str); 16] = [
+    ("bgpdump", "/usr/bin/bgpdump"),
     ("bird2", "/usr/sbin/bird"),
     ("etcd-client", "/usr/bin/etcdctl"),
     ("etcd-server", "/usr/bin/etcd"),
@@ -17,7 +18,9 @@ const PACKAGES: [(&str, &str); 13] = [
     ("prometheus", "/usr/bin/promtool"),
     ("iproute2", "/usr/sbin/ip"),
     ("iputils-ping", "/usr/bin/ping"),
+    ("pmacct", "/usr/sbin/pmbmpd"),
     ("procps", "/usr/bin/ps"),
+    ("strace", "/usr/bin/strace"),
     ("tcpdump", "/usr/bin/tcpdump"),
     ("util-linux", "/usr/bin/unshare"),
     ("valgrind", "/usr/bin/valgrind"),

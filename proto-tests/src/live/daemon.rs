@@ -310,6 +310,11 @@ impl Daemon {
         }
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// How many file descriptors it has open.
     ///
     /// # Errors

@@ -88,6 +88,8 @@ impl ModelKernel {
         match self.commands.pop_front() {
             Some(Command::Write(ops)) => self.apply(ops),
             Some(Command::Resync) => self.tell_everything(),
+            // Whoever asked may be gone.
+            Some(Command::Ping(reply)) => _ = reply.try_send(()),
             None => return false,
         }
         true

@@ -13,6 +13,7 @@ mod exposure;
 mod faults;
 mod fields;
 mod header;
+mod health;
 mod keys;
 mod metrics;
 mod open;
