@@ -7,11 +7,16 @@ use serde_json::json;
 
 use crate::calico::{self, Environment, Problem, Severity, Store};
 use crate::cli::render::compile;
-use crate::cli::show::{pretty, print, problems};
+use crate::cli::show::{pretty, problems};
+use crate::cli::terminal::{Look, Screen, print};
 use crate::cli::{Ended, Failure};
 
 /// Which resources, as which node.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  margay check /etc/margay/resources           every problem with file and line; exit 1 if any is an error
+  margay check new.yaml --node node1           as one node sees them
+  margay check resources/ --json               in a pipeline")]
 pub struct Check {
     /// Files or folders of Calico v3 resources.
     #[arg(required = true, value_name = "PATH")]
@@ -22,6 +27,8 @@ pub struct Check {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    look: Look,
 }
 
 impl Check {
@@ -35,7 +42,7 @@ impl Check {
         found.sort();
         found.dedup();
         let value = json!(found);
-        print(&if self.json { pretty(&value) } else { problems(&value) })?;
+        print(&if self.json { pretty(&value) } else { problems(&value, &Screen::of_stdout(self.look)) })?;
         let invalid = found.iter().any(|problem| problem.severity == Severity::Error);
         Ok(if invalid { Ended::No } else { Ended::Done })
     }

@@ -1,6 +1,8 @@
 //! The command line's side of the control API: HTTP/1.1 over the unix socket.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
@@ -18,12 +20,17 @@ use crate::cli::Failure;
 #[derive(Clone, Debug, Args)]
 pub struct Target {
     /// Control socket of the daemon.
-    #[arg(long, env = "MARGAY_SOCKET", value_name = "PATH", default_value = "/run/margay/margay.sock", global = true)]
+    #[arg(long, env = "MARGAY_SOCKET", value_name = "PATH", default_value = SOCKET, global = true)]
     socket: PathBuf,
     /// Print JSON.
     #[arg(long, global = true)]
     pub json: bool,
 }
+
+/// Where the daemon is unless somebody says otherwise.
+const SOCKET: &str = "/run/margay/margay.sock";
+/// An answer without an end.
+const BROKEN: &str = "the daemon broke off its answer: its log says why (`journalctl -u margay`), or it has just ended";
 
 /// The daemon's answer to a question.
 #[derive(Debug)]
@@ -40,6 +47,22 @@ impl Target {
         self.ask(Method::GET, path, Bytes::new())
     }
 
+    /// The daemon that a command line means, as far as it has been typed.
+    pub fn of_line(words: &[OsString]) -> Self {
+        let after = words.iter().position(|word| word == "--socket").and_then(|at| words.get(at + 1));
+        let joined = words.iter().filter_map(|word| word.to_str()?.strip_prefix("--socket=")).next_back().map(PathBuf::from);
+        let variable = std::env::var_os("MARGAY_SOCKET").map(PathBuf::from);
+        Self { socket: after.map(PathBuf::from).or(joined).or(variable).unwrap_or_else(|| SOCKET.into()), json: false }
+    }
+
+    /// Asks for one document; an answer that does not come in time is none.
+    pub fn get_within<T: DeserializeOwned>(&self, patience: Duration, path: &str) -> Result<Reply<T>, Failure> {
+        in_runtime(async {
+            let answer = tokio::time::timeout(patience, self.asked(Method::GET, path, Bytes::new())).await;
+            answer.map_err(|_| anyhow!("no answer from the daemon within {patience:?}: its log may say why"))?
+        })
+    }
+
     /// Asks for an action.
     pub fn post<T: DeserializeOwned>(&self, path: &str) -> Result<Reply<T>, Failure> {
         self.ask(Method::POST, path, Bytes::new())
@@ -51,17 +74,19 @@ impl Target {
     }
 
     fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<Reply<T>, Failure> {
-        in_runtime(async {
-            let response = self.request(method, path, body).await?;
-            let missing = response.status() == StatusCode::NOT_FOUND;
-            let body = response.into_body().collect().await.context("the daemon broke off its answer")?.to_bytes();
-            if missing {
-                return Ok(Reply::Missing(String::from_utf8_lossy(&body).into_owned()));
-            }
-            Ok(Reply::Found(
-                serde_json::from_slice(&body).context("the daemon's answer is no JSON that this margay knows: are both of one version?")?,
-            ))
-        })
+        in_runtime(self.asked(method, path, body))
+    }
+
+    async fn asked<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<Reply<T>, Failure> {
+        let response = self.request(method, path, body).await?;
+        let missing = response.status() == StatusCode::NOT_FOUND;
+        let body = response.into_body().collect().await.context(BROKEN)?.to_bytes();
+        if missing {
+            return Ok(Reply::Missing(String::from_utf8_lossy(&body).into_owned()));
+        }
+        Ok(Reply::Found(
+            serde_json::from_slice(&body).context("the daemon's answer is no JSON that this margay knows: are both of one version?")?,
+        ))
     }
 
     /// Asks for lines of JSON and hands each to `each` as it comes.
@@ -71,7 +96,7 @@ impl Target {
             let missing = response.status() == StatusCode::NOT_FOUND;
             let mut pending = Vec::new();
             while let Some(frame) = response.frame().await {
-                let frame = frame.context("the daemon broke off its answer")?;
+                let frame = frame.context(BROKEN)?;
                 pending.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
                 if !missing {
                     take_lines(&mut pending, &mut each)?;
@@ -83,18 +108,20 @@ impl Target {
 
     async fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Failure> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| unreachable(&self.socket, &error))?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.context("the daemon speaks no HTTP")?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .context("what listens there speaks no HTTP: is --socket the one that `margay run` was given?")?;
         // Ends with the answer; an error shows in the answer too.
         tokio::spawn(connection);
         let request = Request::builder().method(method).uri(path).header("host", "margay").header("content-type", "application/json");
         let request = request.body(Full::new(body)).context("cannot ask that")?;
-        let response = sender.send_request(request).await.context("the daemon did not answer")?;
+        let response =
+            sender.send_request(request).await.context("the daemon did not answer: its log says why (`journalctl -u margay`)")?;
         if response.status().is_success() || response.status() == StatusCode::NOT_FOUND {
             return Ok(response);
         }
         let status = response.status();
-        let body = response.into_body().collect().await.context("the daemon broke off its answer")?.to_bytes();
+        let body = response.into_body().collect().await.context(BROKEN)?.to_bytes();
         Err(Failure::Other(anyhow!("{} ({status})", String::from_utf8_lossy(&body).trim())))
     }
 }

@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 use crate::calico::{Problem, Severity};
 use crate::cli::client::{Reply, Target};
 use crate::cli::render::compile;
-use crate::cli::show::{pretty, print, problems};
-use crate::cli::table::Table;
+use crate::cli::show::{pretty, problems};
+use crate::cli::table::{Table, column};
+use crate::cli::terminal::{Look, Screen, print};
 use crate::cli::{Ended, Failure};
 use crate::node::proposal::{Outlook, PeerOutlook, Prefixes, RouteChanges, Verdict};
 
@@ -29,6 +30,8 @@ const SHOWN: usize = 10;
 pub struct Diff {
     #[command(flatten)]
     target: Target,
+    #[command(flatten)]
+    look: Look,
     /// Files or folders of Calico v3 resources.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
@@ -51,7 +54,7 @@ impl Diff {
             None => self.ask()?,
         };
         let outlook: Outlook = serde_json::from_value(answer.clone()).context("the daemon's answer is of another version of margay")?;
-        print(&if self.target.json { pretty(&answer) } else { text(&outlook, &answer) })?;
+        print(&if self.target.json { pretty(&answer) } else { text(&outlook, &answer, &Screen::of_stdout(self.look)) })?;
         let quiet = answer["changes"] == false && answer["valid"] == true;
         Ok(if quiet { Ended::Done } else { Ended::No })
     }
@@ -84,19 +87,21 @@ fn answer(outlook: &Outlook, problems: &[Problem]) -> Value {
     value
 }
 
-fn text(outlook: &Outlook, answer: &Value) -> String {
+fn text(outlook: &Outlook, answer: &Value, screen: &Screen) -> String {
     let mut text = String::new();
     let at_fault = |problem: &&Value| problem["severity"] != "info";
     let faults: Vec<&Value> = answer["problems"].as_array().into_iter().flatten().filter(at_fault).collect();
     if !faults.is_empty() {
-        text.push_str(&problems(&json!(faults)));
+        text.push_str(&problems(&json!(faults), screen));
     }
-    let mut table = Table::new(&["CHANGE", "PEER", "ADDRESS", "BECAUSE", "TOLD"]);
+    let mut table =
+        Table::new(&[column("CHANGE"), column("PEER").text(16), column("ADDRESS").spare(1), column("BECAUSE").text(16), column("TOLD")]);
     for peer in &outlook.peers {
         table.row([word(peer).to_owned(), peer.name.clone(), peer.address.to_string(), because(peer), told(peer.told.as_ref())]);
     }
     if !table.is_empty() {
-        text.push_str(&table.render());
+        text.push_str(&table.render(screen));
+        text.push_str(&table.note(screen).unwrap_or_default());
     }
     for peer in &outlook.peers {
         if let Some(told) = peer.told.as_ref().filter(|_| peer.change != Verdict::Remove) {
@@ -204,7 +209,7 @@ mod tests {
             listen: true,
             ..Outlook::default()
         };
-        let text = text(&outlook, &answer(&outlook, &[]));
+        let text = text(&outlook, &answer(&outlook, &[]), &Screen::default());
         for line in [
             "reset   a     192.0.2.1  remote_asn\n",
             "keep    b     192.0.2.1  export                             +0 -12 ~0\n",

@@ -7,11 +7,15 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::cli::client::{Reply, Target, escaped};
-use crate::cli::show::{pretty, print};
+use crate::cli::show::pretty;
+use crate::cli::terminal::print;
 use crate::cli::{Ended, Failure};
 
 /// Tell all routes with GRACEFUL_SHUTDOWN, and to the own AS with LOCAL_PREF 0, so that peers prefer other paths.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  margay drain                                               traffic moves away, sessions stay
+  margay drain --shutdown-after 60s --reason 'new kernel'    and a minute later the sessions are shut down")]
 pub struct Drain {
     #[command(flatten)]
     target: Target,
@@ -25,6 +29,9 @@ pub struct Drain {
 
 /// Back in service: routes as before, and sessions that a drain shut down start again.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  margay undrain           routes are told as before
+  margay undrain --json    and what the daemon says of it, for a program")]
 pub struct Undrain {
     #[command(flatten)]
     target: Target,

@@ -5,17 +5,19 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::cli::client::{Reply, Target};
-use crate::cli::show::{cell, ended, escape, print};
-use crate::cli::{Ended, Failure};
+use crate::cli::progress::Progress;
+use crate::cli::show::{cell, ended, escape};
+use crate::cli::terminal::Paper;
+use crate::cli::{Ended, Failure, complete};
 
 /// Which events; all that is given must fit.
 #[derive(Clone, Debug, Args)]
 pub struct Selection {
     /// Only of this session.
-    #[arg(long, value_name = "PEER")]
+    #[arg(long, value_name = "PEER", add = complete::peers())]
     peer: Option<String>,
     /// Only of this prefix and those inside it.
-    #[arg(long, value_name = "PREFIX")]
+    #[arg(long, value_name = "PREFIX", add = complete::prefixes())]
     prefix: Option<IpNet>,
 }
 
@@ -28,7 +30,7 @@ impl Selection {
 }
 
 /// What is remembered.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Events {
     /// Only of the last so long, for instance `10m` or `2h30m`, or since a time such as `2026-11-23T10:00:00Z`.
     #[arg(long, value_name = "WHEN", value_parser = seconds_ago)]
@@ -39,11 +41,11 @@ pub struct Events {
 
 impl Events {
     /// Asks the daemon and prints, oldest first.
-    pub fn carry_out(self, target: &Target) -> Result<Ended, Failure> {
+    pub fn draw(&self, target: &Target, paper: &mut Paper) -> Result<Ended, Failure> {
         let mut query = self.selection.query();
         query.extend(self.since.map(|seconds| format!("since={seconds}")));
         if !target.json {
-            return stream(target, &query);
+            return stream(target, &query, paper);
         }
         let mut events = Vec::new();
         let reply = target.lines(&path(&query), |line| {
@@ -51,19 +53,19 @@ impl Events {
             Ok(())
         })?;
         if matches!(reply, Reply::Found(())) {
-            print(&crate::cli::show::pretty(&Value::Array(events)))?;
+            paper.put(&crate::cli::show::pretty(&Value::Array(events)))?;
         }
-        Ok(ended(reply))
+        Ok(ended(reply, paper))
     }
 }
 
 /// What happens, as it happens.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  margay monitor                        sessions, configuration, problems, the kernel's refusals
-  margay monitor --peer Mesh_10_0_0_2   one session
-  margay monitor --prefix 10.244.0.0/16 every change of a best path inside it
-  margay monitor --json                 a JSON object a line")]
+  margay monitor                         sessions, configuration, problems, the kernel's refusals
+  margay monitor --peer Mesh_10_0_0_2    one session
+  margay monitor --prefix 10.244.0.0/16  every change of a best path inside it
+  margay monitor --json                  a JSON object a line")]
 pub struct Monitor {
     #[command(flatten)]
     target: Target,
@@ -76,7 +78,7 @@ impl Monitor {
     pub fn carry_out(self) -> Result<Ended, Failure> {
         let mut query = self.selection.query();
         query.push("follow=true".into());
-        stream(&self.target, &query)
+        stream(&self.target, &query, &mut Paper::Stdout)
     }
 }
 
@@ -85,14 +87,16 @@ fn path(query: &[String]) -> String {
 }
 
 /// A line an event: as JSON, or in words.
-fn stream(target: &Target, query: &[String]) -> Result<Ended, Failure> {
+fn stream(target: &Target, query: &[String], paper: &mut Paper) -> Result<Ended, Failure> {
+    let mut progress = Progress::new("events");
     let reply = target.lines(&path(query), |line| {
+        progress.step();
         if target.json {
-            return print(&format!("{line}\n"));
+            return paper.put(&format!("{line}\n"));
         }
-        print(&words(&serde_json::from_str(line)?))
+        paper.put(&words(&serde_json::from_str(line)?))
     })?;
-    Ok(ended(reply))
+    Ok(ended(reply, paper))
 }
 
 fn words(event: &Value) -> String {

@@ -5,17 +5,22 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::cli::client::{Reply, Target};
-use crate::cli::show::{cell, pretty, print};
-use crate::cli::{Ended, Failure};
+use crate::cli::show::{cell, escape, pretty};
+use crate::cli::terminal::print;
+use crate::cli::{Ended, Failure, complete};
 
 /// What to explain.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  margay explain 10.244.1.0/26        each candidate, whom the prefix is told, what the kernel holds, and why
+  margay explain 10.244.1.5           the host route of an address
+  margay explain peer Mesh_10_0_0_2   which resource asked for it, and how its session is")]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Explain {
     #[command(flatten)]
     target: Target,
     /// A prefix, for instance 10.244.1.0/26 (an address means the host route).
-    #[arg(required = true, value_name = "PREFIX")]
+    #[arg(required = true, value_name = "PREFIX", add = complete::prefixes())]
     prefix: Option<String>,
     #[command(subcommand)]
     what: Option<What>,
@@ -24,8 +29,12 @@ pub struct Explain {
 #[derive(Debug, Subcommand)]
 enum What {
     /// Which resource asked for a peer (or why none did), and how its session is.
+    #[command(after_help = "Examples:
+  margay explain peer Mesh_10_0_0_2   a session that is down
+  margay explain peer 10.0.0.9        an address that one might expect to be a peer")]
     Peer {
         /// Session name or address.
+        #[arg(add = complete::peers())]
         name: String,
     },
 }
@@ -34,7 +43,7 @@ impl Explain {
     /// Asks the daemon and prints.
     pub fn carry_out(self) -> Result<Ended, Failure> {
         match (self.what, self.prefix) {
-            (Some(What::Peer { name }), _) => ask(&self.target, &format!("/v1/explain/peer/{name}"), peer),
+            (Some(What::Peer { name }), _) => ask(&self.target, &format!("/v1/explain/peer/{}", escape(&name)), peer),
             (None, Some(text)) => {
                 let prefix = prefix(&text)?;
                 ask(&self.target, &format!("/v1/explain?prefix={prefix}"), route)

@@ -3,16 +3,17 @@
 use serde_json::Value;
 
 use crate::cli::client::{Reply, Target};
-use crate::cli::show::{cell, pretty, print};
+use crate::cli::show::{cell, pretty};
+use crate::cli::terminal::Paper;
 use crate::cli::{Ended, Failure};
 
 /// Asks the daemon and prints; "no" when it is not live or not ready.
-pub fn carry_out(target: &Target) -> Result<Ended, Failure> {
+pub fn draw(target: &Target, paper: &mut Paper) -> Result<Ended, Failure> {
     let health = match target.get::<Value>("/v1/health")? {
         Reply::Found(health) => health,
         Reply::Missing(why) => return Err(Failure::Other(anyhow::anyhow!("this daemon has no health to show: {}", why.trim()))),
     };
-    print(&if target.json { pretty(&health) } else { text(&health) })?;
+    paper.put(&if target.json { pretty(&health) } else { text(&health) })?;
     let well = ["live", "ready"].iter().all(|what| health[*what] == true);
     Ok(if well { Ended::Done } else { Ended::No })
 }

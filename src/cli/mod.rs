@@ -4,16 +4,22 @@
 
 mod check;
 mod client;
+mod complete;
 mod diff;
 mod drain;
 mod events;
 mod explain;
 mod health;
+mod man;
+mod progress;
 mod render;
 mod reset;
+mod routes;
 mod run;
 mod show;
 mod table;
+mod terminal;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,7 +28,19 @@ use clap::{Parser, Subcommand};
 
 /// A native BGP route-distribution speaker for Calico-style networks.
 #[derive(Debug, Parser)]
-#[command(name = "margay", version, about, max_term_width = 120)]
+#[command(
+    name = "margay",
+    version,
+    about,
+    max_term_width = 120,
+    after_help = "Examples:
+  margay run --node node1 --resources /etc/margay/resources    the daemon
+  margay show peers                                            its sessions
+  margay explain 10.244.1.0/26                                 why a route is where it is
+  margay check /etc/margay/resources                           before a change: is it valid?
+
+Exit codes: 0 done, 1 the answer is no, 2 usage, 3 the daemon cannot be reached."
+)]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
@@ -50,12 +68,18 @@ enum Verb {
     Drain(drain::Drain),
     /// End a drain: the node is in service again.
     Undrain(drain::Undrain),
-    /// Print the completion script of a shell.
+    /// Print what makes a shell complete verbs and flags, and peers and prefixes from the running daemon.
+    #[command(after_help = "Examples:
+  margay completion bash > /etc/bash_completion.d/margay             for everybody
+  margay completion zsh > /usr/local/share/zsh/site-functions/_margay
+  margay completion fish > ~/.config/fish/completions/margay.fish")]
     Completion {
         /// bash, zsh, fish, elvish or powershell.
         shell: clap_complete::Shell,
     },
     /// Write the manual pages into a folder.
+    #[command(after_help = "Examples:
+  margay man /usr/local/share/man/man1    then `man margay-show-routes`")]
     Man {
         /// The folder; it must exist.
         dir: PathBuf,
@@ -84,6 +108,7 @@ pub enum Failure {
 
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
+    complete::answer(command);
     let arguments = Arguments::parse();
     match carry_out(arguments.verb) {
         Ok(Ended::Done) => ExitCode::SUCCESS,
@@ -111,12 +136,12 @@ fn carry_out(verb: Verb) -> Result<Ended, Failure> {
         Verb::Drain(verb) => verb.carry_out(),
         Verb::Undrain(verb) => verb.carry_out(),
         Verb::Completion { shell } => {
-            clap_complete::generate(shell, &mut command(), "margay", &mut std::io::stdout());
+            let script = complete::script(&shell.to_string()).map_err(anyhow::Error::from)?;
+            terminal::print(&String::from_utf8_lossy(&script))?;
             Ok(Ended::Done)
         }
         Verb::Man { dir } => {
-            clap_mangen::generate_to(command(), &dir)
-                .map_err(|e| anyhow::anyhow!("cannot write manual pages into {}: {e}", dir.display()))?;
+            man::write(command(), &dir).map_err(|e| anyhow::anyhow!("cannot write manual pages into {}: {e}", dir.display()))?;
             Ok(Ended::Done)
         }
     }
@@ -124,4 +149,56 @@ fn carry_out(verb: Verb) -> Result<Ended, Failure> {
 
 fn command() -> clap::Command {
     <Arguments as clap::CommandFactory>::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every verb that people can give, with those below it.
+    fn verbs(command: &clap::Command, found: &mut Vec<clap::Command>) {
+        found.push(command.clone());
+        command.get_subcommands().filter(|verb| verb.get_name() != "help").for_each(|verb| verbs(verb, found));
+    }
+
+    /// The words of an example as a shell would cut them; what follows two spaces is its explanation.
+    fn words(line: &str) -> Vec<String> {
+        let (line, _) = line.trim().split_once("  ").unwrap_or((line.trim(), ""));
+        let line = line.split(" > ").next().unwrap_or_default();
+        line.split('\'')
+            .enumerate()
+            .flat_map(|(number, part)| match number % 2 {
+                0 => part.split_whitespace().map(str::to_owned).collect(),
+                _ => vec![part.to_owned()],
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_verb_has_examples_and_each_is_a_line_that_margay_takes() {
+        let mut all = command();
+        all.build();
+        let mut found = Vec::new();
+        verbs(&all, &mut found);
+        assert!(found.len() >= 20, "{}", found.len());
+        for verb in found {
+            let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let (_, text) = help.split_once("Examples:\n").unwrap_or_else(|| panic!("no examples: {verb}"));
+            let examples: Vec<&str> = text.lines().take_while(|line| line.starts_with("  ")).collect();
+            assert!(!examples.is_empty(), "no examples: {verb}");
+            let own = verb.get_bin_name().unwrap_or_default().to_owned();
+            for example in examples {
+                let words = words(example);
+                assert!(words.join(" ").starts_with(&own), "`{example}` is no example of `{own}`");
+                if let Err(error) = command().try_get_matches_from(&words) {
+                    panic!("`{example}`: {error}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
 }

@@ -9,7 +9,8 @@ use clap::Args;
 use serde_json::json;
 
 use crate::calico::{self, Compiler, Environment, Problem};
-use crate::cli::show::{pretty, print};
+use crate::cli::show::pretty;
+use crate::cli::terminal::print;
 use crate::cli::{Ended, Failure};
 use crate::config::{NodeConfig, PeerConfig};
 use crate::policy::Policy;
@@ -17,6 +18,9 @@ use crate::types::Outbox;
 
 /// Which resources, as which node.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  margay render /etc/margay/resources --node node1          its peers, policies, blocks, services
+  margay render resources/ --node node1 --json              all of the configuration, for a program")]
 pub struct Render {
     /// Files or folders of Calico v3 resources.
     #[arg(required = true, value_name = "PATH")]
@@ -38,7 +42,7 @@ impl Render {
             eprintln!("{problem}");
         }
         let Some(config) = config else {
-            eprintln!("margay: Node `{}` is not among these resources", self.node);
+            eprintln!("margay: Node `{}` is not among these resources: `margay check` says what is wrong with them", self.node);
             return Ok(Ended::No);
         };
         print(&if self.json { pretty(&json!(*config)) } else { text(&config) })?;

@@ -4,14 +4,19 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use crate::cli::client::{Reply, Target, escaped};
-use crate::cli::{Ended, Failure};
+use crate::cli::{Ended, Failure, complete};
 
 /// Which session, and how.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  margay reset Mesh_10_0_0_2                        a new session; the routes stay meanwhile (graceful restart)
+  margay reset 10.0.0.2 --soft in                   the session stays, the peer tells its routes again
+  margay reset Mesh_10_0_0_2 --hard --reason rekey  nobody keeps routes, and the peer is told why")]
 pub struct Reset {
     #[command(flatten)]
     target: Target,
     /// Session name or address.
+    #[arg(add = complete::peers())]
     peer: String,
     /// Keep the session: ask for the peer's routes again (in), or send ours again (out).
     #[arg(long, value_enum)]
@@ -38,7 +43,7 @@ impl Reset {
             Some(Direction::In) => "?soft=in".to_owned(),
             Some(Direction::Out) => "?soft=out".to_owned(),
         };
-        match self.target.post::<Value>(&format!("/v1/peers/{}/reset{query}", self.peer))? {
+        match self.target.post::<Value>(&format!("/v1/peers/{}/reset{query}", escaped(&self.peer)))? {
             Reply::Found(_) => Ok(Ended::Done),
             Reply::Missing(why) => {
                 eprintln!("margay: {}", why.trim());

@@ -13,6 +13,10 @@ use crate::runtime::{self, settings::Settings};
 
 /// Flags of the daemon.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  margay run --node node1 --resources /etc/margay/resources              from files, watched for changes
+  margay run --datastore kubernetes --bird-sockets /var/run/calico       in calico-node's place of BIRD and confd
+  margay run --dry-run --socket /tmp/margay.sock --state /tmp/margay     a look at it: BGP, but nothing written to the kernel")]
 pub struct Run {
     /// Which Node resource is ours [default: what $CALICO_NODENAME_FILE (/var/lib/calico/nodename) says, else $HOSTNAME,
     /// else the host's name].

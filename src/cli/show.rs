@@ -1,8 +1,7 @@
 //! `margay show …`: what the daemon knows.
 
-use std::io::Write;
+use std::time::Duration;
 
-use anyhow::Context;
 use clap::{Args, Subcommand};
 use ipnet::IpNet;
 use serde_json::Value;
@@ -10,100 +9,132 @@ use serde_json::Value;
 use crate::cli::client::{Reply, Target};
 use crate::cli::events::Events;
 use crate::cli::health;
-use crate::cli::table::Table;
-use crate::cli::{Ended, Failure};
+use crate::cli::routes::Routes;
+use crate::cli::table::{Cell, Table, column};
+use crate::cli::terminal::{Look, Paper, Screen, Tone};
+use crate::cli::{Ended, Failure, complete, watch};
 
 /// What to show.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  margay show peers                     who is there, and how many routes come and go
+  margay show peers --watch             the same every two seconds, until Ctrl-C
+  margay show routes 10.244.0.0/16 --longer   everything inside a pool
+  margay show problems --json           for a program
+
+On a terminal a table is cut to its width (--wide shows all of it) and states are coloured; NO_COLOR turns colours off.")]
 pub struct Show {
     #[command(flatten)]
     target: Target,
+    #[command(flatten)]
+    look: Look,
+    /// Show it again every so many seconds, in the place of the last time, until Ctrl-C [2 where no number is given].
+    #[arg(long, global = true, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "2", value_parser = watch::seconds)]
+    watch: Option<Duration>,
     #[command(subcommand)]
     what: What,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 enum What {
     /// All sessions, a line each.
+    #[command(after_help = "Examples:
+  margay show peers             a line a session; on a narrow terminal the columns that matter most
+  margay show peers --wide      all columns
+  margay show peers --watch=5   every five seconds, until Ctrl-C")]
     Peers,
     /// One session in full.
+    #[command(after_help = "Examples:
+  margay show peer Mesh_10_0_0_2          state, counters, timers, capabilities of both sides, the last error
+  margay show peer 10.0.0.2 --json        the same by its address, for a program")]
     Peer {
         /// Session name (`Mesh_10_0_0_2`) or address.
+        #[arg(add = complete::peers())]
         name: String,
     },
     /// Routes: the best and the others, with the step at which each lost.
+    #[command(after_help = "Examples:
+  margay show routes                                all of them; *> is the best, *= another hop of it, ! is refused, S is stale
+  margay show routes 10.244.1.0/26                  one prefix
+  margay show routes 10.244.0.0/16 --longer         everything inside it
+  margay show routes --received Mesh_10_0_0_2       what a peer sent, before policy
+  margay show routes --advertised Global_10_0_0_9  what a peer is told")]
     Routes(Routes),
     /// What the kernel should hold, and whether it does.
+    #[command(after_help = "Examples:
+  margay show kernel                  each prefix: installed, pending, failed, not wanted, and why
+  margay show kernel 10.244.1.0/26    one of them")]
     Kernel {
         /// Only this prefix.
+        #[arg(add = complete::prefixes())]
         prefix: Option<IpNet>,
     },
     /// Everything that is wrong with the resources, and what was done instead.
+    #[command(after_help = "Examples:
+  margay show problems             file, line, resource, field, and what was done instead
+  margay show problems --watch     while resources are being mended")]
     Problems,
     /// The configuration in force.
+    #[command(after_help = "Examples:
+  margay show config               what the resources were compiled to, as JSON
+  margay show config --json        the same")]
     Config,
     /// What has happened, oldest first, with reasons.
+    #[command(after_help = "Examples:
+  margay show events --since 10m                      of the last ten minutes
+  margay show events --peer Mesh_10_0_0_2             one session
+  margay show events --since 2026-11-23T10:00:00Z     since a time")]
     Events(Events),
     /// Whether the daemon is live and ready, and why not: what /livez, /readyz and the service manager are told. Exit 1 if it is not.
+    #[command(after_help = "Examples:
+  margay show health             sessions, problems, the datastore, and what is waited for
+  margay show health --watch     during a restart")]
     Health,
 }
 
-#[derive(Debug, Args)]
-struct Routes {
-    /// Only this prefix.
-    prefix: Option<IpNet>,
-    /// With PREFIX: everything inside it too.
-    #[arg(long, requires = "prefix")]
-    longer: bool,
-    /// Only ipv4 or ipv6.
-    #[arg(long, value_name = "FAMILY")]
-    family: Option<String>,
-    /// What this peer sent, before policy.
-    #[arg(long, value_name = "PEER", conflicts_with = "advertised")]
-    received: Option<String>,
-    /// What this peer is told.
-    #[arg(long, value_name = "PEER")]
-    advertised: Option<String>,
-}
-
 impl Show {
-    /// Asks the daemon and prints.
+    /// Asks the daemon and prints, once or again and again.
     pub fn carry_out(self) -> Result<Ended, Failure> {
+        let screen = Screen::of_stdout(self.look);
+        match self.watch {
+            None => self.draw(&screen, &mut Paper::Stdout),
+            Some(every) => watch::redraw(every, screen, move |paper| self.draw(&screen, paper)),
+        }
+    }
+
+    fn draw(&self, screen: &Screen, paper: &mut Paper) -> Result<Ended, Failure> {
         let target = &self.target;
-        match self.what {
-            What::Peers => document(target, "/v1/peers", peers),
-            What::Peer { name } => document(target, &format!("/v1/peers/{name}"), peer),
-            What::Routes(routes) => routes.carry_out(target),
+        let mut document = |path: &str, table: &dyn Fn(&Value, &Screen) -> String| document(target, path, screen, paper, table);
+        match &self.what {
+            What::Peers => document("/v1/peers", &peers),
+            What::Peer { name } => document(&format!("/v1/peers/{}", escape(name)), &peer),
+            What::Routes(routes) => routes.draw(target, screen, paper),
             What::Kernel { prefix } => {
                 let query = prefix.map(|p| format!("?prefix={p}")).unwrap_or_default();
-                document(target, &format!("/v1/kernel{query}"), kernel)
+                document(&format!("/v1/kernel{query}"), &kernel)
             }
-            What::Problems => document(target, "/v1/problems", problems),
-            What::Config => document(target, "/v1/config", pretty),
-            What::Events(events) => events.carry_out(target),
-            What::Health => health::carry_out(target),
+            What::Problems => document("/v1/problems", &problems),
+            What::Config => document("/v1/config", &|value, _| pretty(value)),
+            What::Events(events) => events.draw(target, paper),
+            What::Health => health::draw(target, paper),
         }
     }
 }
 
-fn document(target: &Target, path: &str, table: fn(&Value) -> String) -> Result<Ended, Failure> {
+/// Asks for one document and prints it, as JSON or as `table` words it.
+fn document(
+    target: &Target,
+    path: &str,
+    screen: &Screen,
+    paper: &mut Paper,
+    table: &dyn Fn(&Value, &Screen) -> String,
+) -> Result<Ended, Failure> {
     match target.get::<Value>(path)? {
         Reply::Found(value) => {
-            print(&if target.json { pretty(&value) } else { table(&value) })?;
+            paper.put(&if target.json { pretty(&value) } else { table(&value, screen) })?;
             Ok(Ended::Done)
         }
-        Reply::Missing(why) => {
-            eprintln!("margay: {}", why.trim());
-            Ok(Ended::No)
-        }
-    }
-}
-
-/// Prints; a reader that has gone (`| head`) is no error.
-pub fn print(text: &str) -> anyhow::Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("cannot print"),
-        _ => Ok(()),
+        Reply::Missing(why) => Ok(ended(Reply::Missing(why), paper)),
     }
 }
 
@@ -136,60 +167,101 @@ fn last_error(peer: &Value) -> String {
     }
 }
 
-fn peers(value: &Value) -> String {
-    let mut table = Table::new(&["NAME", "ADDRESS", "AS", "TYPE", "STATE", "SINCE", "RECEIVED", "ACCEPTED", "ADVERTISED", "LAST ERROR"]);
+/// How a session's state is meant.
+fn state_tone(state: &Value) -> Tone {
+    match state.as_str() {
+        Some("Established") => Tone::Good,
+        Some("Idle") | None => Tone::Bad,
+        Some(_) => Tone::Uneasy,
+    }
+}
+
+/// How a route's state in the kernel is meant.
+pub fn kernel_tone(state: &Value) -> Tone {
+    match state.as_str() {
+        Some("installed") => Tone::Good,
+        Some("pending") => Tone::Uneasy,
+        Some("failed") => Tone::Bad,
+        _ => Tone::Plain,
+    }
+}
+
+fn peers(value: &Value, screen: &Screen) -> String {
+    let mut table = Table::new(&[
+        column("NAME").text(16),
+        column("ADDRESS").spare(1),
+        column("AS"),
+        column("TYPE").spare(4),
+        column("STATE"),
+        column("SINCE").spare(5),
+        column("RECEIVED"),
+        column("ACCEPTED").spare(3),
+        column("ADVERTISED").spare(2),
+        column("LAST ERROR").text(16),
+    ]);
     for peer in rows(value) {
         let count = |what: &str| sum(&peer["families"], what).to_string();
         table.row([
-            cell(&peer["name"]),
-            cell(&peer["address"]),
-            cell(&peer["asn"]),
-            cell(&peer["type"]),
-            cell(&peer["state"]),
-            cell(&peer["since"]),
-            count("received"),
-            count("accepted"),
-            count("advertised"),
-            last_error(peer),
+            cell(&peer["name"]).into(),
+            cell(&peer["address"]).into(),
+            cell(&peer["asn"]).into(),
+            cell(&peer["type"]).into(),
+            Cell::new(cell(&peer["state"]), state_tone(&peer["state"])),
+            cell(&peer["since"]).into(),
+            count("received").into(),
+            count("accepted").into(),
+            count("advertised").into(),
+            Cell::from(last_error(peer)),
         ]);
     }
-    if table.is_empty() { "no peers: `margay show problems` may say why\n".into() } else { table.render() }
+    if table.is_empty() { "no peers: `margay show problems` may say why\n".into() } else { whole(&table, screen) }
+}
+
+/// The table and what it had no room for.
+fn whole(table: &Table, screen: &Screen) -> String {
+    table.render(screen) + &table.note(screen).unwrap_or_default()
 }
 
 fn sum(families: &Value, what: &str) -> u64 {
     families.as_object().map_or(0, |families| families.values().filter_map(|counts| counts[what].as_u64()).sum())
 }
 
-fn peer(value: &Value) -> String {
+fn peer(value: &Value, screen: &Screen) -> String {
     let mut text = String::new();
-    lines(&mut text, value, 0);
+    lines(&mut text, value, 0, screen);
     text
 }
 
 /// Nested JSON as indented `key: value` lines.
-fn lines(text: &mut String, value: &Value, depth: usize) {
+fn lines(text: &mut String, value: &Value, depth: usize, screen: &Screen) {
     let Some(fields) = value.as_object() else { return };
     for (key, value) in fields {
         let indent = "  ".repeat(depth);
         if value.is_object() {
             text.push_str(&format!("{indent}{key}:\n"));
-            lines(text, value, depth + 1);
+            lines(text, value, depth + 1, screen);
         } else {
-            text.push_str(&format!("{indent}{key}: {}\n", cell(value)));
+            let tone = if key == "state" && depth == 0 { state_tone(value) } else { Tone::Plain };
+            text.push_str(&format!("{indent}{key}: {}\n", screen.paint(tone, &cell(value))));
         }
     }
 }
 
-fn kernel(value: &Value) -> String {
-    let mut table = Table::new(&["PREFIX", "STATE", "BECAUSE"]);
+fn kernel(value: &Value, screen: &Screen) -> String {
+    let mut table = Table::new(&[column("PREFIX"), column("STATE"), column("BECAUSE").text(20)]);
     for row in rows(value) {
-        table.row([cell(&row["prefix"]), cell(&row["state"]), cell(&row["because"])]);
+        let state = Cell::new(cell(&row["state"]), kernel_tone(&row["state"]));
+        table.row([cell(&row["prefix"]).into(), state, Cell::from(cell(&row["because"]))]);
     }
-    table.render()
+    if table.is_empty() {
+        "nothing: no route here is meant for the kernel (`margay show routes` lists them)\n".into()
+    } else {
+        whole(&table, screen)
+    }
 }
 
 /// Problems as lines that an editor can jump to.
-pub fn problems(value: &Value) -> String {
+pub fn problems(value: &Value, screen: &Screen) -> String {
     let mut text = String::new();
     for problem in rows(value) {
         let location = &problem["location"];
@@ -202,7 +274,13 @@ pub fn problems(value: &Value) -> String {
             Value::Null => String::new(),
             resource => format!("{} {}", cell(&resource["kind"]), cell(&resource["name"])),
         };
-        let parts = [place, cell(&problem["severity"]), name, cell(&problem["field"]), cell(&problem["what"])];
+        let tone = match problem["severity"].as_str() {
+            Some("error") => Tone::Bad,
+            Some("warning") => Tone::Uneasy,
+            _ => Tone::Plain,
+        };
+        let severity = screen.paint(tone, &cell(&problem["severity"]));
+        let parts = [place, severity, name, cell(&problem["field"]), cell(&problem["what"])];
         text.push_str(&parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": "));
         let instead = cell(&problem["instead"]);
         text.push_str(&if instead.is_empty() { "\n".to_owned() } else { format!("; {instead}\n") });
@@ -210,66 +288,12 @@ pub fn problems(value: &Value) -> String {
     if text.is_empty() { "no problems\n".into() } else { text }
 }
 
-impl Routes {
-    fn path(&self) -> String {
-        let mut query = Vec::new();
-        if let Some(prefix) = self.prefix {
-            query.push(format!("prefix={prefix}"));
-        }
-        if self.longer {
-            query.push("longer=true".to_owned());
-        }
-        let texts = [("family", &self.family), ("received", &self.received), ("advertised", &self.advertised)];
-        query.extend(texts.iter().filter_map(|(key, value)| value.as_ref().map(|value| format!("{key}={}", escape(value)))));
-        format!("/v1/routes?{}", query.join("&"))
-    }
-
-    fn carry_out(self, target: &Target) -> Result<Ended, Failure> {
-        if target.json { self.json(target) } else { self.table(target) }
-    }
-
-    fn json(self, target: &Target) -> Result<Ended, Failure> {
-        let mut first = true;
-        let reply = target.lines(&self.path(), |line| {
-            print(&format!("{}{line}", if first { "[\n" } else { ",\n" }))?;
-            first = false;
-            Ok(())
-        })?;
-        print(match (&reply, first) {
-            (Reply::Missing(_), _) => "",
-            (Reply::Found(()), true) => "[]\n",
-            (Reply::Found(()), false) => "\n]\n",
-        })?;
-        Ok(ended(reply))
-    }
-
-    /// Prints in parts, so that a full table starts to appear at once: columns fit the rows of their part.
-    fn table(self, target: &Target) -> Result<Ended, Failure> {
-        const ROWS_A_PART: usize = 1000;
-        let header = ["", "PREFIX", "NEXT HOP", "FROM", "AS PATH", "PREF", "MED", "COMMUNITIES", "KERNEL", "WHY NOT"];
-        let (mut table, mut rows) = (Table::new(&header), 0);
-        let reply = target.lines(&self.path(), |line| {
-            let row: Value = serde_json::from_str(line)?;
-            table.row(route_cells(&row));
-            rows += 1;
-            if rows % ROWS_A_PART == 0 {
-                print(&std::mem::replace(&mut table, Table::new(&header)).render())?;
-            }
-            Ok(())
-        })?;
-        if !table.is_empty() {
-            print(&table.render())?;
-        }
-        Ok(ended(reply))
-    }
-}
-
-/// Exit code of an answer in lines.
-pub fn ended(reply: Reply<()>) -> Ended {
+/// Exit code of an answer in lines; says what is missing.
+pub fn ended(reply: Reply<()>, paper: &mut Paper) -> Ended {
     match reply {
         Reply::Found(()) => Ended::Done,
         Reply::Missing(why) => {
-            eprintln!("margay: {}", why.trim());
+            paper.complain(&why);
             Ended::No
         }
     }
@@ -283,40 +307,6 @@ pub fn escape(text: &str) -> String {
             other => format!("%{other:02X}"),
         })
         .collect()
-}
-
-fn route_cells(row: &Value) -> [String; 10] {
-    let flag = |name: &str| row[name].as_bool().unwrap_or(false);
-    let mark = match (flag("best"), flag("multipath"), flag("valid")) {
-        (true, ..) => "*>",
-        (_, true, _) => "*=",
-        (_, _, true) => "*",
-        _ => "!",
-    };
-    let stale = if flag("stale") { "S" } else { "" };
-    let from = match &row["peer"] {
-        Value::Null => cell(&row["source"]),
-        peer => cell(peer),
-    };
-    let joined = |name: &str| row[name].as_array().map_or(String::new(), |list| list.iter().map(cell).collect::<Vec<_>>().join(" "));
-    let communities =
-        [joined("communities"), joined("large_communities")].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ");
-    let why = match &row["rejected_by"] {
-        Value::Null => cell(&row["lost_at"]),
-        rule => cell(rule),
-    };
-    [
-        format!("{mark}{stale}"),
-        cell(&row["prefix"]),
-        cell(&row["next_hop"]),
-        from,
-        format!("{} {}", joined("as_path"), cell(&row["origin"])).trim().to_owned(),
-        cell(&row["local_pref"]),
-        cell(&row["med"]),
-        communities,
-        cell(&row["kernel"]),
-        why,
-    ]
 }
 
 #[cfg(test)]

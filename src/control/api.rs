@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::bfd::SessionStatus;
 use crate::control::view::{ExplainView, PeerView, RouteView};
-use crate::control::{ask, diff, events, explain_peer, health};
+use crate::control::{ask, complete, diff, events, explain_peer, health};
 use crate::datastore::Status;
 use crate::fib::FibStatus;
 use crate::rib::{self, Answer};
@@ -57,6 +57,8 @@ fn questions(directory: watch::Receiver<Arc<Directory>>) -> Router {
         .route("/v1/datastore", get(datastore))
         .route("/v1/events", get(events::events))
         .route("/v1/health", get(health::health))
+        .route("/v1/complete/peers", get(complete::peers))
+        .route("/v1/complete/prefixes", get(complete::prefixes))
         .with_state(directory)
 }
 

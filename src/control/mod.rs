@@ -9,6 +9,7 @@
 //! | `GET /v1/kernel?prefix` | what the kernel should hold and holds |
 //! | `GET /v1/problems`, `/v1/config` | what is wrong with the resources; the configuration in force |
 //! | `GET /v1/events?since&peer&prefix&follow` | what has happened, or happens, a JSON object a line |
+//! | `GET /v1/complete/peers?text`, `/v1/complete/prefixes?text` | session names and prefixes that begin so, a few, for the shell's Tab key |
 //! | `POST /v1/diff?add` | what the resources in the question would change, if they were all (or were added); changes nothing |
 //! | `POST /v1/peers/{name}/reset?soft&hard&reason` | reset a session |
 //! | `GET /v1/drain`, `POST /v1/drain?shutdown`, `POST /v1/undrain` | whether the node is drained (RFC 8326); drain it, or end that |
@@ -22,6 +23,7 @@ mod api;
 mod ask;
 mod asker;
 pub mod bird;
+mod complete;
 mod diff;
 mod events;
 mod explain_peer;

@@ -7,9 +7,10 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result, bail};
 
 /// Debian packages and a program of each by which its presence is told.
-const PACKAGES: [(&str, &str); 16] = [
+const PACKAGES: [(&str, &str); 17] = [
     ("bgpdump", "/usr/bin/bgpdump"),
     ("bird2", "/usr/sbin/bird"),
+    ("bsdutils", "/usr/bin/script"),
     ("etcd-client", "/usr/bin/etcdctl"),
     ("etcd-server", "/usr/bin/etcd"),
     ("frr", "/usr/lib/frr/bgpd"),

@@ -18,6 +18,7 @@ mod observer;
 pub mod reading;
 pub mod remote;
 pub mod signature;
+pub mod terminal;
 
 pub use daemon::{Daemon, PeerPlan, Plan};
 pub use enclosed::enclosed;

@@ -15,6 +15,7 @@ mod fields;
 mod header;
 mod health;
 mod keys;
+mod looks;
 mod metrics;
 mod open;
 mod restart;
