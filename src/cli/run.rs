@@ -16,6 +16,7 @@ use crate::runtime::{self, settings::Settings};
 #[command(after_help = "Examples:
   margay run --node node1 --resources /etc/margay/resources              from files, watched for changes
   margay run --datastore kubernetes --bird-sockets /var/run/calico       in calico-node's place of BIRD and confd
+  margay run --page 127.0.0.1:9181                                       with a page for eyes on this host
   margay run --dry-run --socket /tmp/margay.sock --state /tmp/margay     a look at it: BGP, but nothing written to the kernel")]
 pub struct Run {
     /// Which Node resource is ours [default: what $CALICO_NODENAME_FILE (/var/lib/calico/nodename) says, else $HOSTNAME,
@@ -42,6 +43,12 @@ pub struct Run {
     /// Serve /metrics (Prometheus), /livez and /readyz over TCP, for instance on 127.0.0.1:9180 [default: only on the control socket].
     #[arg(long, env = "MARGAY_METRICS", value_name = "ADDR:PORT")]
     metrics: Option<SocketAddr>,
+    /// Serve a page over TCP that shows peers, topology, routes and events, read-only, for instance on 127.0.0.1:9181 [default: none].
+    #[arg(long, env = "MARGAY_PAGE", value_name = "ADDR:PORT")]
+    page: Option<SocketAddr>,
+    /// With --page: the address may be another than a loopback one, and whoever reaches it may look.
+    #[arg(long, env = "MARGAY_PAGE_BEYOND_LOOPBACK", requires = "page")]
+    page_beyond_loopback: bool,
     /// Folder for the last known configuration (nothing is kept there yet).
     #[arg(long, env = "MARGAY_STATE", value_name = "DIR", default_value = "/var/lib/margay")]
     state: PathBuf,
@@ -97,6 +104,8 @@ impl Run {
             socket: self.socket,
             bird_sockets: self.bird_sockets,
             metrics: self.metrics,
+            page: self.page,
+            page_beyond_loopback: self.page_beyond_loopback,
             state: self.state,
             dry_run: self.dry_run || self.no_fib,
             no_fib: self.no_fib,

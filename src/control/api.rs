@@ -40,6 +40,16 @@ pub fn checks(directory: watch::Receiver<Arc<Directory>>) -> Router {
     Router::new().route("/livez", get(health::livez)).route("/readyz", get(health::readyz)).with_state(directory)
 }
 
+/// What the page asks: nothing that changes anything, and nothing of the configuration.
+pub fn glance(directory: watch::Receiver<Arc<Directory>>) -> Router {
+    Router::new()
+        .route("/v1/peers", get(peers))
+        .route("/v1/explain", get(explain))
+        .route("/v1/health", get(health::health))
+        .route("/v1/complete/prefixes", get(complete::prefixes))
+        .with_state(directory)
+}
+
 fn questions(directory: watch::Receiver<Arc<Directory>>) -> Router {
     Router::new()
         .route("/v1/peers", get(peers))

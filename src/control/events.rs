@@ -59,6 +59,20 @@ pub async fn events(State(directory): State<watch::Receiver<Arc<Directory>>>, Qu
     ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
 }
 
+/// The events of the last so many seconds, a line of JSON each.
+pub async fn recent(directory: &Directory, seconds: u64) -> Vec<Vec<u8>> {
+    let Some(chronicle) = &directory.chronicle else { return Vec::new() };
+    let query = EventsQuery { since: Some(seconds), peer: None, prefix: None, follow: false };
+    chronicle.ask(filter(query)).await.iter().map(|entry| line(entry)).collect()
+}
+
+/// What happens from now on, a line of JSON each.
+pub async fn news(directory: &Directory) -> futures::stream::BoxStream<'static, Bytes> {
+    let Some(chronicle) = &directory.chronicle else { return stream::empty().boxed() };
+    let query = EventsQuery { since: None, peer: None, prefix: None, follow: true };
+    followed(directory, chronicle, query).await.boxed()
+}
+
 fn filter(query: EventsQuery) -> Filter {
     let since = query.since.and_then(|seconds| Instant::now().checked_sub(Duration::from_secs(seconds)));
     Filter { since, peer: query.peer, prefix: query.prefix.map(crate::types::canonical), after: None }

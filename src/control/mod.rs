@@ -16,6 +16,8 @@
 //! | `GET /v1/health` | whether the daemon is live and ready, its sessions, problems and datastore in one |
 //! | `GET /livez`, `/readyz`, `/metrics` | health, and what is counted; over TCP too with `--metrics` |
 //!
+//! `--page` serves some of it, and a page made of that, over TCP: [`page`].
+//!
 //! Handlers read the published [`Directory`] and ask the owners of the state;
 //! they own nothing themselves.
 
@@ -30,6 +32,7 @@ mod explain_peer;
 pub mod health;
 pub mod metrics;
 pub mod node_status;
+pub mod page;
 mod view;
 
 use std::io;

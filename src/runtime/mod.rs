@@ -103,6 +103,9 @@ pub async fn run(settings: Settings) -> Result<()> {
     if let Some(address) = settings.metrics {
         crate::control::metrics::serve(address, Arc::clone(&registry), watched.clone()).await?;
     }
+    if let Some(address) = settings.page {
+        crate::control::page::serve(address, settings.page_beyond_loopback, watched.clone()).await?;
+    }
     let control = crate::control::serve(&settings.socket, registry, watched)?;
     let (compiler, copied) = mpsc::channel(ORDERS);
     let (compiled, datastore) = start_compiler(&settings, &metrics, directory.subscribe(), copied)?;

@@ -19,6 +19,10 @@ pub struct Settings {
     pub bird_sockets: Option<PathBuf>,
     /// Where metrics and health checks are served over TCP.
     pub metrics: Option<SocketAddr>,
+    /// Where the page is served over TCP.
+    pub page: Option<SocketAddr>,
+    /// The page may be served on an address that is no loopback one.
+    pub page_beyond_loopback: bool,
     /// Folder for the last known configuration.
     pub state: PathBuf,
     /// Only say what would be written to the kernel.

@@ -18,6 +18,7 @@ mod keys;
 mod looks;
 mod metrics;
 mod open;
+mod page;
 mod restart;
 mod routes;
 mod services;
