@@ -1,9 +1,11 @@
-//! The systemd unit: valid, and as tight as it says.
+//! What margay is installed by: the systemd unit, and the kustomizations for Kubernetes.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use proto_tests::lab::image::repository;
+use serde_json::Value;
 
 const UNIT: &str = "packaging/margay.service";
 
@@ -41,5 +43,96 @@ fn t12_q17_the_unit_asks_for_no_more_than_margay_needs() -> Result<()> {
     ensure!(value("NoNewPrivileges") == "yes" && value("User") == "margay" && unit.contains("SystemCallFilter=@system-service"));
     ensure!(value("Type") == "notify" && value("WatchdogSec").parse::<u64>().is_ok_and(|seconds| seconds >= 20), "{unit}");
     ensure!(value("Restart") == "always" && value("KillSignal") == "SIGTERM", "a restart must be graceful");
+    Ok(())
+}
+
+/// calico-node as its manifest has it, as far as the patch touches it.
+const CALICO: &str = r#"
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: calico-node, namespace: kube-system}
+spec:
+  selector: {matchLabels: {k8s-app: calico-node}}
+  template:
+    metadata: {labels: {k8s-app: calico-node}}
+    spec:
+      hostNetwork: true
+      serviceAccountName: calico-node
+      containers:
+        - {name: calico-node, image: calico/node, volumeMounts: [{name: var-run-calico, mountPath: /var/run/calico}]}
+      volumes: [{name: var-run-calico, hostPath: {path: /var/run/calico}}, {name: var-lib-calico, hostPath: {path: /var/lib/calico}}]
+"#;
+const OURS: &str = "resources: [calico.yaml]\ncomponents: [packaging/kustomize/calico-node]\n";
+
+/// What `kubectl kustomize` makes of a folder; none, said aloud, where no kubectl knows components.
+fn built(test: &str, folder: &Path) -> Result<Option<Vec<Value>>> {
+    let version = Command::new("kubectl").args(["version", "--client"]).output();
+    let new = version.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("Kustomize Version: v5"));
+    if !new {
+        proto_tests::lab::skip::skipped(test, "it needs a kubectl with kustomize 5");
+        return Ok(None);
+    }
+    let output = Command::new("kubectl").arg("kustomize").arg(folder).output()?;
+    ensure!(output.status.success(), "{}: {}", folder.display(), String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout)?;
+    let documents = text.split("\n---\n").map(|document| Ok(serde_saphyr::from_str(document)?)).collect::<Result<_>>()?;
+    Ok(Some(documents))
+}
+
+fn named<'a>(documents: &'a [Value], kind: &str, name: &str) -> Result<&'a Value> {
+    let found = documents.iter().find(|document| document["kind"] == kind && document["metadata"]["name"] == name);
+    found.with_context(|| format!("no {kind} {name}"))
+}
+
+/// The container margay of a DaemonSet: its flags are those of this margay, its mounts have volumes, its rights are few.
+fn container<'a>(daemon_set: &'a Value, rights: &[&str]) -> Result<&'a Value> {
+    let pod = &daemon_set["spec"]["template"]["spec"];
+    let containers = pod["containers"].as_array().context("no containers")?;
+    let margay = containers.iter().find(|container| container["name"] == "margay").context("no container margay")?;
+    let arguments: Vec<&str> = margay["args"].as_array().context("no arguments")?.iter().filter_map(Value::as_str).collect();
+    let program = proto_tests::live::daemon::program()?;
+    let known = Command::new(program).args(&arguments).arg("--help").output()?;
+    ensure!(known.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&known.stderr));
+    let volumes: Vec<&Value> = pod["volumes"].as_array().into_iter().flatten().map(|volume| &volume["name"]).collect();
+    for mount in containers.iter().flat_map(|container| container["volumeMounts"].as_array().into_iter().flatten()) {
+        ensure!(volumes.contains(&&mount["name"]), "{mount} has no volume");
+    }
+    let context = &margay["securityContext"];
+    ensure!(context["capabilities"] == serde_json::json!({"drop": ["ALL"], "add": rights}), "{context}");
+    ensure!(context["allowPrivilegeEscalation"] == false && context["readOnlyRootFilesystem"] == true, "{context}");
+    ensure!(pod["hostNetwork"] == true && margay["readinessProbe"]["httpGet"]["path"] == "/readyz", "{margay}");
+    Ok(margay)
+}
+
+#[test]
+fn kustomize_puts_margay_in_the_place_of_bird_and_confd() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let copied = Command::new("cp").arg("-r").arg(repository().join("packaging")).arg(folder.path()).status()?;
+    ensure!(copied.success());
+    std::fs::write(folder.path().join("calico.yaml"), CALICO)?;
+    std::fs::write(folder.path().join("kustomization.yaml"), OURS)?;
+    let Some(documents) = built("kustomize_puts_margay_in_the_place_of_bird_and_confd", folder.path())? else { return Ok(()) };
+    let daemon_set = named(&documents, "DaemonSet", "calico-node")?;
+    let margay = container(daemon_set, &["NET_ADMIN", "NET_BIND_SERVICE", "SYS_NICE"])?;
+    ensure!(margay["args"].as_array().is_some_and(|words| words.contains(&"/var/run/calico".into())), "{margay}");
+    let text = daemon_set.to_string();
+    for service in ["bird", "bird6", "confd"] {
+        ensure!(text.contains(&format!("/etc/service/available/{service}/run")), "{service} goes on: {text}");
+    }
+    named(&documents, "ClusterRole", "margay")?;
+    ensure!(named(&documents, "ClusterRoleBinding", "margay")?["subjects"][0]["name"] == "calico-node");
+    Ok(())
+}
+
+#[test]
+fn kustomize_puts_margay_beside_another_network() -> Result<()> {
+    let folder = repository().join("packaging/kustomize/beside");
+    let Some(documents) = built("kustomize_puts_margay_beside_another_network", &folder)? else { return Ok(()) };
+    let margay = container(named(&documents, "DaemonSet", "margay")?, &["NET_BIND_SERVICE"])?;
+    ensure!(margay["args"].as_array().is_some_and(|words| words.contains(&"--no-fib".into())), "{margay}");
+    named(&documents, "ServiceAccount", "margay")?;
+    for (kind, name) in [("ClusterRoleBinding", "margay"), ("RoleBinding", "margay-passwords")] {
+        ensure!(named(&documents, kind, name)?["subjects"][0]["name"] == "margay", "{kind}");
+    }
     Ok(())
 }
