@@ -41,6 +41,36 @@ pub struct UnknownAttribute {
     pub value: Arc<[u8]>,
 }
 
+/// Which known optional transitive attributes came with the Partial bit: some router on the way did not know them, so they may lack
+/// what it should have added. The bit, once set, is set for all who come after (RFC 4271 section 5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Partial(u8);
+
+impl Partial {
+    /// The attributes that have a place here, by code: AGGREGATOR, COMMUNITIES, EXTENDED COMMUNITIES, IPv6 EXTENDED COMMUNITIES, LARGE
+    /// COMMUNITIES, ONLY_TO_CUSTOMER.
+    const CODES: [u8; 6] = [7, 8, 16, 25, 32, 35];
+
+    /// Notes that the attribute came with the bit. One that has no place here never carries it: margay sends it in its own name.
+    pub fn insert(&mut self, code: u8) {
+        self.0 |= Self::bit(code);
+    }
+
+    /// Whether the attribute came with the bit.
+    pub fn contains(self, code: u8) -> bool {
+        self.0 & Self::bit(code) != 0
+    }
+
+    /// Whether none did, as nearly always.
+    pub fn is_empty(&self) -> bool {
+        self.0 == 0
+    }
+
+    fn bit(code: u8) -> u8 {
+        Self::CODES.iter().position(|known| *known == code).map_or(0, |at| 1 << at)
+    }
+}
+
 /// The path attributes of a route, next hop included. Lists keep the order received (E9).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Attributes {
@@ -48,6 +78,9 @@ pub struct Attributes {
     pub origin: Origin,
     /// ATOMIC_AGGREGATE is present.
     pub atomic_aggregate: bool,
+    /// Which of the known attributes are marked as partial.
+    #[serde(skip_serializing_if = "Partial::is_empty")]
+    pub partial: Partial,
     /// NEXT_HOP, or the one of MP_REACH_NLRI.
     pub next_hop: NextHop,
     /// AS_PATH, merged with AS4_PATH.
@@ -82,6 +115,7 @@ impl Attributes {
         Self {
             origin: Origin::Igp,
             atomic_aggregate: false,
+            partial: Partial::default(),
             next_hop,
             as_path: AsPath::default(),
             med: None,

@@ -20,7 +20,7 @@ mod sync;
 pub use as_path::{AsPath, Segment, SegmentKind};
 pub use asn::{Asn, ParseAsnError};
 pub use attribute_codes::AttributeCodes;
-pub use attributes::{Aggregator, Attributes, Origin, UnknownAttribute};
+pub use attributes::{Aggregator, Attributes, Origin, Partial, UnknownAttribute};
 pub use community::{Community, ExtendedCommunity, Ipv6ExtendedCommunity, LargeCommunity, ParseCommunityError};
 pub use family::{AddressFamily, Afi, Family, Ipv4Unicast, Ipv6Unicast, PerFamily, Safi};
 pub use id::{ClusterId, ConnectionId, PathId, PeerId, QueryId, RouterId, ShardId};

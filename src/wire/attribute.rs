@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::{Context, Problem, as_path, nlri};
 use crate::types::{
     Afi, Aggregator, AsPath, Asn, Attributes, ClusterId, Community, ExtendedCommunity, Family, Ipv6ExtendedCommunity, LargeCommunity,
-    NextHop, NlriList, Origin, RouterId, Safi, UnknownAttribute,
+    NextHop, NlriList, Origin, Partial, RouterId, Safi, UnknownAttribute,
 };
 
 pub(super) const ORIGIN: u8 = 1;
@@ -165,8 +165,11 @@ pub(super) fn decode(flags: u8, code: u8, value: &[u8], context: &Context, draft
     if flags & OPTIONAL_TRANSITIVE != row.flags {
         problem(Problem::Flags(flags));
     }
-    if let Err(value_problem) = (row.decode)(value, context, draft) {
-        problem(value_problem);
+    match (row.decode)(value, context, draft) {
+        Err(value_problem) => problem(value_problem),
+        // Not for one that is discarded: nothing of it goes on.
+        Ok(()) if flags & PARTIAL != 0 => draft.attributes.partial.insert(code),
+        Ok(()) => {}
     }
 }
 
@@ -188,10 +191,15 @@ pub(super) fn encode(outgoing: &Outgoing<'_>, out: &mut Vec<u8>) {
         match row.scope {
             Scope::Ibgp if outgoing.context.ebgp => {}
             Scope::TwoOctet if outgoing.context.four_octet_as => {}
-            _ => put(row.flags, row.code, out, |out| (row.encode)(outgoing, out)),
+            _ => put(flags(row, outgoing.attributes.partial), row.code, out, |out| (row.encode)(outgoing, out)),
         }
     }
     unknown.for_each(|attribute| put_unknown(attribute, out));
+}
+
+/// Those of the row, and Partial where the attribute came with it.
+fn flags(row: &Row, partial: Partial) -> u8 {
+    if !partial.is_empty() && partial.contains(row.code) { row.flags | PARTIAL } else { row.flags }
 }
 
 /// U20: untouched, with Partial set.

@@ -15,7 +15,7 @@
 //! [`pack`] turns attributes and many prefixes into frames filled to the session's limit, once for all peers of an update group.
 //! [`Message::encode`] says one message; an [`Update`] of any shape that one message can hold, for tests and transcripts.
 //! Flags and lengths are made anew: MP_REACH_NLRI and MP_UNREACH_NLRI first, then ascending codes, extended length only where
-//! the value needs it, Partial on unknown attributes. What belongs to iBGP is neither sent nor read across an AS border.
+//! the value needs it, Partial on unknown attributes and where it was heard. What belongs to iBGP is neither sent nor read across an AS border.
 //!
 //! # What is supported
 //! | RFC | what | where |

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use ipnet::{Ipv4Net, Ipv6Net};
 use margay::types::{
     Afi, Aggregator, AsPath, Asn, Attributes, ClusterId, Community, ExtendedCommunity, Family, Ipv6ExtendedCommunity, LargeCommunity,
-    NextHop, Nlri, NlriList, Origin, PathId, RouterId, Segment, SegmentKind, UnknownAttribute,
+    NextHop, Nlri, NlriList, Origin, Partial, PathId, RouterId, Segment, SegmentKind, UnknownAttribute,
 };
 use margay::wire::{Capability, GracefulRestart, Message, Notification, Open, RouteRefresh, Update};
 use proptest::collection::vec;
@@ -58,12 +58,22 @@ pub fn attributes(sets: bool) -> impl Strategy<Value = Attributes> {
         large_communities(),
         unknown(),
     );
-    (first, lists).prop_map(|(first, lists)| {
+    (first, lists, any::<u8>()).prop_map(|(first, lists, marks)| {
         let (origin, atomic_aggregate, as_path, med, local_pref, aggregator, originator_id, only_to_customer) = first;
         let (clusters, communities, extended, ipv6_extended, large_communities, unknown) = lists;
+        let present = [
+            (7, aggregator.is_some()),
+            (8, !communities.is_empty()),
+            (16, !extended.is_empty()),
+            (25, !ipv6_extended.is_empty()),
+            (32, !large_communities.is_empty()),
+            // The oracle refuses the bit on ONLY_TO_CUSTOMER, of which RFC 9234 says nothing; `wire::tests::attribute` has that one.
+            (35, false),
+        ];
         Attributes {
             origin,
             atomic_aggregate,
+            partial: partial(present, marks),
             next_hop: NextHop::Global(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1))),
             as_path,
             med,
@@ -79,6 +89,17 @@ pub fn attributes(sets: bool) -> impl Strategy<Value = Attributes> {
             unknown,
         }
     })
+}
+
+/// Marks some of the attributes that are there, as `marks` says by bits.
+fn partial(present: [(u8, bool); 6], marks: u8) -> Partial {
+    let mut partial = Partial::default();
+    for (at, (code, _)) in present.into_iter().enumerate().filter(|(_, (_, present))| *present) {
+        if marks & 1 << at != 0 {
+            partial.insert(code);
+        }
+    }
+    partial
 }
 
 /// Unicast IPv4 prefixes, with path identifiers where they are wanted.

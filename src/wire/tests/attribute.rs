@@ -2,7 +2,7 @@ use super::super::attribute::{EXTENDED, OPTIONAL, PARTIAL, TRANSITIVE};
 use super::*;
 use crate::types::{
     Aggregator, AsPath, Attributes, ClusterId, Community, ExtendedCommunity, Ipv4Unicast, Ipv6ExtendedCommunity, LargeCommunity, NextHop,
-    Origin, RouterId, UnknownAttribute,
+    Origin, Partial, RouterId, UnknownAttribute,
 };
 
 /// The verdict on an UPDATE that announces 10.1.0.0/16 with good mandatory attributes, of which `attribute` replaces the one
@@ -233,6 +233,10 @@ pub(super) fn full() -> Attributes {
     Attributes {
         origin: Origin::Incomplete,
         atomic_aggregate: true,
+        partial: [8, 35].into_iter().fold(Partial::default(), |mut partial, code| {
+            partial.insert(code);
+            partial
+        }),
         next_hop: NextHop::Global("10.0.0.1".parse().unwrap()),
         as_path: AsPath::sequence([64512, 70000].map(Asn)),
         med: Some(0),
@@ -276,7 +280,10 @@ fn u23_v23_every_attribute_there_and_back_in_order() {
         let codes: Vec<u8> = headers(&frame).iter().map(|(_, code)| *code).collect();
         assert!(codes.is_sorted(), "{codes:?}");
         assert_eq!(codes.contains(&17), !four_octet_as);
-        assert_eq!(headers(&frame).iter().filter(|(flags, _)| flags & 0x2f != 0).map(|(_, code)| *code).collect::<Vec<_>>(), [23, 40, 255]);
+        assert_eq!(
+            headers(&frame).iter().filter(|(flags, _)| flags & 0x2f != 0).map(|(_, code)| *code).collect::<Vec<_>>(),
+            [8, 23, 35, 40, 255]
+        );
     }
     // Across an AS border what belongs to iBGP is neither sent nor heard.
     let (heard, frame) = there_and_back(&full(), &ebgp());
@@ -299,6 +306,28 @@ fn u20_v6_unknown_transitive_attributes_pass_untouched_but_partial() {
             let passed = if length > 255 { [&[0xf0][..], &passed[1..]].concat() } else { passed };
             assert!(frame.windows(passed.len()).any(|window| window == passed), "code {code}, {length} octets");
         }
+    }
+}
+
+#[test]
+fn a_partial_bit_once_set_stays_set() {
+    let known: [(u8, usize); 6] = [(7, 8), (8, 4), (16, 8), (25, 20), (32, 12), (35, 4)];
+    for (code, length) in known {
+        for (flags, sent) in [(0xc0, 0xc0), (0xe0, 0xe0)] {
+            let octets = attribute(flags, code, &vec![1; length]);
+            let heard = judged(&ebgp(), &octets).1.unwrap().announced.remove(0).0;
+            assert_eq!(heard.partial.contains(code), flags == 0xe0);
+            let (again, frame) = there_and_back(&heard, &ebgp());
+            assert_eq!(again, *heard);
+            assert!(headers(&frame).contains(&(sent, code)), "code {code}: {:?}", headers(&frame));
+        }
+    }
+    // On attributes that have no such bit it is ignored, and not sent on.
+    for octets in [attribute(0xa0, 4, &[1; 4]), attribute(0x60, 6, &[])] {
+        let heard = judged(&ebgp(), &octets).1.unwrap().announced.remove(0).0;
+        assert!(heard.partial.is_empty());
+        let (_, frame) = there_and_back(&heard, &ebgp());
+        assert!(headers(&frame).iter().all(|(flags, _)| flags & 0x20 == 0));
     }
 }
 
