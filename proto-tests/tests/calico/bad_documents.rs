@@ -46,10 +46,10 @@ fn bgp_configuration() {
             ("{asNumber: 23456}", &["spec.asNumber: AS 23456 is reserved and may not be used; the field is left out"]),
             ("{asNumber: -1}", &["spec.asNumber: -1 is no AS number"]),
             ("{asNumber: 1.1}", &["one in dotted form must be quoted"]),
-            ("{asNumber: 0}", &[]),
+            ("{asNumber: 0}", &["spec.asNumber: 0 stands for no value; read as if the field were not there"]),
             ("{listenPort: 65536}", &["spec.listenPort: 65536 is not a whole number from 0 to 65535; the field is left out"]),
             ("{listenPort: x}", &["spec.listenPort: \"x\" is not a whole number"]),
-            ("{listenPort: 0}", &[]),
+            ("{listenPort: 0}", &["spec.listenPort: 0 stands for no value; read as if the field were not there"]),
             ("{nodeToNodeMeshEnabled: perhaps}", &["spec.nodeToNodeMeshEnabled: "]),
             ("{nodeToNodeMeshEnabled: [false]}", &["spec.nodeToNodeMeshEnabled: "]),
             ("{serviceClusterIPs: 10.0.0.0/8}", &["spec.serviceClusterIPs: is no list; the field is left out"]),
@@ -66,6 +66,7 @@ fn bgp_configuration() {
                 &["`Some` is none of Enabled, Disabled, EnabledIPIPOnly, EnabledNoEncapOnly; EnabledNoEncapOnly applies"],
             ),
             ("{ipv4NormalRoutePriority: 2147483647}", &["is not a whole number from 0 to 2147483646; the field is left out"]),
+            ("{ipv6NormalRoutePriority: 0}", &["spec.ipv6NormalRoutePriority: 0 stands for no value; read as if the field were not there"]),
             ("{nodeMeshMaxRestartTime: soon}", &["`soon` is no duration (such as 90s or 2m0s); the field is left out"]),
             (
                 "{communities: [{name: x, value: many}]}",
@@ -238,7 +239,14 @@ fn secret() {
         "kind: Secret\nmetadata: {name: x, namespace: kube-system}\ndata: {k: \"!\"}\n",
         &["data.k: is no base64; the key counts as missing"],
     );
-    gives("kind: Secret\nmetadata: {name: x, namespace: kube-system}\ndata: [k]\n", &["data: "]);
+    // What may be a secret is not quoted, as other values are.
+    for field in ["data", "stringData"] {
+        for value in ["[s3cret]", "s3cret", "{k: {s3cret: 1}}"] {
+            let document = format!("kind: Secret\nmetadata: {{name: x, namespace: kube-system}}\n{field}: {value}\n");
+            let cluster = gives(&document, &[&format!("{field}: is not a map of texts")]);
+            assert!(!cluster.problems("a").concat().contains("s3cret"), "{document}");
+        }
+    }
     let long = "a".repeat(81);
     let document = format!(
         "kind: Secret\nmetadata: {{name: s, namespace: kube-system}}\nstringData: {{k: {long}}}\n---\n{}",

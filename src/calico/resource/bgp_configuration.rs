@@ -122,6 +122,9 @@ impl BgpConfiguration {
 
     fn read_cluster_wide(&mut self, spec: &mut Fields<'_>, report: &mut Report<'_>) {
         self.mesh = spec.switch(report, "nodeToNodeMeshEnabled");
+        for field in ["asNumber", "ipv4NormalRoutePriority", "ipv6NormalRoutePriority"] {
+            spec.note_zero(report, field);
+        }
         self.asn = usable_asn(spec, report, "asNumber");
         self.cluster_ips = cidrs(spec, report, "serviceClusterIPs");
         self.external_ips = cidrs(spec, report, "serviceExternalIPs");
@@ -151,6 +154,7 @@ fn log_level(spec: &mut Fields<'_>, report: &mut Report<'_>) -> Option<LogLevel>
 }
 
 fn port(spec: &mut Fields<'_>, report: &mut Report<'_>) -> Option<u16> {
+    spec.note_zero(report, "listenPort");
     spec.number(report, "listenPort", u32::from(u16::MAX)).and_then(|port| u16::try_from(port).ok())
 }
 

@@ -59,6 +59,15 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// The same where the value may be a secret: it is not quoted, neither in problems nor in the log.
+    pub fn unquoted<T: DeserializeOwned>(&mut self, report: &mut Report<'_>, field: &str, expected: &str) -> Option<T> {
+        let value = T::deserialize(self.raw(field)?).ok();
+        if value.is_none() {
+            report.error(&self.path(field), format!("is not {expected}"), "");
+        }
+        value
+    }
+
     /// Text; empty counts as absent.
     pub fn text(&mut self, report: &mut Report<'_>, field: &str) -> Option<String> {
         self.get::<Text>(report, field).map(|text| text.0).filter(|text| !text.is_empty())
@@ -88,6 +97,13 @@ impl<'a> Fields<'a> {
             report.error(&self.path(field), format!("{value} is not a whole number from 0 to {most}"), "");
         }
         number.filter(|number| *number != 0)
+    }
+
+    /// Says so where a number is 0 that means something only otherwise; such a 0 counts as absent.
+    pub fn note_zero(&self, report: &mut Report<'_>, field: &str) {
+        if self.object.and_then(|object| object.get(field)).is_some_and(|value| *value == serde_json::json!(0)) {
+            report.info(&self.path(field), "0 stands for no value", "read as if the field were not there");
+        }
     }
 
     /// One of a few words; another word is an error of the resource.

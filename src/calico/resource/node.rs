@@ -48,6 +48,7 @@ impl Node {
         if let Some(mut bgp) = spec.object(report, "bgp") {
             node.ipv4 = node_address(&mut bgp, report, "ipv4Address", IpAddr::is_ipv4);
             node.ipv6 = node_address(&mut bgp, report, "ipv6Address", IpAddr::is_ipv6);
+            bgp.note_zero(report, "asNumber");
             node.asn = usable_asn(&mut bgp, report, "asNumber");
             node.cluster_id = cluster_id(&mut bgp, report);
             bgp.finish(report, &["ipv4IPIPTunnelAddr"]);

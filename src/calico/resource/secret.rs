@@ -25,7 +25,7 @@ impl Secret {
     pub fn decode(document: &Document, report: &mut Report<'_>) -> Self {
         let mut root = Fields::new(String::new(), Some(&document.object));
         let mut secret = Self::default();
-        let encoded: BTreeMap<String, Option<Text>> = root.get(report, "data").unwrap_or_default();
+        let encoded: BTreeMap<String, Option<Text>> = root.unquoted(report, "data", "a map of texts").unwrap_or_default();
         for (key, value) in encoded {
             let text = value.unwrap_or_default().0;
             match base64(&text) {
@@ -33,7 +33,7 @@ impl Secret {
                 None => report.warning(&format!("data.{key}"), "is no base64", "the key counts as missing; use stringData for plain text"),
             }
         }
-        let plain: BTreeMap<String, Option<Text>> = root.get(report, "stringData").unwrap_or_default();
+        let plain: BTreeMap<String, Option<Text>> = root.unquoted(report, "stringData", "a map of texts").unwrap_or_default();
         for (key, value) in plain {
             secret.data.insert(key, Password(value.unwrap_or_default().0.into_bytes().into()));
         }
