@@ -121,6 +121,8 @@ pub struct Intake {
     /// The files beside it.
     beside: Option<Telling>,
     held: Option<Held>,
+    /// Since when the source itself holds part of a listing back.
+    source_holds: Option<Instant>,
     /// Since when and why the datastore cannot be reached.
     away: Option<(Instant, String)>,
     /// When what is in force was saved, as long as it is only what an earlier run knew.
@@ -150,6 +152,7 @@ impl Intake {
             source,
             beside: plan.beside.then(Telling::default),
             held: None,
+            source_holds: None,
             away: None,
             last_known,
             patience: Some(plan.clock.at + PATIENCE),
@@ -169,13 +172,14 @@ impl Intake {
             Heard::Source(Word::Input(Input::SourceProblems(problems))) => self.source.problems = problems,
             Heard::Source(Word::Away(why)) => self.gone(now, why, out),
             Heard::Source(Word::Here) => self.away = None,
+            Heard::Source(Word::HoldsBack(holds)) => self.source_holds = holds.then(|| self.source_holds.unwrap_or(now)),
             Heard::Beside(Word::Input(Input::Resource(word))) => self.beside_word(word, out),
             Heard::Beside(Word::Input(Input::SourceProblems(problems))) => {
                 if let Some(beside) = &mut self.beside {
                     beside.problems = problems;
                 }
             }
-            Heard::Beside(Word::Away(_) | Word::Here) => {}
+            Heard::Beside(Word::Away(_) | Word::Here | Word::HoldsBack(_)) => {}
             Heard::Writer(problems) => self.writer_problems = problems,
         }
         self.tell_problems(out);
@@ -209,8 +213,9 @@ impl Intake {
 
     /// How the datastore is, for metrics and readiness.
     pub fn state(&self) -> State {
-        match (&self.held, &self.away, self.last_known) {
-            (Some(held), ..) => State::HeldBack { until: self.clock.time(held.since + HOLD).to_string() },
+        let held = self.held.as_ref().map(|held| held.since).or(self.source_holds);
+        match (held, &self.away, self.last_known) {
+            (Some(since), ..) => State::HeldBack { until: self.clock.time(since + HOLD).to_string() },
             (None, Some((since, why)), _) => State::Away { since: self.clock.time(*since).to_string(), why: why.clone() },
             (None, None, _) if self.source.told => State::InSync,
             _ => State::Starting,

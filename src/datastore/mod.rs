@@ -73,6 +73,8 @@ pub enum Word {
     Away(String),
     /// It can be reached again, and what it has told, with the changes since, is up to date. An `End` says the same.
     Here,
+    /// The source itself holds part of its last listing back for a second look, as Kubernetes does with a kind; or does so no more.
+    HoldsBack(bool),
 }
 
 /// What connects a source with its listener.

@@ -109,6 +109,7 @@ impl World {
         match word {
             Word::Away(why) => self.away = Some(why),
             Word::Here => self.away = None,
+            Word::HoldsBack(_) => unreachable!("etcd tells whole tables"),
             Word::Input(Input::SourceProblems(problems)) => assert!(problems.is_empty(), "{problems:?}"),
             Word::Input(Input::Resource(Sync::Begin)) => self.under_way = Some(BTreeMap::new()),
             Word::Input(Input::Resource(Sync::End)) => {

@@ -106,6 +106,7 @@ impl Heard {
         let name = match &word {
             Word::Away(_) => "away",
             Word::Here => "here",
+            Word::HoldsBack(_) => "holds-back",
             Word::Input(Input::SourceProblems(_)) => "problems",
             Word::Input(Input::Resource(Sync::Begin)) => "begin",
             Word::Input(Input::Resource(Sync::Upsert(..))) => "upsert",
@@ -116,6 +117,7 @@ impl Heard {
         let input = match word {
             Word::Away(why) => return self.away = Some(why),
             Word::Here => return self.away = None,
+            Word::HoldsBack(_) => return,
             Word::Input(input) => input,
         };
         match &input {

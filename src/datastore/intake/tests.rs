@@ -199,6 +199,20 @@ fn a_listing_that_breaks_off_counts_for_nothing() {
 }
 
 #[test]
+fn what_the_source_itself_holds_back_shows_in_the_state() {
+    let mut world = World::in_sync();
+    assert_eq!(world.intake.state(), State::InSync);
+    world.hear(Heard::Source(Word::HoldsBack(true)));
+    let until = "2026-11-25T22:01:00Z".to_owned();
+    assert_eq!(world.intake.state(), State::HeldBack { until });
+    world.pass(10);
+    world.hear(Heard::Source(Word::HoldsBack(true)));
+    assert_eq!(world.intake.state(), State::HeldBack { until: "2026-11-25T22:01:00Z".to_owned() }, "counted from the first time");
+    world.hear(Heard::Source(Word::HoldsBack(false)));
+    assert_eq!((world.intake.state(), world.compiler.len()), (State::InSync, 10));
+}
+
+#[test]
 fn away_at_the_start_the_last_known_resources_are_in_force() {
     let last_known: Table = NODES.map(node).collect();
     let mut world = World::new(true, false, Some(last_known.clone()));

@@ -67,6 +67,8 @@ pub(super) struct Ledger {
     telling: bool,
     problems_changed: bool,
     away: Option<String>,
+    /// The last listing of some kind is held back.
+    holds: bool,
     out: Vec<Output>,
 }
 
@@ -100,6 +102,7 @@ impl Ledger {
             // Whatever was wrong before there was a connection is so no more.
             problems_changed: true,
             away: None,
+            holds: false,
             out: vec![Output::Say(Word::Input(Input::Resource(Sync::Begin)))],
             plan,
         };
@@ -218,6 +221,11 @@ impl Ledger {
         if away != self.away {
             self.out.push(Output::Say(away.clone().map_or(Word::Here, Word::Away)));
             self.away = away;
+        }
+        let holds = self.sources.values().any(|standing| matches!(standing.trouble, Some(Trouble::Shrunk(_))));
+        if holds != self.holds {
+            self.out.push(Output::Say(Word::HoldsBack(holds)));
+            self.holds = holds;
         }
     }
 
@@ -426,6 +434,7 @@ mod tests {
                 Output::Stop(source) => format!("stop({source})"),
                 Output::Say(Word::Away(why)) => format!("away({why})"),
                 Output::Say(Word::Here) => "here".to_owned(),
+                Output::Say(Word::HoldsBack(holds)) => format!("holds({holds})"),
                 Output::Say(Word::Input(Input::SourceProblems(problems))) => format!("problems({})", problems.len()),
                 Output::Say(Word::Input(Input::Resource(word))) => match word {
                     Sync::Begin => "begin".to_owned(),
@@ -542,6 +551,16 @@ mod tests {
         world.0.handle(&Source::BgpPeers, there("BGPPeer", "tor", json!({})));
         world.0.handle(&Source::BgpPeers, Report::End);
         assert_eq!(world.said(), "+tor end problems(0)", "told again, the same or not");
+    }
+
+    #[test]
+    fn a_listing_that_is_held_back_is_said_once_and_so_is_its_end() {
+        let mut world = World::told();
+        let shrunk = || Report::Trouble(Some(Trouble::Shrunk(Lack { missing: 9, in_force: 10 })));
+        assert_eq!(world.hear(&Source::Nodes, shrunk()), "holds(true) problems(1)");
+        assert_eq!(world.hear(&Source::BgpPeers, shrunk()), "problems(2)");
+        assert_eq!(world.hear(&Source::Nodes, Report::Trouble(None)), "problems(1)");
+        assert_eq!(world.hear(&Source::BgpPeers, Report::Trouble(None)), "holds(false) problems(0)");
     }
 
     #[test]
