@@ -72,6 +72,10 @@ impl Diff {
     }
 
     fn without_daemon(&self, node: &str) -> Result<Value, Failure> {
+        // What cannot be read would look like what is not there.
+        for paths in [&self.against, &self.paths] {
+            crate::datastore::texts(paths).context("cannot read the resources")?;
+        }
         let (old, _) = compile(&crate::datastore::load(&self.against), node);
         let (new, problems) = compile(&crate::datastore::load(&self.paths), node);
         let new = new.ok_or_else(|| anyhow!("Node `{node}` is not among the resources: `margay check` lists what is wrong with them"))?;
