@@ -186,7 +186,33 @@ impl Bench {
         let files = self.case.cluster.iter().map(|file| self.case.folder.join(file)).chain([inline]);
         let mut words = ["margay", "run", "--node", name].map(str::to_owned).to_vec();
         words.extend(files.flat_map(|file| ["--resources".to_owned(), file.display().to_string()]));
-        self.start(name, &words, &node.environment)
+        let mut environment = node.environment.clone();
+        environment.insert("CALICO_ENDPOINT_STATUS_PATH_PREFIX".to_owned(), self.path(name).display().to_string());
+        std::fs::create_dir_all(self.endpoint_status(name))?;
+        for (file, text) in &node.endpoint_status {
+            std::fs::write(self.endpoint_status(name).join(file), text)?;
+        }
+        self.start(name, &words, &environment)
+    }
+
+    /// Where Felix would write about the endpoints of a node.
+    fn endpoint_status(&self, node: &str) -> PathBuf {
+        self.path(node).join("endpoint-status")
+    }
+
+    /// Observers take other keys. Each says goodbye with the old one, and this waits for that: what is signed with a key that the
+    /// other end has given up is not heard, and either would think for minutes that there is a session.
+    fn change_keys(&self, step: &Step) -> Result<()> {
+        let observers = self.observers.as_ref().context("no observers")?;
+        for (name, key) in &step.password {
+            observers.tell(name, Command::Password(key.clone()))?;
+            process::wait_until(std::time::Duration::from_secs(10), "the session ends", || {
+                let session = observers.heard().get(name).is_some_and(|heard| heard.session.is_some());
+                ensure!(!session, "{name} still has one");
+                Ok(())
+            })?;
+        }
+        Ok(())
     }
 
     /// Lets a step happen.
@@ -194,7 +220,13 @@ impl Bench {
         for (node, lines) in &step.ip {
             batch(self.nodes.get(node).context("no such node")?, &(lines.join("\n") + "\n"))?;
         }
+        self.change_keys(step)?;
         self.edit(step)?;
+        if self.speaker == Speaker::Margay {
+            for (node, files) in &step.endpoint_gone {
+                files.iter().try_for_each(|file| std::fs::remove_file(self.endpoint_status(node).join(file)))?;
+            }
+        }
         let observers = self.observers.as_ref().context("no observers")?;
         for (name, paths) in &step.announce {
             paths.iter().try_for_each(|path| observers.tell(name, Command::Announce(path.clone())))?;

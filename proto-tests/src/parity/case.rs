@@ -56,6 +56,9 @@ pub struct Node {
     /// Environment of the speaker (`CALICO_…`).
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
+    /// What Felix writes about its endpoints: file → JSON.
+    #[serde(default)]
+    pub endpoint_status: BTreeMap<String, String>,
     /// What Calico makes of the resources for BIRD.
     pub bird: Bird,
 }
@@ -157,6 +160,8 @@ pub struct Observer {
     pub node: IpAddr,
     /// It waits for the node to connect, on this port, instead of connecting itself.
     pub listen: Option<u16>,
+    /// It signs with this key (TCP-MD5), and takes nothing that is not signed so.
+    pub password: Option<String>,
     /// The node's port; 179 unless set.
     pub port: Option<u16>,
     /// It has ADD-PATH and graceful restart as Calico's nodes do; a router of another kind has not.
@@ -204,6 +209,12 @@ pub struct Step {
     /// Observers that end their session with Cease and stay away.
     #[serde(default)]
     pub leave: Vec<String>,
+    /// Observer → the key that it signs with from now on; its session ends with that, before anything else happens.
+    #[serde(default)]
+    pub password: BTreeMap<String, String>,
+    /// Node → files of Felix that are gone.
+    #[serde(default)]
+    pub endpoint_gone: BTreeMap<String, Vec<String>>,
     /// What changes in `resources`.
     #[serde(default)]
     pub edit: Vec<Edit>,

@@ -25,6 +25,10 @@
 //! | cluster-routes-… | every encapsulation × programClusterRoutes, both families, a node in the subnet and one behind a router |
 //! | session-options-v4/-v6 | AS numbers, own AS in paths, restart times, nextHopMode, source, port, scope by node and selector, reachableBy |
 //! | filters-export-…, filters-import-… | every operator, condition and operation of a BGPFilter, and filters in a row |
+//! | passwords | TCP-MD5 on mesh sessions and a BGPPeer's; the keys change |
+//! | workload-peers | local workloads as peers, both families, another AS and the node's own; one goes |
+//! | priorities | normal priorities of each family; they change |
+//! | filter-deletion | a filter that two peers name is deleted and comes back; one that never was |
 //! | live-changes | labels, a filter and an endpoint that change under running sessions |
 //! | reflectors, reflectors-v6 | one of the same cluster, one of another, clients by reverse peering, a node with two reflectors |
 //! | services, services-disaggregated | ranges and single addresses of the three lists, an excluded node |
@@ -40,17 +44,17 @@
 //! | mesh/bgp-export | two-tors, mesh-options |
 //! | mesh/communities, its step2 | communities; the change of a list as a step: `tests/calico/laws.rs` |
 //! | mesh/hash, static-routes-no-ipv4-address | ipv6-only; the hash itself: `calico::compile` |
-//! | mesh/password step1 to step3 | not here, since observers sign nothing: `tests/live/keys.rs` has the key's change, and its loss, on the wire |
+//! | mesh/password step1 to step3 | passwords: mesh and BGPPeer, and the change of each key; a key that is lost: `tests/live/keys.rs` (better: BIRD then goes on unsigned) |
 //! | mesh/restart-time | mesh-options |
 //! | mesh/route-reflector-mesh-enabled | reflectors for the sessions; both kinds beside each other: `tests/calico/edge_cases.rs`, `topologies/mesh-to-reflectors.clab.yml` |
 //! | mesh/static-routes, -exclude-node | services, services-disaggregated; an endpoint that comes and goes: live-changes |
 //! | explicit_peering/global, global-external, global-ipv6, specific_node, local-as…, keepnexthop… | session-options-v4/-v6 |
 //! | explicit_peering/selectors, its step2 | live-changes, reflectors |
 //! | explicit_peering/route_reflector, route_reflector_v6_by_ip | reflectors, reflectors-v6 |
-//! | explicit_peering/local_bgp_peer | not here, since a workload's session needs Felix's file: `tests/live/workloads.rs` |
+//! | explicit_peering/local_bgp_peer | workload-peers |
 //! | bgpfilter/match_operators, match_source, match_interface, peer_type, as_path_and_priority, large_community, communities_and_operations, import_only, export_only, single_filter, multi_filter, v4_only, v6_only | filters-… |
-//! | bgpfilter/node_mesh and its priorities, kubevirt_live_migration | mesh, example-…: rank and LOCAL_PREF of elevated routes; other normal priorities: `tests/calico/edge_cases.rs` only |
-//! | bgpfilter/filter_deletion, non_existent_filter | better: BIRD drops the restriction silently, margay does so with a problem that names the filter (`tests/calico/bad_documents.rs`) |
+//! | bgpfilter/node_mesh and its priorities, kubevirt_live_migration | mesh, example-…: rank and LOCAL_PREF of elevated routes; priorities: other normal priorities, which change |
+//! | bgpfilter/filter_deletion, non_existent_filter | filter-deletion; better: BIRD drops the restriction silently, margay does so with a problem that names the filter (`tests/calico/bad_documents.rs`) |
 //! | bgpfilter/filter_names | not applicable: names of functions in BIRD's configuration |
 //!
 //! Calico's BIRD is 1.6.8 with changes of its own. What only those can do (writing routes into an IP-in-IP device) stands in the

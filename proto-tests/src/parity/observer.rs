@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -18,7 +18,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 
 use super::case::{Announcement, Observer};
-use super::message::{self, KEEPALIVE, Key, NOTIFICATION, OPEN, Opened, UPDATE};
+use super::message::{self, KEEPALIVE, Key, NOTIFICATION, OPEN, Opened, ROUTE_REFRESH, UPDATE};
+use crate::live::signature;
 
 /// What an observer knows of its node.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +41,7 @@ pub struct Heard {
 pub enum Command {
     Announce(Announcement),
     Withdraw(IpNet),
+    Password(String),
     Leave,
 }
 
@@ -127,6 +129,10 @@ impl Task {
             Some(address) => TcpListener::bind(address).await.map(Some),
             None => Ok(None),
         };
+        let listener = match listener {
+            Ok(Some(listener)) => sign(&listener, &self.observer).map(|()| Some(listener)),
+            other => other,
+        };
         loop {
             let result = match &listener {
                 Ok(listener) => self.session(listener.as_ref(), &mut table).await,
@@ -143,6 +149,11 @@ impl Task {
                 Err(_) => {}
                 Ok(Some(Command::Announce(path))) => drop(table.insert((path.prefix, path.id), path)),
                 Ok(Some(Command::Withdraw(prefix))) => drop(table.remove(&(prefix, 1))),
+                Ok(Some(Command::Password(key))) => {
+                    self.observer.password = Some(key);
+                    // A listener that cannot be signed takes no session, and the case shows that.
+                    let _ = listener.as_ref().map(|listener| listener.as_ref().map(|listener| sign(listener, &self.observer)));
+                }
                 Ok(Some(Command::Leave) | None) => return,
             }
         }
@@ -154,6 +165,7 @@ impl Task {
         }
         let socket = if self.observer.address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?;
+        sign(&socket, &self.observer)?;
         socket.bind(SocketAddr::new(self.observer.address, 0))?;
         let node = SocketAddr::new(self.observer.node, self.observer.port.unwrap_or(179));
         Ok(tokio::time::timeout(Duration::from_secs(1), socket.connect(node)).await??)
@@ -181,16 +193,42 @@ impl Task {
         }
         stream.write_all(&message::end_of_rib(self.observer.address)).await?;
         let (mut reader, mut writer) = stream.into_split();
+        let (again, mut asked) = unbounded_channel();
         let hear = async {
             loop {
                 let (kind, body) = read(&mut reader).await?;
+                if let (ROUTE_REFRESH, [_, _, 0, _]) = (kind, &body[..]) {
+                    // The other end of the channel lives as long as this session.
+                    let _ = again.send(());
+                }
                 self.voice.hear(kind, &body, add_path)?;
             }
         };
-        tokio::select! {
-            ended = hear => ended,
-            left = obey(&mut self.commands, table, &mut writer, add_path) => left,
-        }
+        let tell = async {
+            loop {
+                tokio::select! {
+                    Some(()) = asked.recv() => {
+                        for path in table.values() {
+                            writer.write_all(&message::announce(path, add_path)?).await?;
+                        }
+                    }
+                    command = self.commands.recv() => match command {
+                        Some(Command::Password(key)) => {
+                            writer.write_all(&message::message(NOTIFICATION, &[6, 4])).await?;
+                            self.observer.password = Some(key);
+                            listener.map_or(Ok(()), |listener| sign(listener, &self.observer))?;
+                            bail!("another key");
+                        }
+                        command => {
+                            if let Some(left) = obey(command, table, &mut writer, add_path).await? {
+                                return Ok(left);
+                            }
+                        }
+                    },
+                }
+            }
+        };
+        tokio::select! { ended = hear => ended, left = tell => left }
     }
 }
 
@@ -201,8 +239,7 @@ impl Voice {
 
     fn hear(&self, kind: u8, body: &[u8], add_path: bool) -> Result<()> {
         match kind {
-            // Route refresh, plain or with its borders, asks for nothing that has changed here.
-            KEEPALIVE | 5 => Ok(()),
+            KEEPALIVE | ROUTE_REFRESH => Ok(()),
             UPDATE => {
                 let said = match message::read_update(body, add_path) {
                     Ok(said) => said,
@@ -223,28 +260,36 @@ impl Voice {
     }
 }
 
-/// Does as it is told, until it is told to leave.
+/// Does as it is told; the answer is there when it is told to leave.
 async fn obey(
-    commands: &mut UnboundedReceiver<Command>,
+    command: Option<Command>,
     table: &mut BTreeMap<(IpNet, u32), Announcement>,
     writer: &mut OwnedWriteHalf,
     add_path: bool,
-) -> Result<Left> {
-    loop {
-        match commands.recv().await {
-            Some(Command::Announce(path)) => {
-                writer.write_all(&message::announce(&path, add_path)?).await?;
-                table.insert((path.prefix, path.id), path);
-            }
-            Some(Command::Withdraw(prefix)) => {
-                writer.write_all(&message::withdraw(prefix, 1, add_path)).await?;
-                table.remove(&(prefix, 1));
-            }
-            Some(Command::Leave) | None => {
-                writer.write_all(&message::message(NOTIFICATION, &[6, 2])).await?;
-                return Ok(Left);
-            }
+) -> Result<Option<Left>> {
+    match command {
+        Some(Command::Announce(path)) => {
+            writer.write_all(&message::announce(&path, add_path)?).await?;
+            table.insert((path.prefix, path.id), path);
         }
+        Some(Command::Withdraw(prefix)) => {
+            writer.write_all(&message::withdraw(prefix, 1, add_path)).await?;
+            table.remove(&(prefix, 1));
+        }
+        Some(Command::Password(_)) => {}
+        Some(Command::Leave) | None => {
+            writer.write_all(&message::message(NOTIFICATION, &[6, 2])).await?;
+            return Ok(Some(Left));
+        }
+    }
+    Ok(None)
+}
+
+/// Signs what is exchanged with the node, where the observer has a key.
+fn sign(socket: &impl AsRawFd, observer: &Observer) -> std::io::Result<()> {
+    match &observer.password {
+        Some(key) => signature::sign(socket, SocketAddr::new(observer.node, 0), key.as_bytes()),
+        None => Ok(()),
     }
 }
 
