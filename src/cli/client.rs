@@ -106,6 +106,22 @@ impl Target {
         })
     }
 
+    /// Asks for octets and hands each piece to `each` as it comes.
+    pub fn octets(&self, path: &str, mut each: impl FnMut(&[u8]) -> anyhow::Result<()>) -> Result<Reply<()>, Failure> {
+        in_runtime(async {
+            let mut response = self.request(Method::GET, path, Bytes::new()).await?;
+            if response.status() == StatusCode::NOT_FOUND {
+                let body = response.into_body().collect().await.context("the daemon broke off its answer")?.to_bytes();
+                return Ok(Reply::Missing(String::from_utf8_lossy(&body).into_owned()));
+            }
+            while let Some(frame) = response.frame().await {
+                let frame = frame.context("the daemon broke off its answer")?;
+                each(frame.data_ref().map_or(&[][..], |data| data))?;
+            }
+            Ok(Reply::Found(()))
+        })
+    }
+
     async fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Failure> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| unreachable(&self.socket, &error))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))

@@ -7,6 +7,7 @@ mod client;
 mod complete;
 mod diff;
 mod drain;
+mod dump;
 mod events;
 mod explain;
 mod health;
@@ -68,6 +69,8 @@ enum Verb {
     Drain(drain::Drain),
     /// End a drain: the node is in service again.
     Undrain(drain::Undrain),
+    /// Write what peers have told into a file, for other tools.
+    Dump(dump::Dump),
     /// Print what makes a shell complete verbs and flags, and peers and prefixes from the running daemon.
     #[command(after_help = "Examples:
   margay completion bash > /etc/bash_completion.d/margay             for everybody
@@ -135,6 +138,7 @@ fn carry_out(verb: Verb) -> Result<Ended, Failure> {
         Verb::Reset(verb) => verb.carry_out(),
         Verb::Drain(verb) => verb.carry_out(),
         Verb::Undrain(verb) => verb.carry_out(),
+        Verb::Dump(verb) => verb.carry_out(),
         Verb::Completion { shell } => {
             let script = complete::script(&shell.to_string()).map_err(anyhow::Error::from)?;
             terminal::print(&String::from_utf8_lossy(&script))?;

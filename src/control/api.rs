@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::bfd::SessionStatus;
 use crate::control::view::{ExplainView, PeerView, RouteView};
-use crate::control::{ask, complete, diff, events, explain_peer, health};
+use crate::control::{ask, complete, diff, events, explain_peer, health, mrt};
 use crate::datastore::Status;
 use crate::fib::FibStatus;
 use crate::rib::{self, Answer};
@@ -61,6 +61,7 @@ fn questions(directory: watch::Receiver<Arc<Directory>>) -> Router {
         .route("/v1/explain", get(explain))
         .route("/v1/explain/peer/{name}", get(explain_the_peer))
         .route("/v1/kernel", get(kernel))
+        .route("/v1/mrt", get(mrt::mrt))
         .route("/v1/problems", get(problems))
         .route("/v1/config", get(config))
         .route("/v1/diff", post(diff::diff).layer(DefaultBodyLimit::max(diff::LIMIT)))
@@ -85,7 +86,8 @@ impl IntoResponse for Refusal {
     }
 }
 
-fn missing(what: String) -> Refusal {
+/// 404.
+pub fn missing(what: String) -> Refusal {
     Refusal(StatusCode::NOT_FOUND, what)
 }
 
@@ -230,7 +232,8 @@ async fn routes(directory: Shared, Query(query): Query<RoutesQuery>) -> Result<R
     Ok(lines(stream::iter(answers).flat_map(parts), names, kernel))
 }
 
-fn parts(answer: mpsc::Receiver<Answer>) -> impl futures::Stream<Item = Answer> {
+/// The parts of an answer as they come.
+pub fn parts(answer: mpsc::Receiver<Answer>) -> impl futures::Stream<Item = Answer> {
     stream::unfold(answer, |mut answer| async move { answer.recv().await.map(|part| (part, answer)) })
 }
 

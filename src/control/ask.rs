@@ -58,7 +58,7 @@ pub async fn gather(answers: Vec<mpsc::Receiver<Answer>>) -> (Vec<RouteRow>, Vec
         while let Some(part) = answer.recv().await {
             match part {
                 Answer::Routes(rows) => gathered.0.extend(rows),
-                Answer::Uncovered(_) => {}
+                Answer::Uncovered(_) | Answer::AdjRibIn(_) => {}
                 Answer::Explain(candidates, advertisements) => {
                     gathered.1.extend(candidates);
                     gathered.2.extend(advertisements);

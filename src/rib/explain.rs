@@ -15,7 +15,7 @@ use super::path::{Fault, Path};
 use super::shard::PeerState;
 use super::table::Destination;
 use super::update_group::Told;
-use super::{Advertisement, Candidate, RibConfig, RouteRow, Step, Via};
+use super::{Advertisement, Candidate, ReceivedPath, RibConfig, RouteRow, Step, Via};
 use crate::origin::LocalTarget;
 use crate::policy::{DEFAULT_LOCAL_PREF, RouteSource};
 use crate::session::SessionFacts;
@@ -60,6 +60,25 @@ impl View<'_> {
             return false;
         }
         (cursor..end.min(rib.table.end())).for_each(|index| self.rows_of(rib, index, filter, rows));
+        end < rib.table.end()
+    }
+
+    /// Appends what all peers have told of the destinations in `range`; whether there may be more behind.
+    pub(super) fn received<A: AddressFamily>(&self, rib: &LocRib<A>, range: std::ops::Range<u32>, paths: &mut Vec<ReceivedPath>) -> bool {
+        let end = range.end;
+        for destination in (range.start..end.min(rib.table.end())).filter_map(|index| rib.table.get(index)) {
+            paths.extend(destination.paths.iter().filter_map(|path| {
+                let source = self.facts.sources.get(path.source);
+                let peer = source.peer?;
+                let add_path = self.peers.get(&peer).is_some_and(|state| state.facts.context.add_path_receive.has(A::FAMILY));
+                Some(ReceivedPath {
+                    prefix: destination.prefix.into(),
+                    peer,
+                    path_id: add_path.then_some(source.path_id),
+                    attributes: Arc::clone(path.received()),
+                })
+            }));
+        }
         end < rib.table.end()
     }
 

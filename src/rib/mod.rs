@@ -180,6 +180,8 @@ pub enum Query {
         /// Adj-RIB-Out towards this peer.
         advertised: Option<PeerId>,
     },
+    /// Adj-RIB-In of all peers before policy, refused paths included; those of a prefix stand together.
+    AdjRibIn,
     /// How many paths of each of these peers, which are about to go, have no other path beside them.
     Uncovered(Arc<BTreeSet<PeerId>>),
     /// Every candidate of a prefix with the step that beat it, and whom it is advertised to.
@@ -225,10 +227,25 @@ pub enum Output {
 pub enum Answer {
     /// For `Query::Routes`.
     Routes(Vec<RouteRow>),
+    /// For `Query::AdjRibIn`.
+    AdjRibIn(Vec<ReceivedPath>),
     /// For `Query::Uncovered`: to be summed over all parts; a peer that is not named has none.
     Uncovered(BTreeMap<PeerId, u64>),
     /// For `Query::Explain`.
     Explain(Vec<Candidate>, Vec<Advertisement>),
+}
+
+/// A path as its peer told it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReceivedPath {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// Who told it.
+    pub peer: PeerId,
+    /// Its path identifier; none where the session has no ADD-PATH in this direction.
+    pub path_id: Option<PathId>,
+    /// Before import policy.
+    pub attributes: Arc<Attributes>,
 }
 
 /// One path, for people and tests.

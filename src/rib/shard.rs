@@ -508,6 +508,14 @@ impl Shard {
                 };
                 return self.answered(id, query, family, more.then_some(end), Answer::Uncovered(counts), out);
             }
+            Query::AdjRibIn => {
+                let mut paths = Vec::new();
+                let more = match family {
+                    Family::IPV4_UNICAST => self.view().received(&self.ipv4, cursor..end, &mut paths),
+                    _ => self.view().received(&self.ipv6, cursor..end, &mut paths),
+                };
+                return self.answered(id, query, family, more.then_some(end), Answer::AdjRibIn(paths), out);
+            }
             Query::Routes { prefix, longer, family, received, advertised } => {
                 Filter { prefix: *prefix, longer: *longer, family: *family, received: *received, advertised: *advertised }
             }
@@ -537,6 +545,7 @@ impl Shard {
         };
         let is_empty = match &part {
             Answer::Routes(rows) => rows.is_empty(),
+            Answer::AdjRibIn(paths) => paths.is_empty(),
             Answer::Uncovered(counts) => counts.is_empty(),
             Answer::Explain(..) => false,
         };

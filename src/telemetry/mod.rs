@@ -7,11 +7,14 @@
 //! problems ─new, gone────────────┘   and remembered    └→ monitor (as it happens)
 //! ```
 //!
+//! [`mrt`] is the encoding of table dumps.
+//!
 //! Whoever says an event never waits for those who read it: a full inbox loses the event and counts it.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 mod event;
 mod history;
+pub mod mrt;
 
 pub use event::{Event, Subject};
 pub use history::{Entry, Filter, History};

@@ -78,6 +78,20 @@ pub fn end_of_rib(family: Family) -> Bytes {
     frame::message(Kind::Update, &body)
 }
 
+/// Appends the attributes of a table dump's entry (RFC 6396 section 4.3.4): all there are, with four-octet AS numbers; where the next hop
+/// is not classic, an MP_REACH_NLRI that is cut down to it.
+pub fn table_entry(attributes: &Attributes, family: Family, out: &mut Vec<u8>) {
+    let context = Context { four_octet_as: true, extended_next_hop: true, ..Context::default() };
+    let Ok(form) = Form::of(attributes.next_hop, family, &context) else { return };
+    attribute::encode(&Outgoing { attributes, context: &context, next_hop: form.classic() }, out);
+    if let Form::Mp(next_hop) = form {
+        let length = next_hop_length(next_hop);
+        attribute::put_header(OPTIONAL, MP_REACH_NLRI, 1 + length, out);
+        out.push(length as u8);
+        put_next_hop(next_hop, out);
+    }
+}
+
 /// Where a next hop goes.
 #[derive(Clone, Copy)]
 enum Form {
@@ -189,6 +203,11 @@ fn put_reach(family: Family, next_hop: NextHop, prefixes: usize, out: &mut Vec<u
     attribute::put_header(OPTIONAL, MP_REACH_NLRI, 5 + length + prefixes, out);
     put_family(family, out);
     out.push(length as u8);
+    put_next_hop(next_hop, out);
+    out.push(0);
+}
+
+fn put_next_hop(next_hop: NextHop, out: &mut Vec<u8>) {
     match next_hop {
         NextHop::Global(IpAddr::V4(address)) => out.extend_from_slice(&address.to_ipv6_mapped().octets()),
         NextHop::Global(IpAddr::V6(address)) | NextHop::LinkLocal { address, .. } => out.extend_from_slice(&address.octets()),
@@ -197,7 +216,6 @@ fn put_reach(family: Family, next_hop: NextHop, prefixes: usize, out: &mut Vec<u
             out.extend_from_slice(&link_local.octets());
         }
     }
-    out.push(0);
 }
 
 /// MP_UNREACH_NLRI up to its prefixes, which take `prefixes` octets.

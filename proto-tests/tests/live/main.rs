@@ -17,6 +17,7 @@ mod health;
 mod keys;
 mod looks;
 mod metrics;
+mod mrt;
 mod open;
 mod page;
 mod restart;

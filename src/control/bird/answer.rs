@@ -182,7 +182,7 @@ async fn routes(
         while let Some(part) = rows.recv().await {
             let rows = match part {
                 Answer::Routes(rows) => rows,
-                Answer::Uncovered(_) => continue,
+                Answer::Uncovered(_) | Answer::AdjRibIn(_) => continue,
                 // Of `for`: the longest prefix around, with those that are refused.
                 Answer::Explain(candidates, _) => {
                     candidates.into_iter().filter(|candidate| candidate.verdict != "refused").map(|candidate| candidate.path).collect()
