@@ -43,13 +43,14 @@ pub struct Run {
     /// Serve /metrics (Prometheus), /livez and /readyz over TCP, for instance on 127.0.0.1:9180 [default: only on the control socket].
     #[arg(long, env = "MARGAY_METRICS", value_name = "ADDR:PORT")]
     metrics: Option<SocketAddr>,
-    /// Serve a page over TCP that shows peers, topology, routes and events, read-only, for instance on 127.0.0.1:9181 [default: none].
+    /// Serve a page over TCP that shows peers, topology, routes and events, read-only, for instance on 127.0.0.1:9181; and /birdwatcher there,
+    /// for the looking glass alice-lg [default: none].
     #[arg(long, env = "MARGAY_PAGE", value_name = "ADDR:PORT")]
     page: Option<SocketAddr>,
     /// With --page: the address may be another than a loopback one, and whoever reaches it may look.
     #[arg(long, env = "MARGAY_PAGE_BEYOND_LOOPBACK", requires = "page")]
     page_beyond_loopback: bool,
-    /// Folder for the last known configuration (nothing is kept there yet).
+    /// Folder for the last known configuration, kept there as `last-known.json`.
     #[arg(long, env = "MARGAY_STATE", value_name = "DIR", default_value = "/var/lib/margay")]
     state: PathBuf,
     /// Speak BGP, but write nothing to the kernel.

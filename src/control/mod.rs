@@ -26,6 +26,7 @@ mod api;
 mod ask;
 mod asker;
 pub mod bird;
+mod birdwatcher;
 mod complete;
 mod diff;
 mod events;

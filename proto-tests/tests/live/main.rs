@@ -6,6 +6,7 @@
 
 mod bird;
 mod bird_readers;
+mod birdwatcher;
 mod compare;
 mod diff;
 mod events;

@@ -213,7 +213,7 @@ fn question(directory: &Directory, family: Family, filter: &RouteFilter) -> rib:
 }
 
 /// Since when each peer's session is what it is.
-async fn sessions(directory: &Directory, clock: &Clock) -> BTreeMap<PeerId, (String, IpAddr, Timestamp)> {
+pub async fn sessions(directory: &Directory, clock: &Clock) -> BTreeMap<PeerId, (String, IpAddr, Timestamp)> {
     let mut sessions = BTreeMap::new();
     let entries: Vec<(&String, &PeerEntry)> = directory.peers.iter().collect();
     for some in entries.chunks(AT_ONCE) {

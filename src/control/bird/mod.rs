@@ -36,7 +36,9 @@ mod routes;
 mod socket;
 mod status;
 
-pub use answer::failed;
+pub use answer::{failed, sessions};
 pub use clock::Clock;
+pub use protocols::{Protocol, sum};
+pub use routes::{kind, local_protocol};
 pub use socket::serve;
 pub use status::VERSION;

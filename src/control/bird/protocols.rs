@@ -56,7 +56,7 @@ impl Protocol<'_> {
     }
 
     /// The sixth word of the row.
-    fn state_word(&self) -> &'static str {
+    pub fn state_word(&self) -> &'static str {
         let held = self.status.is_none_or(|status| status.held.is_some());
         match self.state() {
             State::Idle | State::Active if self.config.passive && !held => "Passive",
@@ -69,7 +69,8 @@ impl Protocol<'_> {
         }
     }
 
-    fn protocol_state(&self) -> &'static str {
+    /// The fourth word of the row.
+    pub fn protocol_state(&self) -> &'static str {
         match self.state() {
             State::Established if self.waiting => "wait",
             State::Established => "up",
@@ -78,7 +79,7 @@ impl Protocol<'_> {
     }
 
     /// Why it is not up: what holds it down, else the last error.
-    fn error(&self) -> Option<String> {
+    pub fn error(&self) -> Option<String> {
         let Some(status) = self.status else { return Some("Error: its task does not answer".to_owned()) };
         match (&status.held, &status.last_error) {
             _ if status.state == State::Established => None,
@@ -141,7 +142,8 @@ fn session(line: &mut impl FnMut(String), config: &PeerConfig, status: &PeerStat
     }
 }
 
-fn sum(status: &PeerStatus) -> PrefixCounts {
+/// Paths of all families.
+pub fn sum(status: &PeerStatus) -> PrefixCounts {
     status.families.iter().fold(PrefixCounts::default(), |sum, (_, family)| PrefixCounts {
         received: sum.received + family.received,
         accepted: sum.accepted + family.accepted,

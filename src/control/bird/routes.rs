@@ -106,7 +106,8 @@ impl Printer {
     }
 }
 
-fn local_protocol(source: RouteSource) -> &'static str {
+/// The protocol that a route without a peer would be of.
+pub fn local_protocol(source: RouteSource) -> &'static str {
     match source {
         RouteSource::Device => "direct1",
         RouteSource::Block | RouteSource::Service | RouteSource::Static => "static1",
@@ -152,14 +153,18 @@ fn last(path: &AsPath) -> Option<u32> {
     path.asns().last().map(|asn| asn.0)
 }
 
-fn details(reply: &mut Reply, row: &RouteRow) {
-    let kind = match row.source {
+/// The first word of a route's type.
+pub fn kind(source: RouteSource) -> &'static str {
+    match source {
         RouteSource::Device => "device",
         RouteSource::Block | RouteSource::Service | RouteSource::Static => "static",
         RouteSource::Kernel | RouteSource::Agent => "inherit",
         RouteSource::Ebgp | RouteSource::Ibgp => "BGP",
-    };
-    reply.line(1008, format_args!("\tType: {kind} unicast univ"));
+    }
+}
+
+fn details(reply: &mut Reply, row: &RouteRow) {
+    reply.line(1008, format_args!("\tType: {} unicast univ", kind(row.source)));
     if row.source.is_bgp() {
         for (name, value) in bgp(&row.attributes) {
             reply.line(1012, format_args!("\tBGP.{name}: {value}"));

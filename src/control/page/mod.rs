@@ -6,6 +6,7 @@
 //! | `/v1/peers`, `/v1/health`, `/v1/explain?prefix`, `/v1/complete/prefixes?text` | as on the control socket |
 //! | `/page/hour` | the events of the last hour, at most some thousands, as a JSON list |
 //! | `/page/news` | events as they happen (server-sent events) |
+//! | `/birdwatcher/…` | peers and routes in birdwatcher's JSON, for alice-lg |
 //!
 //! Nothing can be ordered here: only GET is answered. What anybody who reaches the port can read is what `margay show` tells of peers and
 //! routes; resources, the configuration and its secrets are not among it. Rules, in the order in which they are asked:
@@ -37,7 +38,7 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
-use crate::control::api;
+use crate::control::{api, birdwatcher};
 use crate::runtime::directory::Directory;
 
 /// Connections at a time.
@@ -77,6 +78,7 @@ fn router(directory: watch::Receiver<Arc<Directory>>) -> Router {
     Router::new()
         .route("/", get(|| async { Html(PAGE) }))
         .merge(news::router(readers, directory.clone()))
+        .merge(birdwatcher::router(directory.clone()))
         .merge(api::glance(directory))
         .layer(axum::middleware::from_fn(move |request, next| guard(node.clone(), policy.clone(), request, next)))
 }
