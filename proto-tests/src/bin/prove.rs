@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result, bail};
 
 /// Debian packages and a program of each by which its presence is told.
-const PACKAGES: [(&str, &str); 18] = [
+const PACKAGES: [(&str, &str); 17] = [
     ("bgpdump", "/usr/bin/bgpdump"),
     ("bird2", "/usr/sbin/bird"),
     ("bsdutils", "/usr/bin/script"),
@@ -20,7 +20,6 @@ const PACKAGES: [(&str, &str); 18] = [
     ("prometheus", "/usr/bin/promtool"),
     ("iproute2", "/usr/sbin/ip"),
     ("iputils-ping", "/usr/bin/ping"),
-    ("pmacct", "/usr/sbin/pmbmpd"),
     ("procps", "/usr/bin/ps"),
     ("strace", "/usr/bin/strace"),
     ("tcpdump", "/usr/bin/tcpdump"),
