@@ -122,6 +122,16 @@ impl Target {
         })
     }
 
+    /// The process id of the daemon, as the kernel says who listens on the socket; none where it is not to be seen from here.
+    pub fn daemon(&self) -> Option<i32> {
+        in_runtime(async {
+            let stream = UnixStream::connect(&self.socket).await.map_err(|error| unreachable(&self.socket, &error))?;
+            Ok(stream.peer_cred().ok().and_then(|credentials| credentials.pid()))
+        })
+        .ok()?
+        .filter(|id| *id > 0)
+    }
+
     async fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Failure> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| unreachable(&self.socket, &error))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))

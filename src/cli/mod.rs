@@ -5,6 +5,7 @@
 mod check;
 mod client;
 mod complete;
+mod diag;
 mod diff;
 mod drain;
 mod dump;
@@ -71,6 +72,8 @@ enum Verb {
     Undrain(drain::Undrain),
     /// Write what peers have told into a file, for other tools.
     Dump(dump::Dump),
+    /// Pack what a bug report needs into one archive, secrets removed.
+    Diag(diag::Diag),
     /// Print what makes a shell complete verbs and flags, and peers and prefixes from the running daemon.
     #[command(after_help = "Examples:
   margay completion bash > /etc/bash_completion.d/margay             for everybody
@@ -139,6 +142,7 @@ fn carry_out(verb: Verb) -> Result<Ended, Failure> {
         Verb::Drain(verb) => verb.carry_out(),
         Verb::Undrain(verb) => verb.carry_out(),
         Verb::Dump(verb) => verb.carry_out(),
+        Verb::Diag(verb) => verb.carry_out(),
         Verb::Completion { shell } => {
             let script = complete::script(&shell.to_string()).map_err(anyhow::Error::from)?;
             terminal::print(&String::from_utf8_lossy(&script))?;
