@@ -335,7 +335,10 @@ fn q3_more_prefixes_than_expected() {
             warned.send(&announce(&basics(64600), &[&format!("10.0.{number}.0/24")]))?;
         }
         observer.until("warn lets all of them through", |seen| seen.routes.len() == 20)?;
-        ensure!(daemon.log().contains("limit"), "a warning is logged: {}", daemon.log());
+        wait_until(WAIT, "a warning is logged", || {
+            ensure!(daemon.log().contains("limit"), "{}", daemon.log());
+            Ok(())
+        })?;
         let mut ended = Neighbour::establish(&daemon, &peers[1])?;
         for number in 0..11 {
             ended.send(&announce(&basics(64601), &[&format!("10.1.{number}.0/24")]))?;
