@@ -111,11 +111,11 @@ impl Target {
         in_runtime(async {
             let mut response = self.request(Method::GET, path, Bytes::new()).await?;
             if response.status() == StatusCode::NOT_FOUND {
-                let body = response.into_body().collect().await.context("the daemon broke off its answer")?.to_bytes();
+                let body = response.into_body().collect().await.context(BROKEN)?.to_bytes();
                 return Ok(Reply::Missing(String::from_utf8_lossy(&body).into_owned()));
             }
             while let Some(frame) = response.frame().await {
-                let frame = frame.context("the daemon broke off its answer")?;
+                let frame = frame.context(BROKEN)?;
                 each(frame.data_ref().map_or(&[][..], |data| data))?;
             }
             Ok(Reply::Found(()))
@@ -152,9 +152,9 @@ impl Target {
     }
 }
 
-/// Text as a value in a query.
-pub fn escaped(text: &str) -> String {
-    let keep = |octet: &u8| octet.is_ascii_alphanumeric() || b"-_.~".contains(octet);
+/// Text as a part of a path or a value in a query, percent-encoded where it must be (`%` of a link-local address's zone, for instance).
+pub fn escape(text: &str) -> String {
+    let keep = |octet: &u8| octet.is_ascii_alphanumeric() || b"-_.~:".contains(octet);
     text.bytes().map(|octet| if keep(&octet) { char::from(octet).to_string() } else { format!("%{octet:02X}") }).collect()
 }
 
@@ -180,4 +180,14 @@ fn unreachable(socket: &Path, error: &std::io::Error) -> Failure {
     };
     let detail = if next.is_empty() { error.to_string() } else { next.to_owned() };
     Failure::Unreachable(format!("cannot reach the daemon at {}: {detail}", socket.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zones_are_escaped() {
+        assert_eq!(escape("fe80::1%eth0"), "fe80::1%25eth0");
+    }
 }

@@ -16,8 +16,7 @@ use clap_complete::CompleteEnv;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::{Elvish, EnvCompleter, Fish, Powershell, Shells, Zsh};
 
-use crate::cli::client::{Reply, Target};
-use crate::cli::show::escape;
+use crate::cli::client::{Reply, Target, escape};
 
 /// Says to a shell that it is asked by one.
 const VARIABLE: &str = "COMPLETE";

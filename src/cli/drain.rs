@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use clap::Args;
 use serde_json::Value;
 
-use crate::cli::client::{Reply, Target, escaped};
+use crate::cli::client::{Reply, Target, escape};
 use crate::cli::show::pretty;
 use crate::cli::terminal::print;
 use crate::cli::{Ended, Failure};
@@ -50,7 +50,7 @@ impl Drain {
             print(&format!("The node is drained; sessions are shut down in {} s.\n", after.as_secs()))?;
         }
         std::thread::sleep(after);
-        let state = order(&self.target, &format!("/v1/drain?shutdown={}", escaped(&self.reason)))?;
+        let state = order(&self.target, &format!("/v1/drain?shutdown={}", escape(&self.reason)))?;
         say(&self.target, &state, "All sessions are shut down. `margay undrain` starts them again; so does a restart of the daemon.\n")
     }
 }

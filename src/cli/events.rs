@@ -4,9 +4,9 @@ use clap::Args;
 use ipnet::IpNet;
 use serde_json::Value;
 
-use crate::cli::client::{Reply, Target};
+use crate::cli::client::{Reply, Target, escape};
 use crate::cli::progress::Progress;
-use crate::cli::show::{cell, ended, escape};
+use crate::cli::show::{cell, ended};
 use crate::cli::terminal::Paper;
 use crate::cli::{Ended, Failure, complete};
 

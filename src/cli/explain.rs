@@ -4,8 +4,8 @@ use clap::{Args, Subcommand};
 use ipnet::IpNet;
 use serde_json::Value;
 
-use crate::cli::client::{Reply, Target};
-use crate::cli::show::{cell, escape, pretty};
+use crate::cli::client::{Reply, Target, escape};
+use crate::cli::show::{cell, pretty};
 use crate::cli::terminal::print;
 use crate::cli::{Ended, Failure, complete};
 

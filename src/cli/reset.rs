@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use crate::cli::client::{Reply, Target, escaped};
+use crate::cli::client::{Reply, Target, escape};
 use crate::cli::{Ended, Failure, complete};
 
 /// Which session, and how.
@@ -39,11 +39,11 @@ impl Reset {
     /// Tells the daemon.
     pub fn carry_out(self) -> Result<Ended, Failure> {
         let query = match self.soft {
-            None => format!("?hard={}&reason={}", self.hard, escaped(&self.reason)),
+            None => format!("?hard={}&reason={}", self.hard, escape(&self.reason)),
             Some(Direction::In) => "?soft=in".to_owned(),
             Some(Direction::Out) => "?soft=out".to_owned(),
         };
-        match self.target.post::<Value>(&format!("/v1/peers/{}/reset{query}", escaped(&self.peer)))? {
+        match self.target.post::<Value>(&format!("/v1/peers/{}/reset{query}", escape(&self.peer)))? {
             Reply::Found(_) => Ok(Ended::Done),
             Reply::Missing(why) => {
                 eprintln!("margay: {}", why.trim());

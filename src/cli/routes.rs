@@ -4,10 +4,10 @@ use clap::Args;
 use ipnet::IpNet;
 use serde_json::Value;
 
-use crate::cli::client::{Reply, Target};
+use crate::cli::client::{Reply, Target, escape};
 use crate::cli::complete;
 use crate::cli::progress::Progress;
-use crate::cli::show::{cell, ended, escape, kernel_tone};
+use crate::cli::show::{cell, ended, kernel_tone};
 use crate::cli::table::{Cell, Column, Table, column};
 use crate::cli::terminal::{Paper, Screen};
 use crate::cli::{Ended, Failure};

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use ipnet::IpNet;
 use serde_json::Value;
 
-use crate::cli::client::{Reply, Target};
+use crate::cli::client::{Reply, Target, escape};
 use crate::cli::events::Events;
 use crate::cli::health;
 use crate::cli::routes::Routes;
@@ -296,25 +296,5 @@ pub fn ended(reply: Reply<()>, paper: &mut Paper) -> Ended {
             paper.complain(&why);
             Ended::No
         }
-    }
-}
-
-/// Percent-encodes what a query value may not hold (`%` of a link-local address's zone, for instance).
-pub fn escape(text: &str) -> String {
-    text.bytes()
-        .map(|octet| match octet {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b':' => char::from(octet).to_string(),
-            other => format!("%{other:02X}"),
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn zones_are_escaped() {
-        assert_eq!(escape("fe80::1%eth0"), "fe80::1%25eth0");
     }
 }
