@@ -13,8 +13,8 @@ use super::case::{Announcement, Observer};
 pub const OPEN: u8 = 1;
 pub const UPDATE: u8 = 2;
 pub const NOTIFICATION: u8 = 3;
-pub const ROUTE_REFRESH: u8 = 5;
 pub const KEEPALIVE: u8 = 4;
+pub const ROUTE_REFRESH: u8 = 5;
 
 /// A message with its header.
 pub fn message(kind: u8, body: &[u8]) -> Vec<u8> {
