@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::cli::client::{Reply, Target};
 use crate::cli::show::pretty;
 use crate::cli::terminal::print;
-use crate::cli::{Ended, Failure};
+use crate::cli::{Ended, Failure, whole_file};
 
 /// Pack version, health, peers, problems, events, configuration, kernel view, metrics, memory and host facts into one archive, secrets removed.
 #[derive(Debug, Args)]
@@ -235,7 +235,8 @@ fn without_values(line: &str) -> String {
     cuts.sort_unstable();
     let mut out = String::with_capacity(line.len());
     let mut from = 0;
-    for (start, end) in cuts.into_iter().filter(|(start, _)| *start >= from).collect::<Vec<_>>() {
+    for (start, end) in cuts {
+        // Two words may stand in front of one value.
         if start < from {
             continue;
         }
@@ -258,23 +259,16 @@ fn value_at(line: &str, end: usize) -> Option<(usize, usize)> {
     (!is_no_value).then_some((start, start + length))
 }
 
-/// Writes the archive beside its place and renames it; how many octets it has.
-fn pack(file: &Path, files: &[Packed]) -> anyhow::Result<u64> {
-    let mut name = file.file_name().context("FILE is no file's name")?.to_owned();
-    name.push(format!(".{}.part", std::process::id()));
-    let part = file.with_file_name(name);
-    let written = write(&part, files).and_then(|()| Ok(fs::rename(&part, file)?));
-    if written.is_err() {
-        // It may never have come to be.
-        let _ = fs::remove_file(&part);
-    }
-    written.with_context(|| format!("cannot write {}", file.display()))?;
-    Ok(fs::metadata(file)?.len())
+/// Writes the archive; how many octets it has.
+fn pack(file: &Path, files: &[Packed]) -> Result<u64, Failure> {
+    let octets = whole_file::write(file, 0o600, |out| {
+        archive(out, files).with_context(|| format!("cannot write {}", file.display()))?;
+        Ok(Some(out.metadata().with_context(|| format!("cannot see {}", file.display()))?.len()))
+    })?;
+    Ok(octets.unwrap_or_default())
 }
 
-fn write(part: &Path, files: &[Packed]) -> anyhow::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let out: File = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(part)?;
+fn archive(out: &mut File, files: &[Packed]) -> std::io::Result<()> {
     let mut archive = tar::Builder::new(GzEncoder::new(out, Compression::default()));
     let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0);
     for file in files {
@@ -284,8 +278,7 @@ fn write(part: &Path, files: &[Packed]) -> anyhow::Result<()> {
         header.set_mtime(now);
         archive.append_data(&mut header, format!("margay-diag/{}", file.name), file.text.as_bytes())?;
     }
-    archive.into_inner()?.finish()?.flush()?;
-    Ok(())
+    archive.into_inner()?.finish()?.flush()
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! `margay dump mrt FILE`: what peers have told, for the tools that read MRT.
 
-use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -9,7 +8,7 @@ use clap::{Args, Subcommand};
 
 use crate::cli::client::{Reply, Target};
 use crate::cli::terminal::print;
-use crate::cli::{Ended, Failure};
+use crate::cli::{Ended, Failure, whole_file};
 
 /// What to dump.
 #[derive(Debug, Args)]
@@ -54,28 +53,13 @@ impl Dump {
     }
 }
 
-/// Writes beside the file and renames at the end, so that nobody reads half a dump.
 fn into_file(target: &Target, file: &Path) -> Result<Option<u64>, Failure> {
-    let mut name = file.file_name().context("FILE is no file's name")?.to_owned();
-    name.push(format!(".{}.part", std::process::id()));
-    let part = file.with_file_name(name);
-    let written = File::create(&part).with_context(|| format!("cannot write {}", part.display())).map_err(Failure::from).and_then(|out| {
+    whole_file::write(file, 0o666, |out| {
         let mut out = BufWriter::new(out);
-        let copied = copy(target, &mut out)?;
-        out.flush().with_context(|| format!("cannot write {}", part.display()))?;
-        Ok(copied)
-    });
-    match written {
-        Ok((octets, Ended::Done)) => {
-            std::fs::rename(&part, file).with_context(|| format!("cannot rename {} to {}", part.display(), file.display()))?;
-            Ok(Some(octets))
-        }
-        other => {
-            // It may never have come to be.
-            let _ = std::fs::remove_file(&part);
-            other.map(|_| None)
-        }
-    }
+        let (octets, ended) = copy(target, &mut out)?;
+        out.flush().with_context(|| format!("cannot write {}", file.display()))?;
+        Ok(matches!(ended, Ended::Done).then_some(octets))
+    })
 }
 
 /// Copies the dump; how many octets it has.

@@ -22,6 +22,7 @@ mod show;
 mod table;
 mod terminal;
 mod watch;
+mod whole_file;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
