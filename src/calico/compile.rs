@@ -114,6 +114,11 @@ struct Neighbour {
 }
 
 impl Compilation {
+    /// The rules that Services were judged by; none without a Node of ours.
+    pub fn service_rules(&self) -> Option<&ServiceRules> {
+        self.services.rules()
+    }
+
     /// Compiles what has changed; see [`compile`]. Also says how much was done.
     pub fn update(
         &mut self,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::compile::Compilation;
+use super::service::ServiceRules;
 use super::{Document, Environment, Input, LocalWorkload, Output, Problem, ResourceKey, Store, Work};
 use crate::config::NodeConfig;
 use crate::types::{Outbox, Sync};
@@ -42,6 +43,11 @@ impl Compiler {
     /// The resources as they are known now.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The rules that Services were judged by last; none before the first configuration.
+    pub(super) fn service_rules(&self) -> Option<&ServiceRules> {
+        self.compilation.service_rules()
     }
 
     /// What the last compile cost.

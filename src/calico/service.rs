@@ -213,6 +213,11 @@ impl ServiceRoutes {
         names.len()
     }
 
+    /// The rules of the last update.
+    pub fn rules(&self) -> Option<&ServiceRules> {
+        self.rules.as_ref()
+    }
+
     fn set(&mut self, store: &Store, rules: &ServiceRules, name: &ServiceName) {
         for route in self.by_service.remove(name).unwrap_or_default() {
             if let Some(count) = self.wanted.get_mut(&route) {

@@ -13,13 +13,14 @@ use crate::cli::{Ended, Failure, complete};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   margay explain 10.244.1.0/26        each candidate, whom the prefix is told, what the kernel holds, and why
-  margay explain 10.244.1.5           the host route of an address
+  margay explain 10.244.1.5           the host route of an address, or the longest that holds it
+  margay explain 10.96.0.10           the Service that has it, and whether this node announces it
   margay explain peer Mesh_10_0_0_2   which resource asked for it, and how its session is")]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Explain {
     #[command(flatten)]
     target: Target,
-    /// A prefix, for instance 10.244.1.0/26 (an address means the host route).
+    /// A prefix, for instance 10.244.1.0/26 (an address means the host route). Where it has no route: the longest around it.
     #[arg(required = true, value_name = "PREFIX", add = complete::prefixes())]
     prefix: Option<String>,
     #[command(subcommand)]
@@ -76,11 +77,13 @@ fn list(value: &Value) -> &[Value] {
 }
 
 fn route(value: &Value) -> String {
-    let mut text = format!("{}\n", cell(&value["prefix"]));
+    let (prefix, around) = (cell(&value["prefix"]), &value["route"]);
+    let mut text = match around {
+        Value::Null => format!("{prefix}\n  no candidate: no peer and no local source has told of it, or of anything around it\n"),
+        same if *same == value["prefix"] => format!("{prefix}\n"),
+        around => format!("{prefix} has no route of its own; the longest that holds it is\n{}\n", cell(around)),
+    };
     let candidates = list(&value["candidates"]);
-    if candidates.is_empty() {
-        text.push_str("  no candidate: no peer and no local source has told of it\n");
-    }
     for candidate in candidates {
         let from = match &candidate["peer"] {
             Value::Null => cell(&candidate["source"]),
@@ -99,7 +102,27 @@ fn route(value: &Value) -> String {
     }
     let kernel = &value["kernel"];
     text.push_str(&format!("kernel\n  {}: {}\n", cell(&kernel["state"]), cell(&kernel["because"])));
+    text.push_str(&services(&value["services"]));
     text
+}
+
+/// The Services behind the prefix; nothing where there are none.
+fn services(notes: &Value) -> String {
+    let yes = |note: &Value| if note["announced"].as_bool().unwrap_or(false) { "yes" } else { "no" };
+    let range = |note: &Value| {
+        let (range, field) = (cell(&note["range"]), cell(&note["field"]));
+        format!("  {:<3} {range} of {field}: {}\n", yes(note), cell(&note["because"]))
+    };
+    let address = |note: &Value| {
+        let (address, role, service) = (cell(&note["address"]), cell(&note["role"]), cell(&note["service"]));
+        format!("  {:<3} {address}, {role} of {service}: {}\n", yes(note), cell(&note["because"]))
+    };
+    let mut lines: Vec<String> = list(&notes["ranges"]).iter().map(range).collect();
+    lines.extend(list(&notes["addresses"]).iter().map(address));
+    if let Some(more @ 1..) = notes["more"].as_u64() {
+        lines.push(format!("      and {more} more\n"));
+    }
+    if lines.is_empty() { String::new() } else { format!("services, announced by this node\n{}", lines.concat()) }
 }
 
 fn peer(value: &Value) -> String {

@@ -275,9 +275,11 @@ struct PrefixQuery {
 async fn explain(directory: Shared, Query(query): Query<PrefixQuery>) -> Result<Json<ExplainView>, Refusal> {
     let directory = now(&directory);
     let prefix = query.prefix.map(crate::types::canonical).ok_or_else(|| bad("explain needs a prefix".into()))?;
-    let (_, candidates, advertisements) = ask::gather(ask::routes(&directory, rib::Query::Explain(prefix)).await).await;
-    let kernel = ask::kernel(&directory, Some(prefix)).await.remove(&prefix);
-    Ok(Json(ExplainView::new(prefix, candidates, advertisements, kernel, &directory)))
+    let explained = ask::explain(&directory, prefix).await;
+    let route = explained.route.unwrap_or(prefix);
+    let kernel = ask::kernel(&directory, Some(route)).await.remove(&route);
+    let services = ask::services(&directory, prefix).await;
+    Ok(Json(ExplainView::new(prefix, explained, kernel, &directory).with(services)))
 }
 
 async fn explain_the_peer(directory: Shared, Path(name): Path<String>) -> Json<Value> {

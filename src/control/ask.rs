@@ -7,11 +7,12 @@ use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::bfd::SessionStatus;
+use crate::calico::{Compiler, ServiceNotes};
 use crate::fib::{self, FibStatus};
-use crate::rib::{self, Advertisement, Answer, Candidate, RouteRow};
+use crate::rib::{self, Answer, Explained};
 use crate::runtime::bfd_thread::BfdMessage;
 use crate::runtime::directory::{Directory, PeerEntry};
-use crate::runtime::message::{FibMessage, PeerMessage, ShardMessage};
+use crate::runtime::message::{FibMessage, Look, PeerMessage, Question, ShardMessage};
 use crate::session::PeerStatus;
 use crate::types::PeerId;
 
@@ -39,6 +40,18 @@ pub async fn bfd(directory: &Directory) -> BTreeMap<PeerId, SessionStatus> {
     tokio::time::timeout(PATIENCE, answer).await.ok().and_then(Result::ok).unwrap_or_default()
 }
 
+/// What the Services have to do with a prefix; nothing if the Compiler does not answer.
+pub async fn services(directory: &Directory, prefix: IpNet) -> ServiceNotes {
+    let Some(compiler) = &directory.copies.compiler else { return ServiceNotes::default() };
+    let (reply, answer) = oneshot::channel();
+    // Whoever asked may be gone.
+    let look = Look(Box::new(move |compiler: &Compiler| drop(reply.send(compiler.service_notes(prefix)))));
+    if compiler.send(Question::Look(look)).await.is_err() {
+        return ServiceNotes::default();
+    }
+    tokio::time::timeout(PATIENCE, answer).await.ok().and_then(Result::ok).unwrap_or_default()
+}
+
 /// Streams of rows, one a shard.
 pub async fn routes(directory: &Directory, query: rib::Query) -> Vec<mpsc::Receiver<Answer>> {
     let mut answers = Vec::new();
@@ -51,22 +64,20 @@ pub async fn routes(directory: &Directory, query: rib::Query) -> Vec<mpsc::Recei
     answers
 }
 
-/// All rows of an answer, gathered.
-pub async fn gather(answers: Vec<mpsc::Receiver<Answer>>) -> (Vec<RouteRow>, Vec<Candidate>, Vec<Advertisement>) {
-    let mut gathered = (Vec::new(), Vec::new(), Vec::new());
-    for mut answer in answers {
+/// Why a prefix is as it is. Each shard knows the longest route around it among its own; the longest of them all counts.
+pub async fn explain(directory: &Directory, prefix: IpNet) -> Explained {
+    let mut longest = Explained::default();
+    for mut answer in routes(directory, rib::Query::Explain(prefix)).await {
         while let Some(part) = answer.recv().await {
-            match part {
-                Answer::Routes(rows) => gathered.0.extend(rows),
-                Answer::Uncovered(_) | Answer::AdjRibIn(_) => {}
-                Answer::Explain(candidates, advertisements) => {
-                    gathered.1.extend(candidates);
-                    gathered.2.extend(advertisements);
-                }
+            let length = |explained: &Explained| explained.route.map(|route| route.prefix_len());
+            if let Answer::Explain(explained) = part
+                && length(&explained) > length(&longest)
+            {
+                longest = explained;
             }
         }
     }
-    gathered
+    longest
 }
 
 /// The FibSyncer's view, by prefix.

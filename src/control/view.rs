@@ -7,10 +7,11 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::bfd::SessionStatus;
+use crate::calico::ServiceNotes;
 use crate::config::{PeerConfig, PeerKind};
 use crate::fib::{FibState, FibStatus};
 use crate::policy::RouteSource;
-use crate::rib::{Advertisement, Candidate, RouteRow, Step};
+use crate::rib::{Explained, RouteRow, Step};
 use crate::runtime::directory::Directory;
 use crate::session::{DownReason, PeerStatus};
 use crate::types::{AsPath, Asn, Community, Family, LargeCommunity, Origin, PathId, PeerId};
@@ -174,10 +175,14 @@ fn source(source: RouteSource) -> &'static str {
 /// The answer of `explain PREFIX`.
 #[derive(Debug, Serialize)]
 pub struct ExplainView {
+    /// What was asked for.
     prefix: IpNet,
+    /// Whose candidates these are: the prefix, or the longest around it; none where there is no such route.
+    route: Option<IpNet>,
     candidates: Vec<serde_json::Value>,
     advertised_to: Vec<AdvertisementView>,
     kernel: KernelView,
+    services: ServiceNotes,
 }
 
 #[derive(Debug, Serialize)]
@@ -197,16 +202,11 @@ struct KernelView {
 
 impl ExplainView {
     /// What the shard and the FibSyncer said, with names for numbers.
-    pub fn new(
-        prefix: IpNet,
-        candidates: Vec<Candidate>,
-        advertised: Vec<Advertisement>,
-        kernel: Option<FibStatus>,
-        directory: &Directory,
-    ) -> Self {
+    pub fn new(prefix: IpNet, explained: Explained, kernel: Option<FibStatus>, directory: &Directory) -> Self {
         let names: BTreeMap<PeerId, String> = directory.peers.iter().map(|(name, entry)| (entry.id, name.clone())).collect();
         let name = |id: PeerId| names.get(&id).cloned().unwrap_or_else(|| format!("peer {id}"));
-        let candidates = candidates
+        let candidates = explained
+            .candidates
             .iter()
             .map(|candidate| {
                 let mut value = serde_json::to_value(RouteView::new(&candidate.path, &names, kernel.as_ref())).unwrap_or_default();
@@ -215,7 +215,8 @@ impl ExplainView {
                 value
             })
             .collect();
-        let advertised_to = advertised
+        let advertised_to = explained
+            .advertisements
             .into_iter()
             .map(|told| AdvertisementView { peer: name(told.peer), yes: told.yes, because: told.because, next_hop: told.next_hop })
             .collect();
@@ -225,7 +226,12 @@ impl ExplainView {
                 KernelView { state: FibState::NotWanted, because: "the Loc-RIB has no route that would be written".into(), errno: None }
             }
         };
-        Self { prefix, candidates, advertised_to, kernel }
+        Self { prefix, route: explained.route, candidates, advertised_to, kernel, services: ServiceNotes::default() }
+    }
+
+    /// With what the Services have to do with it.
+    pub fn with(self, services: ServiceNotes) -> Self {
+        Self { services, ..self }
     }
 }
 

@@ -184,7 +184,7 @@ pub enum Query {
     AdjRibIn,
     /// How many paths of each of these peers, which are about to go, have no other path beside them.
     Uncovered(Arc<BTreeSet<PeerId>>),
-    /// Every candidate of a prefix with the step that beat it, and whom it is advertised to.
+    /// Every candidate of a prefix (of the longest around it, where it has no route) with the step that beat it, and whom it is advertised to.
     Explain(IpNet),
 }
 
@@ -232,7 +232,18 @@ pub enum Answer {
     /// For `Query::Uncovered`: to be summed over all parts; a peer that is not named has none.
     Uncovered(BTreeMap<PeerId, u64>),
     /// For `Query::Explain`.
-    Explain(Vec<Candidate>, Vec<Advertisement>),
+    Explain(Explained),
+}
+
+/// Why a prefix is as it is: of its own destination or, where it has none, of the longest around it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Explained {
+    /// The destination's prefix; none where nothing holds the prefix that was asked for.
+    pub route: Option<IpNet>,
+    /// Every path of it, with its fate.
+    pub candidates: Vec<Candidate>,
+    /// Whom it is told to, and whom not.
+    pub advertisements: Vec<Advertisement>,
 }
 
 /// A path as its peer told it.

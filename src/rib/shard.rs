@@ -21,7 +21,7 @@ use super::path::Sources;
 use super::stale::{Renewal, Told};
 use super::update_group::Receiver;
 use super::walk::{ROUND, STEP, Task, Work};
-use super::{Answer, Input, Output, Query, RibConfig, Stats};
+use super::{Answer, Explained, Input, Output, Query, RibConfig, Stats};
 use crate::config::PeerConfig;
 use crate::fib::KernelEvent;
 use crate::origin::{LocalKey, LocalRoute, LocalTarget};
@@ -496,7 +496,7 @@ impl Shard {
     ) -> Option<(Task, u32)> {
         let filter = match &query {
             Query::Explain(prefix) => {
-                let rows = self.explain(*prefix);
+                let rows = Answer::Explain(self.explain(*prefix));
                 out.push(Output::Answer { query: id, rows, done: true });
                 return None;
             }
@@ -556,22 +556,25 @@ impl Shard {
     }
 
     /// Explains the prefix or, where there is none such, the longest one around it.
-    fn explain(&mut self, prefix: IpNet) -> Answer {
+    fn explain(&mut self, prefix: IpNet) -> Explained {
         let around = (0..=prefix.prefix_len()).rev().filter_map(|length| IpNet::new(prefix.addr(), length).ok());
-        let found = around.map(|around| around.trunc()).find_map(|around| match around {
-            IpNet::V4(prefix) => self.ipv4.table.find(&prefix),
-            IpNet::V6(prefix) => self.ipv6.table.find(&prefix),
+        let found = around.map(|around| around.trunc()).find_map(|around| {
+            let index = match around {
+                IpNet::V4(prefix) => self.ipv4.table.find(&prefix),
+                IpNet::V6(prefix) => self.ipv6.table.find(&prefix),
+            };
+            Some((around, index?))
         });
-        let Some(index) = found else { return Answer::Explain(Vec::new(), Vec::new()) };
+        let Some((route, index)) = found else { return Explained::default() };
         let candidates = match prefix {
             IpNet::V4(_) => self.ipv4.table.get(index).map(|destination| self.view().candidates::<Ipv4Unicast>(destination)),
             IpNet::V6(_) => self.ipv6.table.get(index).map(|destination| self.view().candidates::<Ipv6Unicast>(destination)),
         };
-        let told = match prefix {
+        let advertisements = match prefix {
             IpNet::V4(_) => explain::advertisements(&self.ipv4, &mut self.shared, &self.peers, index),
             IpNet::V6(_) => explain::advertisements(&self.ipv6, &mut self.shared, &self.peers, index),
         };
-        Answer::Explain(candidates.unwrap_or_default(), told)
+        Explained { route: Some(route), candidates: candidates.unwrap_or_default(), advertisements }
     }
 
     fn view(&self) -> View<'_> {

@@ -312,7 +312,7 @@ impl Bench {
         self.say(Input::Query(QueryId(1), Query::Explain(net(prefix))));
         self.round();
         match std::mem::take(&mut self.answers).pop() {
-            Some(Answer::Explain(candidates, advertisements)) => (candidates, advertisements),
+            Some(Answer::Explain(explained)) => (explained.candidates, explained.advertisements),
             other => panic!("{other:?}"),
         }
     }

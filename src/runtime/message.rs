@@ -38,8 +38,19 @@ pub enum Order {
 pub enum Question<M> {
     /// A copy, to try something on.
     Copy(oneshot::Sender<M>),
+    /// Look at the machine where it is; for questions that it answers at once.
+    Look(Look<M>),
     /// Give a sign of life.
     Ping(oneshot::Sender<()>),
+}
+
+/// What looks at a machine, and sends what it has seen.
+pub struct Look<M>(pub Box<dyn FnOnce(&M) + Send>);
+
+impl<M> std::fmt::Debug for Look<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Look")
+    }
 }
 
 impl<M: Clone> Question<M> {
@@ -47,6 +58,7 @@ impl<M: Clone> Question<M> {
     pub fn answer(self, machine: &M) {
         match self {
             Self::Copy(reply) => drop(reply.send(machine.clone())),
+            Self::Look(Look(look)) => look(machine),
             Self::Ping(reply) => _ = reply.send(()),
         }
     }

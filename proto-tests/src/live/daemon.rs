@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -242,6 +242,14 @@ impl Daemon {
     pub fn api(&self, path: &str) -> Result<Value> {
         let text = self.api_text(path)?;
         serde_json::from_str(&text).with_context(|| format!("{path}: {text}"))
+    }
+
+    /// What a verb of the command line answers through a pipe.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn margay(&self, words: &[&str]) -> Result<Output> {
+        Ok(Command::new(program()?).args(words).arg("--socket").arg(self.socket()).output()?)
     }
 
     /// The control API's answer as it is.

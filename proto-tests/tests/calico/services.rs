@@ -329,3 +329,49 @@ fn a_changed_slice_looks_at_one_service_and_at_no_node() {
     let work = live.compiler.work();
     assert_eq!((work.services, work.nodes, work.sessions, work.selectors, work.policies), (1, 0, 0, 0, 0));
 }
+
+/// What `explain` says of a prefix, a line each.
+fn notes(live: &Live, prefix: &str) -> Vec<String> {
+    let notes = live.compiler.service_notes(prefix.parse().unwrap());
+    let yes = |announced| if announced { "yes" } else { "no" };
+    let ranges = notes.ranges.iter().map(|note| format!("{} {} of {}: {}", yes(note.announced), note.range, note.field, note.because));
+    let addresses = notes
+        .addresses
+        .iter()
+        .map(|note| format!("{} {} {} {}: {}", yes(note.announced), note.address, note.role, note.service, note.because));
+    ranges.chain(addresses).chain((notes.more > 0).then(|| format!("{} more", notes.more))).collect()
+}
+
+#[test]
+fn explain_says_which_service_has_an_address_and_why_it_is_or_is_not_announced() {
+    let mut live = Live::new(&[node("a", "10.0.0.1", "", ""), enabled(), web(LOCAL), on(&["b"])].concat());
+    let range = "yes 198.51.100.0/24 of serviceLoadBalancerIPs: it stands for the addresses inside, and kube-proxy delivers from any node";
+    let address = "198.51.100.7/32";
+    let not_here = "no 198.51.100.7 load balancer IP ns/web: no endpoint on this node is ready, and its externalTrafficPolicy is Local";
+    assert_eq!(notes(&live, address), [range, not_here]);
+    live.upsert(&on(&["a"]));
+    assert_eq!(notes(&live, address), [range, "yes 198.51.100.7 load balancer IP ns/web: an endpoint on this node is ready"]);
+    live.upsert(&web(CLUSTER));
+    let aggregated =
+        "no 198.51.100.7 load balancer IP ns/web: its externalTrafficPolicy is not Local, so the announced ranges stand for it";
+    assert_eq!(notes(&live, address), [range, aggregated]);
+    live.upsert(&defaults("serviceExternalIPs: [{cidr: 203.0.113.0/24}]"));
+    live.upsert(&web(LOCAL));
+    let outside = "the Service is announced, but no range of serviceLoadBalancerIPs holds this address";
+    assert_eq!(notes(&live, address), [format!("no 198.51.100.7 load balancer IP ns/web: {outside}")]);
+    let no_list = "the Service is announced, but BGPConfiguration default has no serviceClusterIPs";
+    assert_eq!(notes(&live, "10.96.0.20/32"), [format!("no 10.96.0.20 cluster IP ns/web: {no_list}")]);
+    assert!(notes(&live, "192.0.2.1/32").is_empty(), "nobody's address");
+}
+
+#[test]
+fn explain_of_a_range_names_a_hundred_addresses_and_counts_the_rest() {
+    let mut all = [node("a", "10.0.0.1", "", "node.kubernetes.io/exclude-from-external-load-balancers: \"true\""), enabled()].concat();
+    for number in 1..=120 {
+        all += &service(&format!("s{number}"), &CLUSTER.replace("10.96.0.20", &format!("10.96.1.{number}")), &[]);
+    }
+    let live = Live::new(&all);
+    let notes = notes(&live, "10.96.0.0/12");
+    assert_eq!(notes[0], "no 10.96.0.0/12 of serviceClusterIPs: this node is labelled exclude-from-external-load-balancers");
+    assert_eq!((notes.len(), notes[101].as_str()), (102, "20 more"));
+}

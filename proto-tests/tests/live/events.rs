@@ -2,11 +2,9 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use proto_tests::lab::process::wait_until;
-use proto_tests::live::daemon::program;
 use proto_tests::live::message::{announce, basics, notification, withdraw};
 use proto_tests::live::{Daemon, Neighbour, Plan, enclosed};
 use serde_json::Value;
@@ -75,8 +73,7 @@ fn the_life_of_a_session_is_remembered_with_its_reasons() {
         ensure!(numbers.is_sorted() && numbers[0] == 1, "{numbers:?}");
         ensure!(kinds(&all).contains(&"configured"), "{all:?}");
 
-        let program = Command::new(program()?).args(["show", "events", "--peer", &name, "--socket"]).arg(daemon.socket()).output()?;
-        let words = String::from_utf8(program.stdout)?;
+        let words = String::from_utf8(daemon.margay(&["show", "events", "--peer", &name])?.stdout)?;
         ensure!(words.lines().count() >= 2 && words.contains("moving the rack"), "{words}");
         Ok(())
     });

@@ -1,21 +1,29 @@
 //! What people see: on a terminal, through a pipe, and when they press Tab.
 
-use std::process::{Command, Output};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use proto_tests::lab::process::wait_until;
 use proto_tests::live::daemon::{external_6, program};
 use proto_tests::live::message::{NEXT_HOP_6, announce, as_path, basics, nlri, origin, reach, update};
 use proto_tests::live::terminal::Terminal;
 use proto_tests::live::{Daemon, Neighbour, Observer, Plan, enclosed};
 
+use super::session::WAIT;
+
+/// The first peer's other end, once margay says so too: the KEEPALIVE that ends its OpenConfirm may still be under way.
+fn established(daemon: &Daemon) -> Result<Neighbour> {
+    let neighbour = Neighbour::establish(daemon, &daemon.peers[0])?;
+    wait_until(WAIT, "Established", || {
+        ensure!(daemon.peer_view(&daemon.peers[0])?["state"] == "Established", "not yet");
+        Ok(())
+    })?;
+    Ok(neighbour)
+}
+
 /// A line of a shell that asks this daemon.
 fn line(daemon: &Daemon, words: &str) -> Result<String> {
     Ok(format!("{} {words} --socket {}", program()?.display(), daemon.socket().display()))
-}
-
-/// The same through a pipe.
-fn piped(daemon: &Daemon, words: &[&str]) -> Result<Output> {
-    Ok(Command::new(program()?).args(words).arg("--socket").arg(daemon.socket()).output()?)
 }
 
 /// What a terminal of so many columns shows.
@@ -33,7 +41,7 @@ fn longest(text: &str) -> usize {
 fn tables_fit_the_terminal_and_pipes_get_everything() {
     enclosed(|| {
         let daemon = Plan::default().external(2).start()?;
-        let _neighbour = Neighbour::establish(&daemon, &daemon.peers[0])?;
+        let _neighbour = established(&daemon)?;
         let plain = [("NO_COLOR", "1")];
         for columns in [70, 90] {
             let text = shown(&daemon, columns, "show peers", &plain)?;
@@ -41,7 +49,7 @@ fn tables_fit_the_terminal_and_pipes_get_everything() {
             ensure!(text.contains("Established") && text.contains("--wide shows all"), "{text}");
         }
         let wide = shown(&daemon, 70, "show peers --wide", &plain)?;
-        let pipe = String::from_utf8(piped(&daemon, &["show", "peers"])?.stdout)?;
+        let pipe = String::from_utf8(daemon.margay(&["show", "peers"])?.stdout)?;
         for text in [&wide, &pipe] {
             for title in ["NAME", "ADDRESS", "TYPE", "SINCE", "RECEIVED", "ACCEPTED", "ADVERTISED", "LAST ERROR"] {
                 ensure!(text.contains(title), "{title} in\n{text}");
@@ -56,7 +64,7 @@ fn tables_fit_the_terminal_and_pipes_get_everything() {
 fn colours_are_for_terminals_and_never_alone() {
     enclosed(|| {
         let daemon = Plan::default().external(2).start()?;
-        let _neighbour = Neighbour::establish(&daemon, &daemon.peers[0])?;
+        let _neighbour = established(&daemon)?;
         let text = shown(&daemon, 120, "show peers", &[])?;
         ensure!(text.contains("\u{1b}[32mEstablished\u{1b}[0m"), "{text:?}");
         let stripped = text.replace("\u{1b}[32m", "").replace("\u{1b}[33m", "").replace("\u{1b}[1m\u{1b}[31m", "").replace("\u{1b}[0m", "");
@@ -65,7 +73,7 @@ fn colours_are_for_terminals_and_never_alone() {
             let text = shown(&daemon, 120, "show peers", &[environment])?;
             ensure!(!text.contains('\u{1b}') && text.contains("Established"), "{environment:?}: {text:?}");
         }
-        let pipe = piped(&daemon, &["show", "peers"])?;
+        let pipe = daemon.margay(&["show", "peers"])?;
         ensure!(!pipe.stdout.contains(&0x1b) && pipe.stderr.is_empty(), "{pipe:?}");
         Ok(())
     });
@@ -87,7 +95,7 @@ fn watch_redraws_until_ctrl_c_and_outlives_the_daemon() {
         let (status, text) = terminal.end()?;
         ensure!(status.success(), "{status}: {text:?}");
         // What does not work at the first time does not work.
-        let gone = piped(&daemon, &["show", "peers", "--watch"])?;
+        let gone = daemon.margay(&["show", "peers", "--watch"])?;
         ensure!(gone.status.code() == Some(3), "{gone:?}");
         Ok(())
     });

@@ -47,6 +47,14 @@ fn wish_19_a_service_is_announced_while_an_endpoint_here_is_ready() {
         router.route(address)?;
         replace(&endpoints, &slice("elsewhere", true))?;
         router.no_route(address).context("the endpoint moved to another node")?;
+        let said = String::from_utf8(daemon.margay(&["explain", "198.51.100.7"])?.stdout)?;
+        let why = "no  198.51.100.7, load balancer IP of ns/web: no endpoint on this node is ready, and its externalTrafficPolicy is Local";
+        ensure!(
+            said.contains("has no route of its own; the longest that holds it is\n198.51.100.0/24")
+                && said.contains("services, announced by this node")
+                && said.contains(why),
+            "{said}"
+        );
         replace(&endpoints, &slice("bench", true))?;
         router.route(address)?;
         fs::remove_file(&endpoints)?;

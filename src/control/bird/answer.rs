@@ -178,16 +178,16 @@ async fn routes(
         counted: Counted::default(),
     };
     let mut reply = Reply::default();
+    if let rib::Query::Explain(prefix) = question {
+        // Of `for`: the longest prefix around, with those that are refused.
+        let candidates = ask::explain(directory, prefix).await.candidates.into_iter();
+        printer.rows(&mut reply, candidates.filter(|candidate| candidate.verdict != "refused").map(|candidate| candidate.path).collect());
+        printer.end(&mut reply);
+        return send(reply, out).await;
+    }
     for mut rows in ask::routes(directory, question).await {
         while let Some(part) = rows.recv().await {
-            let rows = match part {
-                Answer::Routes(rows) => rows,
-                Answer::Uncovered(_) | Answer::AdjRibIn(_) => continue,
-                // Of `for`: the longest prefix around, with those that are refused.
-                Answer::Explain(candidates, _) => {
-                    candidates.into_iter().filter(|candidate| candidate.verdict != "refused").map(|candidate| candidate.path).collect()
-                }
-            };
+            let Answer::Routes(rows) = part else { continue };
             printer.rows(&mut reply, rows);
             let text = reply.take();
             if !text.is_empty() {
