@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::cli::client::{Reply, Target, escape};
 use crate::cli::show::pretty;
 use crate::cli::terminal::print;
-use crate::cli::{Ended, Failure};
+use crate::cli::{Ended, Failure, time};
 
 /// Tell all routes with GRACEFUL_SHUTDOWN, and to the own AS with LOCAL_PREF 0, so that peers prefer other paths.
 #[derive(Debug, Args)]
@@ -20,7 +20,7 @@ pub struct Drain {
     #[command(flatten)]
     target: Target,
     /// Then wait this long (such as `60s` or `2m`) and shut all sessions down with 6/2, until `margay undrain`.
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = time::seconds)]
     shutdown_after: Option<Duration>,
     /// Tell peers why, in the NOTIFICATION that shuts the sessions down (RFC 9003).
     #[arg(long, value_name = "TEXT", requires = "shutdown_after", default_value = "")]
@@ -73,31 +73,4 @@ fn order(target: &Target, path: &str) -> Result<Value, Failure> {
 fn say(target: &Target, state: &Value, words: &str) -> Result<Ended, Failure> {
     print(&if target.json { pretty(state) } else { words.to_owned() })?;
     Ok(Ended::Done)
-}
-
-fn time(text: &str) -> Result<Duration, String> {
-    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-    let factor = match unit {
-        "" | "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => return Err(format!("`{unit}` is no unit: s, m or h")),
-    };
-    let seconds: u64 = number.parse().map_err(|_| format!("`{text}` is no time such as `60s`"))?;
-    seconds.checked_mul(factor).map(Duration::from_secs).ok_or_else(|| format!("`{text}` is too long"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times() {
-        for (text, seconds) in
-            [("30", Some(30)), ("30s", Some(30)), ("2m", Some(120)), ("1h", Some(3600)), ("1d", None), ("", None), ("-1s", None)]
-        {
-            assert_eq!(time(text).ok(), seconds.map(Duration::from_secs), "{text}");
-        }
-        assert!(time("18446744073709551615h").is_err());
-    }
 }

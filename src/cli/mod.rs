@@ -5,6 +5,7 @@
 mod check;
 mod client;
 mod complete;
+mod confirm;
 mod diag;
 mod diff;
 mod drain;
@@ -21,6 +22,7 @@ mod run;
 mod show;
 mod table;
 mod terminal;
+mod time;
 mod watch;
 mod whole_file;
 
@@ -65,6 +67,8 @@ enum Verb {
     Diff(diff::Diff),
     /// What happens, as it happens: sessions, configuration, the kernel, best paths of a prefix.
     Monitor(events::Monitor),
+    /// Let a change of the files that is on trial count for good, or undo it.
+    Confirm(confirm::Confirm),
     /// Reset a session, or ask for routes again with --soft.
     Reset(reset::Reset),
     /// Move traffic away from this node: tell all routes with GRACEFUL_SHUTDOWN (RFC 8326).
@@ -139,6 +143,7 @@ fn carry_out(verb: Verb) -> Result<Ended, Failure> {
         Verb::Render(verb) => verb.carry_out(),
         Verb::Diff(verb) => verb.carry_out(),
         Verb::Monitor(verb) => verb.carry_out(),
+        Verb::Confirm(verb) => verb.carry_out(),
         Verb::Reset(verb) => verb.carry_out(),
         Verb::Drain(verb) => verb.carry_out(),
         Verb::Undrain(verb) => verb.carry_out(),

@@ -2,11 +2,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 
-use crate::cli::{Ended, Failure};
+use crate::cli::{Ended, Failure, time};
 use crate::datastore::{self, Variables};
 use crate::runtime::log::{Format, Log};
 use crate::runtime::{self, settings::Settings};
@@ -50,9 +51,13 @@ pub struct Run {
     /// With --page: the address may be another than a loopback one, and whoever reaches it may look.
     #[arg(long, env = "MARGAY_PAGE_BEYOND_LOOPBACK", requires = "page")]
     page_beyond_loopback: bool,
-    /// Folder for the last known configuration, kept there as `last-known.json`.
+    /// Folder for the last known configuration, kept there as `last-known.json`; with --confirm, for `confirmed.json`.
     #[arg(long, env = "MARGAY_STATE", value_name = "DIR", default_value = "/var/lib/margay")]
     state: PathBuf,
+    /// Resources in files: a change of them is undone unless `margay confirm` comes within this time; in minutes, or such as `90s`
+    /// [default: a change counts for good].
+    #[arg(long, env = "MARGAY_CONFIRM", value_name = "MINUTES", value_parser = time::minutes)]
+    confirm: Option<Duration>,
     /// Speak BGP, but write nothing to the kernel.
     #[arg(long)]
     dry_run: bool,
@@ -98,7 +103,7 @@ impl Run {
             None => node_name(&variables)?,
         };
         let kind = datastore::Kind::choose(self.datastore, !self.resources.is_empty(), &variables)?;
-        let datastore = datastore::Settings::new(kind, self.resources, node, variables);
+        let datastore = datastore::Settings::new(kind, self.resources, node, variables).on_trial(self.confirm)?;
         Ok(Settings {
             datastore,
             listen: self.listen,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
@@ -20,7 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::bfd::SessionStatus;
 use crate::control::view::{ExplainView, PeerView, RouteView};
 use crate::control::{ask, complete, diff, events, explain_peer, health, mrt};
-use crate::datastore::Status;
+use crate::datastore::{Judgement, Standing, Status, Verdict};
 use crate::fib::FibStatus;
 use crate::rib::{self, Answer};
 use crate::runtime::directory::{Directory, PeerEntry};
@@ -55,6 +56,7 @@ fn questions(directory: watch::Receiver<Arc<Directory>>) -> Router {
         .route("/v1/peers", get(peers))
         .route("/v1/peers/{name}", get(peer))
         .route("/v1/peers/{name}/reset", post(reset))
+        .route("/v1/confirm", post(confirm))
         .route("/v1/drain", get(drained).post(drain))
         .route("/v1/undrain", post(undrain))
         .route("/v1/routes", get(routes))
@@ -177,6 +179,28 @@ async fn drain(directory: Shared, Query(query): Query<DrainQuery>) -> Result<Jso
 async fn undrain(directory: Shared) -> Result<Json<Value>, Refusal> {
     order(&directory, |done| Order::Drain(false, done)).await?;
     Ok(drained(directory).await)
+}
+
+#[derive(Deserialize)]
+struct ConfirmQuery {
+    #[serde(default)]
+    undo: bool,
+    /// Seconds that the next change is on trial for.
+    next: Option<u64>,
+}
+
+async fn confirm(directory: Shared, Query(query): Query<ConfirmQuery>) -> Result<Json<Standing>, Refusal> {
+    let verdict = match (query.undo, query.next) {
+        (true, None) => Verdict::Undo,
+        (false, Some(seconds @ 1..)) => Verdict::Next(Duration::from_secs(seconds)),
+        (false, None) => Verdict::Confirm,
+        _ => return Err(bad("either undo=true, or next=SECONDS, at least 1".into())),
+    };
+    let gone = || Refusal(StatusCode::SERVICE_UNAVAILABLE, "the datastore has no task: the daemon is starting or ending".into());
+    let verdicts = now(&directory).verdicts.clone().ok_or_else(gone)?;
+    let (reply, standing) = oneshot::channel();
+    verdicts.send(Judgement { verdict, reply }).await.map_err(|_| gone())?;
+    Ok(Json(standing.await.map_err(|_| gone())?.map_err(missing)?))
 }
 
 /// Gives the supervisor an order and waits until it is carried out.

@@ -12,6 +12,7 @@
 //! | `GET /v1/events?since&peer&prefix&follow` | what has happened, or happens, a JSON object a line |
 //! | `GET /v1/complete/peers?text`, `/v1/complete/prefixes?text` | session names and prefixes that begin so, a few, for the shell's Tab key |
 //! | `POST /v1/diff?add` | what the resources in the question would change, if they were all (or were added); changes nothing |
+//! | `POST /v1/confirm?undo&next` | a change of the files that is on trial counts for good, or is undone; or the next one is on trial |
 //! | `POST /v1/peers/{name}/reset?soft&hard&reason` | reset a session |
 //! | `GET /v1/drain`, `POST /v1/drain?shutdown`, `POST /v1/undrain` | whether the node is drained (RFC 8326); drain it, or end that |
 //! | `GET /v1/health` | whether the daemon is live and ready, its sessions, problems and datastore in one |

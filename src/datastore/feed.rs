@@ -4,19 +4,22 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use super::asked::{Asked, Listener};
-use super::intake::{Heard, Intake, Output, Plan, WallClock};
+use super::intake::{Heard, Intake, Output, Plan, Trials, WallClock};
 use super::last_known::StateFile;
 use super::second_look::Table;
+use super::trial::{Saved, Standing, Verdict};
 use super::{FileDatastore, Kind, Meters, Settings, State, Status, Word, link, open};
 use crate::calico::{Input, Problem};
 use crate::types::Outbox;
 
 /// Words that may wait.
 const INBOX: usize = 256;
+/// Operators' words that may wait for the one being carried out.
+const VERDICTS: usize = 8;
 
 /// A running datastore, seen from outside.
 #[derive(Debug)]
@@ -29,6 +32,17 @@ pub struct Feed {
     pub asked: watch::Receiver<Asked>,
     /// What is wrong with writing them, among the problems of the datastore.
     pub complaints: watch::Sender<Vec<Problem>>,
+    /// Takes what operators say of a change on trial.
+    pub verdicts: mpsc::Sender<Judgement>,
+}
+
+/// What an operator says of a change on trial, and where the answer goes: how the trial is then, or why it cannot be.
+#[derive(Debug)]
+pub struct Judgement {
+    /// What is said.
+    pub verdict: Verdict,
+    /// Takes the answer.
+    pub reply: oneshot::Sender<Result<Standing, String>>,
 }
 
 /// Starts the datastore of these settings; `state` is the folder of the last known resources.
@@ -49,21 +63,27 @@ pub fn start(settings: &Settings, state: PathBuf, meters: Meters) -> anyhow::Res
     let file = StateFile::new(state, settings.node.clone(), settings.kind);
     let last_known = if remote { file.load().unwrap_or_else(|error| unusable(&error)) } else { None };
     let clock = WallClock { at: Instant::now(), is: Timestamp::now() };
-    let plan = Plan { name: settings.kind.name(), remote, beside: beside.is_some(), last_known, clock };
+    let confirmed = StateFile::confirmed(file.folder().to_owned(), settings.node.clone());
+    let left = if remote { None } else { confirmed.load_trial().unwrap_or_else(|error| unusable(&error)) };
+    let trials = Trials { always: settings.confirm, saved: left };
+    let plan = Plan { name: settings.kind.name(), remote, beside: beside.is_some(), last_known, trials, clock };
     let (out, inputs) = mpsc::channel(INBOX);
     let (published, status) = watch::channel(Status { kind: settings.kind, ..Status::default() });
     meters.status(&status.borrow());
     let (ask, asked) = watch::channel(Asked::new());
     let (complaints, complained) = watch::channel(Vec::new());
+    let (verdicts, judged) = mpsc::channel(VERDICTS);
     let listener = Listener::new(settings.node.clone());
-    let (kind, machine, saver) = (settings.kind, Intake::new(plan), Saver::start(file));
-    let task = Task { kind, machine, out, again, published, saver, meters, listener, ask, complained };
+    let (kind, machine) = (settings.kind, Intake::new(plan));
+    let saver = Saver::start(move |table: &Table| file.save(table, Timestamp::now()));
+    let trial_saver = Saver::start(move |saved: &Option<Saved>| confirmed.save_trial(saved.as_ref(), Timestamp::now()));
+    let task = Task { kind, machine, out, again, published, saver, trial_saver, meters, listener, ask, complained, judged };
     tokio::spawn(task.run(words, beside));
-    Ok(Feed { inputs, status, asked, complaints })
+    Ok(Feed { inputs, status, asked, complaints, verdicts })
 }
 
 fn unusable<T>(error: &anyhow::Error) -> Option<T> {
-    warn!(error = format!("{error:#}"), "there are no last known resources");
+    warn!(error = format!("{error:#}"), "nothing is known of an earlier run");
     None
 }
 
@@ -75,22 +95,21 @@ fn beside(settings: &Settings) -> mpsc::Receiver<Word> {
     words
 }
 
-/// Writes the state file, one after the other; what comes meanwhile is replaced by what comes later.
+/// Writes a state file, one version after the other; what comes meanwhile is replaced by what comes later.
 #[derive(Debug)]
-struct Saver {
-    newest: watch::Sender<Option<Table>>,
+struct Saver<T> {
+    newest: watch::Sender<Option<T>>,
 }
 
-impl Saver {
-    fn start(file: StateFile) -> Self {
-        let (newest, mut tables) = watch::channel(None::<Table>);
+impl<T: Clone + Send + Sync + 'static> Saver<T> {
+    fn start(save: impl Fn(&T) -> anyhow::Result<()> + Clone + Send + 'static) -> Self {
+        let (newest, mut versions) = watch::channel(None::<T>);
         tokio::spawn(async move {
-            while tables.changed().await.is_ok() {
-                let Some(table) = tables.borrow_and_update().clone() else { continue };
-                let file = file.clone();
-                let saved = tokio::task::spawn_blocking(move || file.save(&table, Timestamp::now())).await;
-                if let Ok(Err(error)) = saved {
-                    warn!(error = format!("{error:#}"), "a start without the datastore would not know the newest resources");
+            while versions.changed().await.is_ok() {
+                let Some(version) = versions.borrow_and_update().clone() else { continue };
+                let save = save.clone();
+                if let Ok(Err(error)) = tokio::task::spawn_blocking(move || save(&version)).await {
+                    warn!(error = format!("{error:#}"), "a start after this one would not know the newest resources");
                 }
             }
         });
@@ -104,11 +123,13 @@ struct Task {
     out: mpsc::Sender<Input>,
     again: mpsc::Sender<()>,
     published: watch::Sender<Status>,
-    saver: Saver,
+    saver: Saver<Table>,
+    trial_saver: Saver<Option<Saved>>,
     meters: Meters,
     listener: Listener,
     ask: watch::Sender<Asked>,
     complained: watch::Receiver<Vec<Problem>>,
+    judged: mpsc::Receiver<Judgement>,
 }
 
 impl Task {
@@ -129,6 +150,12 @@ impl Task {
                     self.machine.handle(Instant::now(), Heard::Writer(problems), &mut outbox);
                 }
                 Some(word) = hear(&mut beside) => self.machine.handle(Instant::now(), Heard::Beside(word), &mut outbox),
+                Some(Judgement { verdict, reply }) = self.judged.recv() => {
+                    let standing = self.machine.judge(Instant::now(), verdict, &mut outbox);
+                    info!(?verdict, ?standing, "an operator's word about a change on trial");
+                    // Whoever asked may be gone.
+                    let _ = reply.send(standing);
+                }
                 () = until(deadline) => self.machine.on_deadline(Instant::now(), &mut outbox),
             }
             for output in outbox.drain().collect::<Vec<_>>() {
@@ -144,6 +171,7 @@ impl Task {
                     // One request under way is enough.
                     Output::LookAgain => drop(self.again.try_send(())),
                     Output::Save(table) => drop(self.saver.newest.send_replace(Some(table))),
+                    Output::SaveTrial(saved) => drop(self.trial_saver.newest.send_replace(Some(saved))),
                 }
             }
             self.publish();
@@ -152,12 +180,15 @@ impl Task {
 
     fn publish(&self) {
         let last_known = self.machine.last_known().map(|saved| saved.to_string());
-        let status = Status { kind: self.kind, state: self.machine.state(), last_known };
+        let trial = self.machine.standing().cloned();
+        let status = Status { kind: self.kind, state: self.machine.state(), last_known, trial };
         self.published.send_if_modified(|published| {
             if *published == status {
                 return false;
             }
-            log(&published.state, &status);
+            if published.state != status.state {
+                log(&published.state, &status);
+            }
             self.meters.status(&status);
             *published = status;
             true
@@ -165,7 +196,7 @@ impl Task {
     }
 }
 
-fn log(before: &State, Status { kind, state, last_known }: &Status) {
+fn log(before: &State, Status { kind, state, last_known, .. }: &Status) {
     let (datastore, last_known) = (kind.name(), last_known.as_deref());
     match state {
         State::Starting => {}

@@ -13,9 +13,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::second_look::{Concern, HOLD, LOOK_EVERY, Table, concerns, in_words, remaining};
+use super::trial::{Saved, Standing, Trial, Verdict};
 use super::{State, Word};
 use crate::calico::{Document, Input, Problem, ResourceKey, Severity};
 use crate::types::{Outbox, Sync};
@@ -40,6 +41,15 @@ pub enum Heard {
     Writer(Vec<Problem>),
 }
 
+/// What trials of changes begin with; for files alone.
+#[derive(Clone, Debug, Default)]
+pub struct Trials {
+    /// Every change is on trial for so long.
+    pub always: Option<Duration>,
+    /// What an earlier run has left.
+    pub saved: Option<Saved>,
+}
+
 /// What the intake says.
 #[derive(Clone, Debug)]
 pub enum Output {
@@ -49,6 +59,8 @@ pub enum Output {
     LookAgain,
     /// These are the last known resources from now on.
     Save(Table),
+    /// This is how the trial of a change is from now on; none: nothing of one is needed any more.
+    SaveTrial(Option<Saved>),
 }
 
 /// Resources that were saved by an earlier run, and when.
@@ -70,9 +82,22 @@ pub struct WallClock {
 }
 
 impl WallClock {
+    /// That instant, to the second.
     fn time(&self, instant: Instant) -> Timestamp {
         let since = i64::try_from(instant.saturating_duration_since(self.at).as_secs()).unwrap_or(i64::MAX);
         Timestamp::from_second(self.is.as_second().saturating_add(since)).unwrap_or(self.is)
+    }
+
+    /// That instant, as exactly as it is known.
+    pub fn moment(&self, instant: Instant) -> Timestamp {
+        let since = instant.saturating_duration_since(self.at);
+        SignedDuration::try_from(since).ok().and_then(|since| self.is.checked_add(since).ok()).unwrap_or(self.is)
+    }
+
+    /// The instant of that moment; of one that has passed, the clock's beginning.
+    pub fn instant(&self, moment: Timestamp) -> Instant {
+        let ahead = Duration::try_from(moment.duration_since(self.is)).unwrap_or_default();
+        self.at.checked_add(ahead).unwrap_or(self.at)
     }
 }
 
@@ -87,6 +112,8 @@ pub struct Plan {
     pub beside: bool,
     /// What an earlier run has saved.
     pub last_known: Option<LastKnown>,
+    /// Changes may be on trial; not for remote sources.
+    pub trials: Trials,
     /// What time it is.
     pub clock: WallClock,
 }
@@ -136,6 +163,8 @@ pub struct Intake {
     /// What is wrong with what is written into it.
     writer_problems: Vec<Problem>,
     problems_told: Vec<Problem>,
+    /// Of the files; a remote source has none.
+    trial: Option<Trial>,
     save_due: Option<Instant>,
     saved_at: Option<Instant>,
 }
@@ -160,6 +189,7 @@ impl Intake {
             started: false,
             writer_problems: Vec::new(),
             problems_told: Vec::new(),
+            trial: (!plan.remote).then(|| Trial::new(plan.trials.always, plan.trials.saved, plan.clock)),
             save_due: None,
             saved_at: None,
         }
@@ -188,7 +218,40 @@ impl Intake {
     /// When [`Self::on_deadline`] wants to be called.
     pub fn deadline(&self) -> Option<Instant> {
         let look = self.held.as_ref().map(|held| held.next_look);
-        [look, self.patience, self.save_due].into_iter().flatten().min()
+        let trial = self.trial.as_ref().and_then(Trial::deadline);
+        [look, self.patience, self.save_due, trial].into_iter().flatten().min()
+    }
+
+    /// Takes an operator's word about a change on trial.
+    ///
+    /// # Errors
+    /// There is nothing that it could be about, in words.
+    pub fn judge(&mut self, now: Instant, verdict: Verdict, out: &mut Outbox<Output>) -> Result<Standing, String> {
+        let Some(trial) = &mut self.trial else {
+            return Err(format!("changes are on trial only where resources are files, and these come from {}", self.name));
+        };
+        let anew = trial.hear(now, verdict)?;
+        let standing = trial.standing().clone();
+        self.follow_trial(anew, out);
+        self.tell_problems(out);
+        Ok(standing)
+    }
+
+    /// How the trial of a change is; none where there is no such thing.
+    pub fn standing(&self) -> Option<&Standing> {
+        self.trial.as_ref().map(Trial::standing)
+    }
+
+    /// Saves how the trial is; with `anew`, something else is in force now.
+    fn follow_trial(&mut self, anew: bool, out: &mut Outbox<Output>) {
+        let Some(trial) = &mut self.trial else { return };
+        if let Some(saved) = trial.save() {
+            out.push(Output::SaveTrial(saved));
+        }
+        if anew {
+            self.source.table = trial.in_force();
+            self.tell_everything(out);
+        }
     }
 
     /// Does what is due by now.
@@ -208,6 +271,8 @@ impl Intake {
             (self.save_due, self.saved_at) = (None, Some(now));
             out.push(Output::Save(self.source.table.clone()));
         }
+        let undone = self.trial.as_mut().is_some_and(|trial| trial.on_deadline(now));
+        self.follow_trial(undone, out);
         self.tell_problems(out);
     }
 
@@ -306,6 +371,11 @@ impl Intake {
     }
 
     fn accept(&mut self, now: Instant, table: Table, out: &mut Outbox<Output>) {
+        let table = match &mut self.trial {
+            Some(trial) => trial.read(now, table),
+            None => table,
+        };
+        self.follow_trial(false, out);
         let is_news = self.source.table != table || self.last_known.is_some();
         (self.held, self.last_known) = (None, None);
         self.source.table = table;
@@ -368,6 +438,7 @@ impl Intake {
 
     fn tell_problems(&mut self, out: &mut Outbox<Output>) {
         let mut problems: Vec<Problem> = self.own_problem().into_iter().collect();
+        problems.extend(self.trial.as_ref().and_then(Trial::problem));
         problems.extend(self.source.problems.iter().cloned());
         problems.extend(self.writer_problems.iter().cloned());
         problems.extend(self.unfilled());

@@ -1,7 +1,8 @@
-//! The last known resources in `--state DIR`: one file, `last-known.json`, a `List` of documents as `calicoctl` and
-//! `kubectl` print them, so that `margay check` and `margay render` read it too.
+//! Resources in `--state DIR`: what a remote datastore told last in `last-known.json`; where changes of files are on trial, what
+//! was confirmed last in `confirmed.json`. Each is a `List` of documents as `calicoctl` and `kubectl` print them, so that
+//! `margay check` and `margay render` read it too.
 //!
-//! It is replaced in one step and its mode is 0600, for it holds everything that the datastore told us, the password
+//! A file is replaced in one step and its mode is 0600, for it holds everything that the datastore told us, the password
 //! Secrets among it: without them the sessions that need one could not come up while the datastore is away. (BIRD's
 //! configuration file holds the same passwords.) Nothing else is kept in the folder.
 
@@ -19,20 +20,27 @@ use super::Kind;
 use super::document::key;
 use super::intake::LastKnown;
 use super::second_look::Table;
+use super::trial::Saved;
 use crate::calico::{Document, ResourceKey};
 
-/// The one file of the state folder.
-const FILE: &str = "last-known.json";
+/// What a remote datastore told last.
+const LAST_KNOWN: &str = "last-known.json";
+
+/// What was confirmed last.
+const CONFIRMED: &str = "confirmed.json";
 
 /// Whose resources they are: those of another node or datastore are not taken.
 const NODE: &str = "margay.io/node";
 const DATASTORE: &str = "margay.io/datastore";
 const SAVED: &str = "margay.io/saved";
+/// How the trial of a change was, as JSON.
+const TRIAL: &str = "margay.io/trial";
 
 /// The file, and what must be true of what it holds.
 #[derive(Clone, Debug)]
 pub struct StateFile {
     folder: PathBuf,
+    name: &'static str,
     node: String,
     datastore: Kind,
 }
@@ -54,11 +62,21 @@ struct Metadata {
 impl StateFile {
     /// The file of this node and datastore in a folder that need not exist yet.
     pub fn new(folder: PathBuf, node: String, datastore: Kind) -> Self {
-        Self { folder, node, datastore }
+        Self { folder, name: LAST_KNOWN, node, datastore }
+    }
+
+    /// The same, of what was confirmed last.
+    pub fn confirmed(folder: PathBuf, node: String) -> Self {
+        Self { folder, name: CONFIRMED, node, datastore: Kind::File }
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     fn path(&self) -> PathBuf {
-        self.folder.join(FILE)
+        self.folder.join(self.name)
     }
 
     /// What an earlier run has saved; none if there was none.
@@ -66,6 +84,36 @@ impl StateFile {
     /// # Errors
     /// There is something that cannot be used, and why.
     pub fn load(&self) -> anyhow::Result<Option<LastKnown>> {
+        Ok(self.read()?.map(|(known, _)| known))
+    }
+
+    /// What an earlier run has left of trials of changes; none if there was nothing.
+    ///
+    /// # Errors
+    /// There is something that cannot be used, and why.
+    pub fn load_trial(&self) -> anyhow::Result<Option<Saved>> {
+        let Some((known, trial)) = self.read()? else { return Ok(None) };
+        let standing = serde_json::from_str(&trial).with_context(|| format!("{} cannot be used: {TRIAL}", self.path().display()))?;
+        Ok(Some(Saved { confirmed: known.resources, standing }))
+    }
+
+    /// Replaces what is left of trials of changes, or removes it.
+    ///
+    /// # Errors
+    /// The file system's, with the path.
+    pub fn save_trial(&self, saved: Option<&Saved>, now: Timestamp) -> anyhow::Result<()> {
+        let path = self.path();
+        let done = match saved {
+            Some(saved) => self.write(&path, &saved.confirmed, now, Some(json!(saved.standing).to_string())),
+            None => match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+                _ => Ok(()),
+            },
+        };
+        done.with_context(|| format!("what was confirmed last cannot be kept in {}", path.display()))
+    }
+
+    fn read(&self) -> anyhow::Result<Option<(LastKnown, String)>> {
         let path = self.path();
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
@@ -75,7 +123,7 @@ impl StateFile {
         self.parse(&path, &bytes).with_context(|| format!("{} cannot be used", path.display())).map(Some)
     }
 
-    fn parse(&self, path: &Path, bytes: &[u8]) -> anyhow::Result<LastKnown> {
+    fn parse(&self, path: &Path, bytes: &[u8]) -> anyhow::Result<(LastKnown, String)> {
         let list: List = serde_json::from_slice(bytes)?;
         let says = |name: &str| list.metadata.annotations.get(name).and_then(Value::as_str).unwrap_or_default();
         ensure!(says(NODE) == self.node, "it is node `{}`'s, and this is `{}`", says(NODE), self.node);
@@ -86,7 +134,8 @@ impl StateFile {
         let entry = |object: Value| -> anyhow::Result<(ResourceKey, Document)> {
             Ok((key(&object).map_err(|what| anyhow!(what))?, Document::new(object, place.clone())))
         };
-        Ok(LastKnown { resources: list.items.into_iter().map(entry).collect::<anyhow::Result<Table>>()?, saved })
+        let trial = says(TRIAL).to_owned();
+        Ok((LastKnown { resources: list.items.into_iter().map(entry).collect::<anyhow::Result<Table>>()?, saved }, trial))
     }
 
     /// Replaces what is saved, in one step: a power cut leaves the old or the new.
@@ -95,17 +144,17 @@ impl StateFile {
     /// The file system's, with the path.
     pub fn save(&self, resources: &Table, now: Timestamp) -> anyhow::Result<()> {
         let path = self.path();
-        self.write(&path, resources, now).with_context(|| format!("the last known resources cannot be saved as {}", path.display()))
+        self.write(&path, resources, now, None).with_context(|| format!("the last known resources cannot be saved as {}", path.display()))
     }
 
-    fn write(&self, path: &Path, resources: &Table, now: Timestamp) -> anyhow::Result<()> {
+    fn write(&self, path: &Path, resources: &Table, now: Timestamp, trial: Option<String>) -> anyhow::Result<()> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
         let fresh = path.with_extension("fresh");
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
         // A file that was left behind keeps the mode it had.
         file.set_permissions(Permissions::from_mode(0o600))?;
         let mut writer = BufWriter::new(&file);
-        serde_json::to_writer(&mut writer, &self.list(resources, now))?;
+        serde_json::to_writer(&mut writer, &self.list(resources, now, trial))?;
         writer.flush()?;
         drop(writer);
         file.sync_all()?;
@@ -113,16 +162,17 @@ impl StateFile {
         Ok(File::open(&self.folder)?.sync_all()?)
     }
 
-    fn list(&self, resources: &Table, now: Timestamp) -> List {
+    fn list(&self, resources: &Table, now: Timestamp, trial: Option<String>) -> List {
         let annotations = [
             (NODE.to_owned(), json!(self.node)),
             (DATASTORE.to_owned(), json!(self.datastore)),
             (SAVED.to_owned(), json!(format!("{now:.0}"))),
         ];
+        let trial = trial.map(|trial| (TRIAL.to_owned(), json!(trial)));
         List {
             kind: "List".to_owned(),
             api_version: "v1".to_owned(),
-            metadata: Metadata { annotations: annotations.into_iter().collect() },
+            metadata: Metadata { annotations: annotations.into_iter().chain(trial).collect() },
             items: resources.iter().filter_map(|(key, document)| item(key, document)).collect(),
         }
     }
@@ -143,6 +193,7 @@ fn item(key: &ResourceKey, document: &Document) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::datastore::trial::Standing;
 
     struct Folder(PathBuf);
 
@@ -191,6 +242,24 @@ mod tests {
         assert_eq!(fs::metadata(file.path()).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(&file.folder).unwrap().permissions().mode() & 0o777, 0o700);
         assert_eq!(fs::read_dir(&file.folder).unwrap().count(), 1, "nothing else is kept there");
+    }
+
+    #[test]
+    fn what_was_confirmed_is_loaded_with_how_the_trial_was_and_goes_when_it_is_not_needed() {
+        let folder = Folder::new("trial");
+        let file = StateFile::confirmed(folder.0.join("state"), "a".to_owned());
+        assert_eq!(file.load_trial().unwrap(), None);
+        let mut confirmed = table();
+        confirmed.retain(|_, document| document.object.is_object());
+        let until: Timestamp = "2026-11-25T22:10:00Z".parse().unwrap();
+        let standing = Standing::OnTrial { until, seconds: 600, digest: "ab".to_owned() };
+        file.save_trial(Some(&Saved { confirmed: confirmed.clone(), standing: standing.clone() }), until).unwrap();
+        let loaded = file.load_trial().unwrap().unwrap();
+        assert_eq!((loaded.standing, loaded.confirmed.len()), (standing, confirmed.len()));
+        assert_eq!(fs::metadata(file.path()).unwrap().permissions().mode() & 0o777, 0o600);
+        file.save_trial(None, until).unwrap();
+        file.save_trial(None, until).unwrap();
+        assert_eq!(file.load_trial().unwrap(), None);
     }
 
     #[test]

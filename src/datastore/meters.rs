@@ -94,8 +94,8 @@ mod tests {
         let mut registry = Registry::with_prefix("margay");
         meters.register(&mut registry);
         let away = State::Away { since: "now".to_owned(), why: "down".to_owned() };
-        meters.status(&Status { kind: Kind::Etcd, state: State::InSync, last_known: None });
-        meters.status(&Status { kind: Kind::Etcd, state: away, last_known: Some("then".to_owned()) });
+        meters.status(&Status { kind: Kind::Etcd, state: State::InSync, last_known: None, trial: None });
+        meters.status(&Status { kind: Kind::Etcd, state: away, last_known: Some("then".to_owned()), trial: None });
         meters.status_write(None);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();

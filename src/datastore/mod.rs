@@ -12,7 +12,7 @@
 //!   etcdv3 datastore; `kubernetes` lists and watches the Kubernetes API.
 //! - `intake` is a machine with the rules that are the same for all remote sources: what is in force stays while the
 //!   source is away; a start without it uses what an earlier run knew; a listing that lacks most of what is in force gets
-//!   a second look, as `second_look` says.
+//!   a second look, as `second_look` says. Of files it asks the `trial`: a change that nobody confirms is undone.
 //! - `feed` drives both; `asked` finds in what it tells the CalicoNodeStatus objects of this node, which a `status_writer`
 //!   fills; `meters` are the numbers. Files are neither held back nor saved: what is in them is what somebody wrote.
 
@@ -31,6 +31,7 @@ mod meters;
 mod second_look;
 mod selection;
 mod status_writer;
+mod trial;
 mod variables;
 mod workloads;
 mod yaml;
@@ -45,7 +46,7 @@ use tokio::sync::mpsc;
 use crate::calico::Input;
 
 pub use asked::Asked;
-pub use feed::{Feed, start};
+pub use feed::{Feed, Judgement, start};
 pub use file::{FileDatastore, load};
 pub use files::{FileText, parse_texts, texts};
 #[cfg(feature = "kubernetes")]
@@ -53,6 +54,7 @@ pub use kubernetes::KubernetesDatastore;
 pub use meters::Meters;
 pub use selection::{Kind, Settings, open};
 pub use status_writer::{StatusWriter, Updated};
+pub use trial::{Standing, Verdict};
 pub use variables::Variables;
 pub use workloads::Workloads;
 
@@ -112,6 +114,9 @@ pub struct Status {
     pub state: State,
     /// When the resources in force were saved (RFC 3339), where they are those of an earlier run.
     pub last_known: Option<String>,
+    /// Whether a change is on trial; none where there is no such thing.
+    #[serde(flatten)]
+    pub trial: Option<Standing>,
 }
 
 /// What a datastore is doing. Times are RFC 3339.

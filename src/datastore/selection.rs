@@ -1,6 +1,7 @@
 //! Which datastore: `--datastore`, else `DATASTORE_TYPE`, else what the other variables suggest.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::bail;
 use serde::Serialize;
@@ -65,6 +66,8 @@ pub struct Settings {
     pub node: String,
     /// The environment, with Calico's variables.
     pub variables: Variables,
+    /// A change of the files is undone unless it is confirmed within this time.
+    pub confirm: Option<Duration>,
 }
 
 impl Settings {
@@ -73,7 +76,18 @@ impl Settings {
         if kind == Kind::File && resources.is_empty() {
             resources.push(PathBuf::from(RESOURCES));
         }
-        Self { kind, resources, node, variables }
+        Self { kind, resources, node, variables, confirm: None }
+    }
+
+    /// The same, with every change on trial for `confirm`, where that is asked for.
+    ///
+    /// # Errors
+    /// Resources do not come from files.
+    pub fn on_trial(self, confirm: Option<Duration>) -> anyhow::Result<Self> {
+        if confirm.is_some() && self.kind != Kind::File {
+            bail!("--confirm is for resources in files: what {} holds is put right there, by whoever has written it", self.kind.name());
+        }
+        Ok(Self { confirm, ..self })
     }
 }
 

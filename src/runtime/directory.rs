@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::calico::{Compiler, Problem};
 use crate::config::{NodeConfig, PeerConfig};
-use crate::datastore::{self, State};
+use crate::datastore::{self, Judgement, State};
 use crate::kernel;
 use crate::origin::Origin;
 use crate::runtime::bfd_thread::BfdMessage;
@@ -25,6 +25,8 @@ pub struct Directory {
     pub config: Option<Arc<NodeConfig>>,
     /// How the datastore is, at any moment; none before it is opened.
     pub datastore: Option<watch::Receiver<datastore::Status>>,
+    /// Takes operators' words about changes on trial; none before the datastore is opened.
+    pub verdicts: Option<mpsc::Sender<Judgement>>,
     /// All that is wrong with the resources.
     pub problems: Arc<[Problem]>,
     /// Peers by session name.

@@ -44,7 +44,7 @@ use tracing::{error, info, warn};
 use crate::calico::{Compiler, Environment};
 use crate::config::NodeConfig;
 use crate::control::node_status;
-use crate::datastore::{self, StatusWriter, Workloads};
+use crate::datastore::{self, Judgement, StatusWriter, Workloads};
 use crate::fib::FibSyncer;
 use crate::node::first_telling::PastLife;
 use crate::node::recovery::Recovery;
@@ -108,10 +108,10 @@ pub async fn run(settings: Settings) -> Result<()> {
     }
     let control = crate::control::serve(&settings.socket, registry, watched)?;
     let (compiler, copied) = mpsc::channel(ORDERS);
-    let (compiled, datastore) = start_compiler(&settings, &metrics, directory.subscribe(), copied)?;
+    let (compiled, datastore, verdicts) = start_compiler(&settings, &metrics, directory.subscribe(), copied)?;
     directory.send_modify(|now| {
         let copies = Copies { compiler: Some(compiler), ..now.copies.clone() };
-        *now = Arc::new(Directory { datastore: Some(datastore), copies, ..Directory::clone(now) });
+        *now = Arc::new(Directory { datastore: Some(datastore), verdicts: Some(verdicts), copies, ..Directory::clone(now) });
     });
     let Some((config, mut compiled)) = first_config(compiled, &metrics, &directory, &mut signals).await else {
         return Ok(());
@@ -182,13 +182,14 @@ async fn supervise(
     }
 }
 
-/// Starts the datastore, the compiler behind it and what is written back: what is to be in force, and how the datastore is.
+/// Starts the datastore, the compiler behind it and what is written back: what is to be in force, how the datastore is, and who
+/// takes operators' words about changes on trial.
 fn start_compiler(
     settings: &Settings,
     metrics: &Metrics,
     directory: watch::Receiver<Arc<Directory>>,
     copies: mpsc::Receiver<Question<Compiler>>,
-) -> Result<(watch::Receiver<Compiled>, watch::Receiver<datastore::Status>)> {
+) -> Result<(watch::Receiver<Compiled>, watch::Receiver<datastore::Status>, mpsc::Sender<Judgement>)> {
     let variables = &settings.datastore.variables;
     let of_variables = Environment::from_variables(|name| variables.exactly(name).map(str::to_owned));
     let environment = Environment { listen: settings.listen.clone(), ..of_variables };
@@ -207,7 +208,7 @@ fn start_compiler(
     let (newest, compiled) = watch::channel(Compiled::default());
     tokio::spawn(tasks::compiler(machine, feed.inputs, selected, copies, newest));
     tokio::spawn(tasks::log_level(settings.log.clone(), compiled.clone()));
-    Ok((compiled, feed.status))
+    Ok((compiled, feed.status, feed.verdicts))
 }
 
 /// Waits for the first configuration; says what is missing meanwhile. None when a signal came first.

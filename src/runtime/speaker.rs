@@ -488,6 +488,7 @@ impl Speaker {
                 node: self.config.node.clone(),
                 config: Some(Arc::clone(&self.config)),
                 datastore: now.datastore.clone(),
+                verdicts: now.verdicts.clone(),
                 problems: Arc::clone(&self.problems),
                 peers: self.leaving.iter().chain(&self.peers).map(|(name, entry)| (name.clone(), entry.clone())).collect(),
                 shards: self.inboxes.shards.clone(),

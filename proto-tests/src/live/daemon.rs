@@ -188,6 +188,7 @@ pub struct Daemon {
     /// Its peers.
     pub peers: Vec<PeerPlan>,
     child: Child,
+    command: Command,
     folder: TempDir,
 }
 
@@ -199,7 +200,8 @@ impl Daemon {
         write_resources(&folder.path().join("resources"), &plan)?;
         let log = File::create(folder.path().join("log"))?;
         // The guard goes into the same process as margay: its id is the one to end.
-        let child = Command::new("setpriv")
+        let mut command = Command::new("setpriv");
+        command
             .args(["--pdeathsig", "KILL", "--"])
             .arg(program()?)
             .args(["run", "--node", "bench", "--dry-run", "--resources"])
@@ -212,12 +214,20 @@ impl Daemon {
             .envs(plan.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("setpriv (package util-linux)")?;
-        let mut daemon = Self { asn: ASN, peers: plan.peers, child, folder };
+            .stderr(log);
+        let child = command.spawn().context("setpriv (package util-linux)")?;
+        let mut daemon = Self { asn: ASN, peers: plan.peers, child, command, folder };
         wait_until(START, "margay has its peers", || daemon.has_peers(daemon.peers.len()))?;
         Ok(daemon)
+    }
+
+    /// Starts margay again after its end, with the same flags and folders.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub fn restart(&mut self) -> Result<()> {
+        self.child = self.command.spawn().context("setpriv (package util-linux)")?;
+        wait_until(START, "margay has its peers again", || self.has_peers(self.peers.len()))
     }
 
     fn has_peers(&mut self, count: usize) -> Result<()> {

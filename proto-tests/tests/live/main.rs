@@ -8,6 +8,7 @@ mod bird;
 mod bird_readers;
 mod birdwatcher;
 mod compare;
+mod confirm;
 mod diag;
 mod diff;
 mod events;

@@ -32,7 +32,7 @@ impl World {
         let now = Instant::now();
         let clock = WallClock { at: now, is: "2026-11-25T22:00:00Z".parse().unwrap() };
         let last_known = last_known.map(|resources| LastKnown { resources, saved: "2026-11-25T20:00:00Z".parse().unwrap() });
-        let intake = Intake::new(Plan { name: "etcd", remote, beside, last_known, clock });
+        let intake = Intake::new(Plan { name: "etcd", remote, beside, last_known, trials: Trials::default(), clock });
         let (compiler, problems, looks, saves) = (Table::new(), Vec::new(), Vec::new(), Vec::new());
         Self { intake, start: now, now, compiler, tables_told: 0, changes_told: 0, problems, looks, saves }
     }
@@ -98,6 +98,7 @@ impl World {
                     self.changes_told += usize::from(under_way.is_none());
                     apply(under_way.as_mut().unwrap_or(&mut self.compiler), change);
                 }
+                Output::SaveTrial(saved) => panic!("{saved:?}"),
                 Output::LookAgain => self.looks.push(self.now.duration_since(self.start).as_secs()),
                 Output::Save(table) => self.saves.push((self.now.duration_since(self.start).as_secs(), table.len())),
             }
