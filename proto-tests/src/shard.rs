@@ -99,6 +99,7 @@ fn facts(peer: u32) -> SessionFacts {
         long_lived: false,
         enhanced_refresh: true,
         refresh: true,
+        handshake: Arc::default(),
     }
 }
 

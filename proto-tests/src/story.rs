@@ -88,7 +88,7 @@ impl End {
         self.log
             .iter()
             .filter_map(|(_, output)| match output {
-                Output::Down { keep } => Some(*keep),
+                Output::Down { keep, .. } => Some(*keep),
                 _ => None,
             })
             .collect()

@@ -396,7 +396,7 @@ fn output_text(output: &Output) -> String {
         Output::Send { connection, bytes } => format!("{connection} {}", sent(bytes)),
         Output::Close { connection, linger } => format!("{connection} CLOSE{}", if *linger { " linger" } else { "" }),
         Output::Up(facts) => format!("UP {} {}", facts.connection, families(facts.context.families)),
-        Output::Down { keep } => format!("DOWN keep {}", families(*keep)),
+        Output::Down { keep, .. } => format!("DOWN keep {}", families(*keep)),
         Output::LongLived(family) => format!("LONG-LIVED {family}"),
         Output::SweepStale(family) => format!("SWEEP {family}"),
         Output::Routes(shard, batch) => {

@@ -17,7 +17,7 @@ use margay::fib::{BestRoute, InterfaceAddress, KernelEvent, KernelHop, KernelRou
 use margay::origin::{LocalKey, LocalRoute, LocalTarget};
 use margay::policy::{Policy, RouteSource};
 use margay::rib::{Answer, Input, Output, Query, RibConfig, RouteRow, Shard};
-use margay::session::{RouteBatch, RouteChange, SessionFacts};
+use margay::session::{RouteBatch, RouteChange, SessionEnd, SessionFacts};
 use margay::types::{
     AsPath, Asn, Attributes, ClusterId, Community, ConnectionId, Family, NextHop, Nlri, NlriList, Outbox, PathId, PeerId, PerFamily,
     QueryId, RouterId, ShardId, Sync,
@@ -89,6 +89,7 @@ fn facts(peer: usize, connection: u32) -> SessionFacts {
         long_lived: false,
         enhanced_refresh: true,
         refresh: true,
+        handshake: Arc::default(),
     }
 }
 
@@ -325,7 +326,11 @@ impl World {
             Word::Up(peer) => self.up(peer),
             Word::Down(peer, keep) => {
                 self.heard[peer].clear();
-                self.all(&Input::PeerDown { peer: PeerId(peer as u32 + 1), keep: PerFamily { ipv4: keep, ipv6: keep } });
+                self.all(&Input::PeerDown {
+                    peer: PeerId(peer as u32 + 1),
+                    keep: PerFamily { ipv4: keep, ipv6: keep },
+                    end: SessionEnd::Lost,
+                });
             }
             Word::Route(peer, index, Some(variant)) => {
                 let prefix = net(PREFIXES[index]);

@@ -25,6 +25,7 @@ use crate::config::diff::{Diff, PeerChange, diff};
 use crate::config::{NodeConfig, PeerConfig};
 use crate::origin::{self, Origin};
 use crate::rib::{Answer, Input, Output, Query, RouteRow, Shard};
+use crate::session::SessionEnd;
 use crate::types::{Attributes, NextHop, Outbox, PathId, PeerId, PerFamily, QueryId};
 
 /// Prefixes that are named in each list; all are counted.
@@ -276,7 +277,9 @@ impl Copies {
             let known_as = if let PeerChange::Rename { from, .. } = change { from } else { name };
             let Some(id) = peers.get(known_as).copied() else { continue };
             match (change, proposed.peers.get(name)) {
-                (PeerChange::Delete, _) => self.tell(&Input::PeerDown { peer: id, keep: PerFamily::default() }),
+                (PeerChange::Delete, _) => {
+                    self.tell(&Input::PeerDown { peer: id, keep: PerFamily::default(), end: SessionEnd::Deconfigured })
+                }
                 // It comes back and says the same; then these rules are in force.
                 (PeerChange::Reinit(_), Some(config)) => self.tell(&Input::PeerReload { peer: id, config: Arc::clone(config) }),
                 (_, Some(config)) => from_peer_change(id, change, config).shards.iter().for_each(|input| self.tell(input)),

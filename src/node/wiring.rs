@@ -54,7 +54,9 @@ pub fn from_peer(peer: PeerId, output: session::Output) -> FromPeer {
         Output::Send { connection, bytes } => FromPeer::Socket(SocketWord::Send(connection, bytes)),
         Output::Close { connection, linger } => FromPeer::Socket(SocketWord::Close(connection, linger)),
         Output::Up(facts) => FromPeer::EveryShardAndRecovery(rib::Input::PeerUp(Arc::clone(&facts)), recovery::Input::Up(facts)),
-        Output::Down { keep } => FromPeer::EveryShardAndRecovery(rib::Input::PeerDown { peer, keep }, recovery::Input::Failed(peer)),
+        Output::Down { keep, end } => {
+            FromPeer::EveryShardAndRecovery(rib::Input::PeerDown { peer, keep, end }, recovery::Input::Failed(peer))
+        }
         Output::LongLived(family) => FromPeer::EveryShard(rib::Input::LongLived { peer, family }),
         Output::SweepStale(family) => FromPeer::EveryShard(rib::Input::SweepStale { peer, family }),
         Output::Routes(shard, batch) => FromPeer::OneShard(shard, rib::Input::Routes(batch)),

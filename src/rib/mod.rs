@@ -53,7 +53,7 @@ use crate::config::PeerConfig;
 use crate::fib::{FibChange, KernelEvent};
 use crate::origin::{LocalKey, LocalRoute};
 use crate::policy::RouteSource;
-use crate::session::{PrefixCounts, RouteBatch, SessionFacts};
+use crate::session::{PrefixCounts, RouteBatch, SessionEnd, SessionFacts};
 use crate::types::{Attributes, ClusterId, ConnectionId, Family, NextHop, PathId, PeerId, PerFamily, QueryId, RouterId, Sync};
 
 /// What every shard knows of the node.
@@ -82,6 +82,8 @@ pub enum Input {
         peer: PeerId,
         /// Families that turn stale.
         keep: PerFamily<bool>,
+        /// How it ended.
+        end: SessionEnd,
     },
     /// The policies (or other settings that need no reset) of a peer changed: judge its paths, and what it is told, anew.
     PeerReload {

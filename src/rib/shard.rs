@@ -123,7 +123,7 @@ impl Shard {
         match input {
             Input::Configure(config) => self.configure(config),
             Input::PeerUp(facts) => self.peer_up(facts),
-            Input::PeerDown { peer, keep } => self.peer_down(peer, keep),
+            Input::PeerDown { peer, keep, .. } => self.peer_down(peer, keep),
             Input::PeerReload { peer, config } => self.peer_reload(peer, config),
             Input::Routes(batch) => self.routes(batch),
             Input::SweepStale { peer, family } => self.settle(peer, family),

@@ -13,7 +13,7 @@ use crate::config::{AddPath, PeerConfig};
 use crate::fib::{BestRoute, InterfaceAddress, KernelEvent, KernelHop, KernelRoute, Link, RouteKey, RouteType, Target};
 use crate::origin::{LocalKey, LocalRoute, LocalTarget};
 use crate::policy::{Policy, RouteSource};
-use crate::session::{PrefixCounts, RouteBatch, RouteChange, SessionFacts};
+use crate::session::{PrefixCounts, RouteBatch, RouteChange, SessionEnd, SessionFacts};
 use crate::types::{
     AsPath, Asn, Attributes, ConnectionId, Family, Nlri, NlriList, Outbox, PathId, PeerId, PerFamily, QueryId, RouterId, ShardId, Sync,
 };
@@ -103,6 +103,7 @@ pub(super) fn facts(n: u32, remote: u32, change: impl FnOnce(&mut PeerConfig, &m
         long_lived: false,
         enhanced_refresh: true,
         refresh: true,
+        handshake: Arc::default(),
     }
 }
 
@@ -215,7 +216,7 @@ impl Bench {
     }
 
     pub(super) fn down(&mut self, n: u32, keep: PerFamily<bool>) {
-        self.say(Input::PeerDown { peer: PeerId(n), keep });
+        self.say(Input::PeerDown { peer: PeerId(n), keep, end: SessionEnd::Lost });
         self.round();
     }
 

@@ -26,7 +26,7 @@ use crate::runtime::history::Chronicle;
 use crate::runtime::listener::{ListenPeer, ListenTable};
 use crate::runtime::message::{FibMessage, Order, PeerMessage, ShardMessage};
 use crate::runtime::peer_task::{PeerContext, PeerTask, Watched};
-use crate::session::{self, Peer, StopReason};
+use crate::session::{self, Peer, SessionEnd, StopReason};
 use crate::telemetry::Event;
 use crate::types::{PeerId, PerFamily};
 
@@ -462,12 +462,12 @@ impl Speaker {
         error!(peer = name, "the peer's task panicked; its session starts anew");
         self.chronicle.tell(Event::Panic { peer: name.to_owned() });
         if let Some(entry) = self.leaving.remove(name) {
-            self.every_shard(&rib::Input::PeerDown { peer: entry.id, keep: PerFamily::default() }).await;
+            self.every_shard(&rib::Input::PeerDown { peer: entry.id, keep: PerFamily::default(), end: SessionEnd::Deconfigured }).await;
             self.remove_bfd(entry.id).await;
         }
         let Some(entry) = self.peers.remove(name) else { return };
         let gone = entry.id;
-        self.every_shard(&rib::Input::PeerDown { peer: entry.id, keep: PerFamily::default() }).await;
+        self.every_shard(&rib::Input::PeerDown { peer: entry.id, keep: PerFamily::default(), end: SessionEnd::Closed }).await;
         // The kernel has gone on forwarding all the while.
         self.add(name, entry.config, PerFamily { ipv4: true, ipv6: true });
         if let Some(entry) = self.peers.get(name).filter(|_| !self.shut) {

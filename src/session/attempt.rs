@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::types::Outbox;
 use crate::wire::code;
 
-use super::connection::{Connection, Ending, Event, Parting};
+use super::connection::{Connection, Ending, Event, LastWord, Parting};
 use super::peer::{Peer, Place};
 use super::restart::Cause;
 use super::timer::{Timer, jitter, up_to};
@@ -21,7 +21,7 @@ impl Peer {
             self.incoming.retain(|open| open.line.id != id);
         }
         if let Some(session) = &ending.session {
-            self.lost(now, ending.cause, session, out);
+            self.lost(now, (ending.cause, ending.as_end()), session, out);
         }
         self.learn(ending);
         match ending.cause.is_collision() || ending.cause == Cause::Replaced {
@@ -37,7 +37,7 @@ impl Peer {
 
     /// O10: the peer may refuse a capability by its name.
     fn learn(&mut self, ending: &Ending) {
-        if let (Some(ours), Some(notification)) = (&ending.ours, &ending.received)
+        if let (Some(ours), LastWord::Received(notification)) = (&ending.ours, &ending.last_word)
             && notification.code == code::OPEN
             && matches!(notification.subcode, refusal::open::UNSUPPORTED_PARAMETER | refusal::open::UNSUPPORTED_CAPABILITY)
         {

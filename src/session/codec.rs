@@ -12,7 +12,7 @@ use super::connection::Event;
 /// Octets of a faulty UPDATE that are kept for people (U6).
 const EVIDENCE_MAX: usize = 4096;
 
-/// The next whole message, or what is wrong with what came; and the octets of an UPDATE that has faults. The body of
+/// The next whole message, or what is wrong with what came; and the octets of an OPEN, or of an UPDATE that has faults. The body of
 /// an UPDATE is not looked at where `routes` may not flow yet.
 pub(super) fn next(input: &mut BytesMut, context: &Context, routes: bool) -> Option<(Event, Option<Bytes>)> {
     match frame::next(input, context) {
@@ -29,6 +29,7 @@ fn read(frame: &Frame, context: &Context) -> (Event, Option<Bytes>) {
             let evidence = (!update.faults.is_empty()).then(|| frame.octets());
             (Event::Message(Message::Update(update)), evidence)
         }
+        Ok(Message::Open(open)) => (Event::Message(Message::Open(open)), Some(frame.octets())),
         Ok(message) => (Event::Message(message), None),
         Err(error) => (broken(&error), None),
     }

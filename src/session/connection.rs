@@ -25,7 +25,7 @@ use super::negotiate::{Advert, Negotiated, negotiate, our_open};
 use super::refusal::Refusal;
 use super::restart::{Cause, hardened};
 use super::timer::{self, Timer, jitter};
-use super::{DownReason, Output, Party, codec};
+use super::{DownReason, Handshake, Output, Party, SessionEnd, codec};
 
 /// What happens to a connection.
 #[derive(Clone, Debug)]
@@ -105,8 +105,32 @@ pub(super) struct Ending {
     pub ours: Option<Open>,
     /// What had been settled, if it was Established.
     pub session: Option<Arc<Negotiated>>,
-    /// The NOTIFICATION received.
-    pub received: Option<Notification>,
+    /// The NOTIFICATION, if there was one.
+    pub last_word: LastWord,
+}
+
+/// The NOTIFICATION that ended a connection.
+#[derive(Clone, Debug)]
+pub(super) enum LastWord {
+    /// There was none.
+    None,
+    /// We sent it.
+    Sent(Notification),
+    /// The peer did.
+    Received(Notification),
+}
+
+impl Ending {
+    /// For records of it.
+    pub(super) fn as_end(&self) -> SessionEnd {
+        match (&self.last_word, self.cause) {
+            (LastWord::Sent(notification), _) => SessionEnd::NotificationSent(notification.encode()),
+            (LastWord::Received(notification), _) => SessionEnd::NotificationReceived(notification.encode()),
+            (LastWord::None, Cause::HandedOver) => SessionEnd::Deconfigured,
+            (LastWord::None, _) if self.reason.by == Party::Transport => SessionEnd::Lost,
+            (LastWord::None, _) => SessionEnd::Closed,
+        }
+    }
 }
 
 /// What the states need from around the connection.
@@ -220,7 +244,13 @@ impl Connection {
     pub(super) fn next_event(&mut self) -> Option<(Event, Option<Bytes>)> {
         match &self.state {
             State::Idle | State::Connect | State::Active => None,
-            State::OpenSent(_) => codec::next(&mut self.line.input, &Context::default(), false),
+            State::OpenSent(_) => {
+                let next = codec::next(&mut self.line.input, &Context::default(), false);
+                if let Some((Event::Message(Message::Open(_)), Some(octets))) = &next {
+                    self.line.handshake.received = octets.clone();
+                }
+                next
+            }
             State::OpenConfirm(OpenConfirm { settled, heard }) => codec::next(&mut self.line.input, &settled.context, *heard),
             State::Established(Established { settled, .. }) => codec::next(&mut self.line.input, &settled.context, true),
         }
@@ -418,7 +448,9 @@ fn enter_open_sent(line: &mut Line, ends: Ends, scene: &mut Scene<'_>) -> State 
     line.ends = Some(ends);
     line.opened(scene.now, if line.outgoing { timer::OPEN_HOLD_OUTGOING } else { timer::OPEN_HOLD_INCOMING });
     let ours = our_open(scene.config, scene.advert);
-    line.say(scene.now, &Message::Open(ours.clone()), &Context::default(), scene.out);
+    line.handshake =
+        Handshake { sent: ours.encode(), local_port: ends.local.port(), remote_port: ends.remote.port(), ..Handshake::default() };
+    line.send(scene.now, line.handshake.sent.clone(), scene.out);
     State::OpenSent(OpenSent { ours })
 }
 
@@ -506,14 +538,14 @@ impl Facts {
 
     fn refuse_as(self, line: &mut Line, cause: Cause, notification: Notification, text: String, scene: &mut Scene<'_>) -> State {
         let reason = DownReason { by: Party::Us, code: notification.code, subcode: notification.subcode, text };
-        line.say(scene.now, &Message::Notification(notification), &Context::default(), scene.out);
-        self.end(line, true, cause, reason, None, scene)
+        line.say(scene.now, &Message::Notification(notification.clone()), &Context::default(), scene.out);
+        self.end(line, true, cause, reason, LastWord::Sent(notification), scene)
     }
 
     fn notified(self, line: &mut Line, notification: Notification, scene: &mut Scene<'_>) -> State {
         let (code, subcode) = (notification.code, notification.subcode);
         let reason = DownReason { by: Party::Peer, code, subcode, text: notification.to_string() };
-        self.end(line, false, Cause::Received { code, subcode }, reason, Some(notification), scene)
+        self.end(line, false, Cause::Received { code, subcode }, reason, LastWord::Received(notification), scene)
     }
 
     /// H4: a broken NOTIFICATION is not answered.
@@ -522,7 +554,7 @@ impl Facts {
             Some(notification) => self.refuse(line, Refusal { notification, text }, scene),
             None => {
                 let reason = DownReason { by: Party::Us, code: 0, subcode: 0, text };
-                self.end(line, false, Cause::Lost, reason, None, scene)
+                self.end(line, false, Cause::Lost, reason, LastWord::None, scene)
             }
         }
     }
@@ -530,7 +562,7 @@ impl Facts {
     fn lost(self, line: &mut Line, error: Option<String>, scene: &mut Scene<'_>) -> State {
         let text = error.unwrap_or_else(|| "the peer closed the connection".to_owned());
         let reason = DownReason { by: Party::Transport, code: 0, subcode: 0, text };
-        self.end(line, false, Cause::Lost, reason, None, scene)
+        self.end(line, false, Cause::Lost, reason, LastWord::None, scene)
     }
 
     fn hold_expired(self, line: &mut Line, text: &str, scene: &mut Scene<'_>) -> State {
@@ -564,27 +596,19 @@ impl Facts {
             Parting::PathDown(graceful, text) => {
                 self.refuse_as(line, Cause::PathDown { graceful }, Notification::cease(cease::BFD_DOWN), text, scene)
             }
-            Parting::Replaced => self.end(line, false, Cause::Replaced, by_peer, None, scene),
-            Parting::ProcessRestart => self.end(line, false, Cause::ProcessRestart, by_us, None, scene),
+            Parting::Replaced => self.end(line, false, Cause::Replaced, by_peer, LastWord::None, scene),
+            Parting::ProcessRestart => self.end(line, false, Cause::ProcessRestart, by_us, LastWord::None, scene),
             Parting::HandedOver => {
                 let reason = DownReason { text: "no longer configured, and others have taken its place".to_owned(), ..by_us };
-                self.end(line, false, Cause::HandedOver, reason, None, scene)
+                self.end(line, false, Cause::HandedOver, reason, LastWord::None, scene)
             }
         }
     }
 
-    fn end(
-        self,
-        line: &mut Line,
-        linger: bool,
-        cause: Cause,
-        reason: DownReason,
-        received: Option<Notification>,
-        scene: &mut Scene<'_>,
-    ) -> State {
+    fn end(self, line: &mut Line, linger: bool, cause: Cause, reason: DownReason, last_word: LastWord, scene: &mut Scene<'_>) -> State {
         line.close(linger, scene.out);
         line.reset();
-        scene.effects.push(Effect::Ended(Ending { cause, reason, from: self.from, ours: self.ours, session: self.session, received }));
+        scene.effects.push(Effect::Ended(Ending { cause, reason, from: self.from, ours: self.ours, session: self.session, last_word }));
         State::Idle
     }
 }

@@ -19,14 +19,14 @@ use super::peer::{Peer, link_of};
 use super::refusal::Refusal;
 use super::restart::Cause;
 use super::timer::{STALE_PATHS, Timer};
-use super::{Event, Output, RouteChange, SessionFacts};
+use super::{Event, Handshake, Output, RouteChange, SessionEnd, SessionFacts};
 
 impl Peer {
     /// The session is up.
     pub(super) fn up(
         &mut self,
         now: Instant,
-        (connection, ends): (ConnectionId, Option<Ends>),
+        (connection, ends, handshake): (ConnectionId, Option<Ends>, Handshake),
         settled: &Negotiated,
         out: &mut Outbox<Output>,
     ) {
@@ -49,6 +49,7 @@ impl Peer {
             long_lived: settled.long_lived,
             enhanced_refresh: settled.enhanced_refresh,
             refresh: settled.refresh,
+            handshake: Arc::new(handshake),
         })));
         for family in self.helper.back(now, settled, &mut self.timers) {
             out.push(Output::SweepStale(family));
@@ -57,7 +58,7 @@ impl Peer {
     }
 
     /// The session is over: what it said in this read still counts, then the shards are told what stays.
-    pub(super) fn lost(&mut self, now: Instant, cause: Cause, settled: &Negotiated, out: &mut Outbox<Output>) {
+    pub(super) fn lost(&mut self, now: Instant, (cause, end): (Cause, SessionEnd), settled: &Negotiated, out: &mut Outbox<Output>) {
         self.ingest.flush(out);
         self.flow = None;
         self.flaps += 1;
@@ -74,7 +75,7 @@ impl Peer {
         for family in loss.sweep {
             out.push(Output::SweepStale(family));
         }
-        out.push(Output::Down { keep: loss.keep });
+        out.push(Output::Down { keep: loss.keep, end });
         for family in loss.long_lived {
             out.push(Output::LongLived(family));
         }

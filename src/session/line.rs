@@ -9,7 +9,7 @@ use crate::types::{ConnectionId, Outbox};
 use crate::wire::{Context, Message};
 
 use super::timer::{self, Timer, TimerTable};
-use super::{Output, codec};
+use super::{Handshake, Output, codec};
 
 /// Both ends of a TCP connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub(super) struct Line {
     pub(super) outgoing: bool,
     /// Its ends, while TCP is up.
     pub(super) ends: Option<Ends>,
+    /// The OPENs, as far as they have been said.
+    pub(super) handshake: Handshake,
     /// Its timers.
     pub(super) timers: TimerTable,
     /// Bytes of ours ahead of the socket, as far as we know.
@@ -55,6 +57,7 @@ impl Line {
             id,
             outgoing,
             ends: None,
+            handshake: Handshake::default(),
             timers: TimerTable::default(),
             waiting: 0,
             input: BytesMut::new(),

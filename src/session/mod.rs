@@ -89,6 +89,36 @@ pub struct SessionFacts {
     pub enhanced_refresh: bool,
     /// The peer has route refresh (RFC 2918).
     pub refresh: bool,
+    /// How it came about.
+    pub handshake: Arc<Handshake>,
+}
+
+/// How a session came about, octet by octet, for records of it (BMP).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Handshake {
+    /// Our OPEN, whole.
+    pub sent: Bytes,
+    /// The peer's, whole.
+    pub received: Bytes,
+    /// Our TCP port.
+    pub local_port: u16,
+    /// The peer's.
+    pub remote_port: u16,
+}
+
+/// How a session ended, for records of it (BMP).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// We sent this NOTIFICATION, whole.
+    NotificationSent(Bytes),
+    /// We closed without one.
+    Closed,
+    /// The peer sent this NOTIFICATION, whole.
+    NotificationReceived(Bytes),
+    /// The peer closed, or the connection broke.
+    Lost,
+    /// The peer is no longer configured, and we closed without a NOTIFICATION.
+    Deconfigured,
 }
 
 /// Decoded UPDATEs of one socket read, in order; one batch per shard.
@@ -270,6 +300,8 @@ pub enum Output {
     Down {
         /// Graceful restart helper: these stay, stale.
         keep: PerFamily<bool>,
+        /// How it ended.
+        end: SessionEnd,
     },
     /// The helper's wait for this family is over: what is still stale goes.
     SweepStale(Family),

@@ -553,7 +553,7 @@ impl Peer {
             }
             Effect::Established(settled) => {
                 self.collided = false;
-                if let Some(line) = self.connection_mut(place).map(|open| (open.line.id, open.line.ends)) {
+                if let Some(line) = self.connection_mut(place).map(|open| (open.line.id, open.line.ends, open.line.handshake.clone())) {
                     self.up(now, line, &settled, out);
                 }
             }

@@ -29,6 +29,7 @@ pub(crate) fn facts(n: u32, graceful_restart: Option<bool>) -> SessionFacts {
         long_lived: false,
         enhanced_refresh: false,
         refresh: true,
+        handshake: Arc::default(),
         config: Arc::new(config),
     }
 }

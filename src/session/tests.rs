@@ -293,7 +293,8 @@ fn a_lingering_peer_keeps_its_paths_and_makes_no_session() {
         assert_eq!(bench.peer.state(), State::Established);
         (bench, connection)
     };
-    let keeps = |said: &[Output]| said.iter().find_map(|output| if let Output::Down { keep } = output { Some(keep.ipv4) } else { None });
+    let keeps =
+        |said: &[Output]| said.iter().find_map(|output| if let Output::Down { keep, .. } = output { Some(keep.ipv4) } else { None });
     // The other end deletes us: 6/3 would take its paths away at once.
     let (mut bench, connection) = established();
     let said = bench.receive(connection, &[Message::Notification(wire::Notification::new(6, 3))]);
@@ -325,4 +326,39 @@ fn events_are_json() {
     assert_eq!((&json["event"], &json["code"]), (&"down".into(), &6.into()));
     let fault = Event::Fault { text: "ORIGIN".to_owned(), message: "ff".to_owned() };
     assert_eq!(serde_json::to_value(fault).expect("it is plain data")["event"], "fault");
+}
+
+/// What BMP is to tell: both OPENs as they were on the wire, the ports, and how the session ended.
+#[test]
+fn a_session_knows_how_it_came_about_and_how_it_ended() {
+    let ends = |finish: &mut dyn FnMut(&mut Bench, ConnectionId) -> Vec<Output>| {
+        let mut bench = Bench::new(|_, _| {});
+        let connection = bench.connect();
+        // One parameter for each capability: no encoding of ours.
+        let mut theirs = our_open(&bench.theirs, &Advert::default()).encode().to_vec();
+        let (parameters, length) = (theirs.len() + 4, theirs[28]);
+        theirs.extend_from_slice(&[2, 2, 200, 0]);
+        theirs[28] = length + 4;
+        theirs[17] = parameters as u8;
+        let said = bench.say(Input::Received { connection, bytes: Bytes::from(theirs.clone()) });
+        assert_eq!(bench.peer.state(), State::OpenConfirm, "{said:?}");
+        let said = bench.receive(connection, &[Message::Keepalive]);
+        let facts = said.iter().find_map(|output| if let Output::Up(facts) = output { Some(facts) } else { None }).expect("it is up");
+        assert_eq!(facts.handshake.received, theirs);
+        assert_eq!(facts.handshake.sent[19..29], our_open(bench.peer.config(), &Advert::default()).encode()[19..29]);
+        assert_eq!((facts.handshake.local_port, facts.handshake.remote_port), (40000, 179));
+        let said = finish(&mut bench, connection);
+        said.into_iter().find_map(|output| if let Output::Down { end, .. } = output { Some(end) } else { None }).expect("it is down")
+    };
+    let notification = wire::Notification::cease_with_text(2, "bye");
+    let stop = |reason: StopReason| ends(&mut |bench, _| bench.say(Input::Stop(reason.clone())));
+    assert_eq!(
+        stop(StopReason::AdministrativeShutdown("bye".to_owned())),
+        SessionEnd::NotificationSent(notification.clone().into_hard_reset().encode())
+    );
+    assert_eq!(stop(StopReason::ProcessRestart), SessionEnd::Closed);
+    assert_eq!(stop(StopReason::HandedOver), SessionEnd::Deconfigured);
+    let received = ends(&mut |bench, connection| bench.receive(connection, &[Message::Notification(notification.clone())]));
+    assert_eq!(received, SessionEnd::NotificationReceived(notification.encode()));
+    assert_eq!(ends(&mut |bench, connection| bench.say(Input::Closed { connection, error: None })), SessionEnd::Lost);
 }

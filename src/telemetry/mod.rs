@@ -7,11 +7,12 @@
 //! problems ─new, gone────────────┘   and remembered    └→ monitor (as it happens)
 //! ```
 //!
-//! [`mrt`] is the encoding of table dumps.
+//! [`mrt`] is the encoding of table dumps, [`bmp`] that of what a BMP collector is told.
 //!
 //! Whoever says an event never waits for those who read it: a full inbox loses the event and counts it.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
+pub mod bmp;
 mod event;
 mod history;
 pub mod mrt;

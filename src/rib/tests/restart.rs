@@ -102,7 +102,11 @@ fn a_family_that_is_not_kept_goes_and_what_comes_again_meanwhile_stays() {
         bench.hear(1, vec![announce(n)]);
     }
     bench.announce(1, "2001:db8::/32", attributes("fd00::1", &[65001]));
-    bench.say(Input::PeerDown { peer: PeerId(1), keep: crate::types::PerFamily { ipv4: false, ipv6: true } });
+    bench.say(Input::PeerDown {
+        peer: PeerId(1),
+        keep: crate::types::PerFamily { ipv4: false, ipv6: true },
+        end: crate::session::SessionEnd::Lost,
+    });
     bench.one_round();
     assert!(bench.fib.len() > 500, "in steps");
     bench.up(1, 65001);
