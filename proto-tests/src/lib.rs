@@ -7,6 +7,7 @@ pub mod compare;
 pub mod kube;
 pub mod lab;
 pub mod live;
+pub mod package;
 pub mod parity;
 pub mod scale;
 pub mod shard;

@@ -7,11 +7,13 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result, bail};
 
 /// Debian packages and a program of each by which its presence is told.
-const PACKAGES: [(&str, &str); 17] = [
+const PACKAGES: [(&str, &str); 20] = [
     ("bgpdump", "/usr/bin/bgpdump"),
+    ("binutils", "/usr/bin/strip"),
     ("bird2", "/usr/sbin/bird"),
     ("bsdutils", "/usr/bin/script"),
     ("chromium", "/usr/bin/chromium"),
+    ("dpkg-dev", "/usr/bin/dpkg-shlibdeps"),
     ("etcd-client", "/usr/bin/etcdctl"),
     ("etcd-server", "/usr/bin/etcd"),
     ("frr", "/usr/lib/frr/bgpd"),
@@ -22,6 +24,7 @@ const PACKAGES: [(&str, &str); 17] = [
     ("iputils-ping", "/usr/bin/ping"),
     ("procps", "/usr/bin/ps"),
     ("strace", "/usr/bin/strace"),
+    ("systemd", "/usr/bin/systemd-analyze"),
     ("tcpdump", "/usr/bin/tcpdump"),
     ("util-linux", "/usr/bin/unshare"),
     ("valgrind", "/usr/bin/valgrind"),
@@ -52,6 +55,7 @@ fn prove() -> Result<bool> {
             .success());
     }
     install(|_| true)?;
+    packer(&cargo)?;
     run(Command::new(&cargo).args(["build", "--workspace", "--bins"]))?;
     let mut tests = Command::new(&cargo);
     tests.args(["test", "--workspace", "--no-fail-fast"]);
@@ -87,6 +91,18 @@ fn install(wanted: impl Fn(&str) -> bool) -> Result<()> {
         command.arg("sh");
     }
     run(command.args(["-c", &script]))
+}
+
+/// cargo-deb, which packs margay for Debian; who does not want it has the tests of the package skipped.
+fn packer(cargo: &str) -> Result<()> {
+    if Command::new("cargo-deb").arg("--version").output().is_ok() {
+        return Ok(());
+    }
+    println!("cargo-deb is needed, which Debian does not have.");
+    if std::env::var_os("CI").is_none() && !agreed("Install it with `cargo install cargo-deb --locked`?")? {
+        return Ok(());
+    }
+    run(Command::new(cargo).args(["install", "cargo-deb", "--locked", "--quiet"]))
 }
 
 fn rootly() -> bool {

@@ -105,6 +105,7 @@ fn run(story: &Story) -> Outcome {
     };
     match (story.run)(&mut lab) {
         Ok(()) => Outcome::Passed,
+        Err(error) if error.is::<image::Missing>() => Outcome::Skipped(chain(&error)),
         Err(error) => {
             lab.keep_logs();
             Outcome::Failed(format!("{}\n\n{}all of it: {}", chain(&error), lab.tail(), lab.logs().display()))
