@@ -1,4 +1,5 @@
-//! What margay is shipped as, on a node of a rack: the Debian package is installed, its service started, and it speaks to BIRD.
+//! What margay is shipped as, on a node of a rack: the Debian package is installed, its service started, and it speaks to BIRD; so does the
+//! container image.
 //!
 //! A package is installed for good, by dpkg and with its scripts, into layers over `/usr`, `/etc` and `/var/lib` that only the node sees. There is
 //! no systemd as the first process here: `proto_tests::package::unit` says what of the unit is kept when a test starts the service.
@@ -15,10 +16,13 @@ use proto_tests::lab::image::{Missing, Speaker, margay_folder, repository};
 use proto_tests::lab::process::Signal;
 use proto_tests::lab::suite::{self, Story};
 use proto_tests::lab::{Lab, Node, enclosure};
-use proto_tests::package::deb;
 use proto_tests::package::unit::Unit;
+use proto_tests::package::{deb, root};
 
-const STORIES: [Story; 1] = [Story { name: "debian_package_serves_a_node", file: "topologies/tor-bird.clab.yml", run: debian_package }];
+const STORIES: [Story; 2] = [
+    Story { name: "debian_package_serves_a_node", file: "topologies/tor-bird.clab.yml", run: debian_package },
+    Story { name: "container_image_serves_a_node", file: "topologies/tor-bird.clab.yml", run: container_image },
+];
 
 fn main() -> ExitCode {
     suite::main(&STORIES)
@@ -153,12 +157,16 @@ fn knows_its_variables(node: &Node<'_>) -> Result<()> {
     Ok(())
 }
 
+/// CAP_NET_BIND_SERVICE is 10, CAP_NET_ADMIN 12, CAP_SYS_NICE 23 (capabilities(7)).
+fn rights() -> String {
+    format!("{:016x}", 1_u64 << 10 | 1 << 12 | 1 << 23)
+}
+
 /// The daemon has the rights that the unit gives it, and no others; the rest of the host is not its to write.
 fn confined(node: &Node<'_>, unit: &Unit) -> Result<()> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", node.program()?))?;
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":")).unwrap_or_default().trim();
-    // CAP_NET_BIND_SERVICE is 10, CAP_NET_ADMIN 12, CAP_SYS_NICE 23 (capabilities(7)).
-    let wanted = format!("{:016x}", 1_u64 << 10 | 1 << 12 | 1 << 23);
+    let wanted = rights();
     ensure!(unit.value("AmbientCapabilities")?.split_whitespace().count() == 3, "the unit gives others");
     for set in ["CapEff", "CapPrm", "CapBnd", "CapAmb"] {
         ensure!(field(set) == wanted, "{set}: {}, not {wanted}", field(set));
@@ -222,4 +230,44 @@ fn is_removed(node: &Node<'_>, routes: &str) -> Result<()> {
     ensure!(left.is_empty(), "systemd still knows of it: {left}");
     ensure!(shell(node, "ip route show proto bird")? == routes, "the kernel's routes went with the package");
     Ok(())
+}
+
+/// As an engine would: the image's root is all that the process sees and nothing to write, but for the mounts that the kustomization has; the
+/// node's network; root with three rights.
+const CONTAINER: &str = "\
+set -eu
+root=$1; resources=$2; shift 2
+mount --bind \"$root\" \"$root\"
+mount --bind /run/margay \"$root/run/margay\"
+mount -t tmpfs -o mode=0755 tmpfs \"$root/var/lib/margay\"
+mount -t proc proc \"$root/proc\"
+mount --bind \"$resources\" \"$root/etc/margay/resources\"
+mount -o remount,bind,ro \"$root\"
+drop=$(setpriv --list-caps | grep -vx -e net_admin -e net_bind_service -e sys_nice | sed 's/^/cap_/' | paste -sd,)
+exec env -i PATH=/usr/sbin:/usr/bin capsh --chroot=\"$root\" --drop=\"$drop\" --shell=/usr/bin/margay -- \"$@\"
+";
+
+/// The image's root alone is enough for margay to peer with BIRD and to write routes.
+fn container_image(lab: &mut Lab) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let image = folder.path().join("root");
+    root::assemble(&margay_folder()?.join("margay"), &image)?;
+    empty_node(lab)?;
+    let start = folder.path().join("start");
+    std::fs::write(&start, CONTAINER)?;
+    let resources = repository().join("topologies/rack/cluster");
+    let places = format!("{} {} {}", start.display(), image.display(), resources.display());
+    lab.run("node1", Speaker::Margay, &format!("unshare --mount --propagation private -- sh {places} run --node node1"))?;
+    lab.expect()?;
+    let node = lab.node("node1")?;
+    let process = PathBuf::from(format!("/proc/{}", node.program()?));
+    ensure!(std::fs::read_link(process.join("exe"))?.ends_with("usr/bin/margay"), "another program runs");
+    ensure!(!process.join("root/usr/sbin").exists() && !process.join("root/etc/debian_version").exists(), "it sees the host's files");
+    let status = std::fs::read_to_string(process.join("status"))?;
+    ensure!(status.contains(&format!("CapEff:\t{}\n", rights())), "{status}");
+    let mounts = std::fs::read_to_string(process.join("mounts"))?;
+    ensure!(mounts.lines().next().is_some_and(|line| line.contains(" / ") && line.contains(" ro,")), "{mounts}");
+    let routes = shell(&node, "ip route show proto bird")?;
+    ensure!(routes.contains("203.0.113.0/24 via 172.20.0.254"), "{routes}");
+    lab.kill("node1", Signal::TERM)
 }

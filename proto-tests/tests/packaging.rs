@@ -1,10 +1,11 @@
-//! What margay is installed by: the systemd unit, and the kustomizations for Kubernetes.
+//! What margay is installed by: the systemd unit, the container image's recipe, and the kustomizations for Kubernetes.
 
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use proto_tests::lab::image::repository;
+use proto_tests::package::root;
 use serde_json::Value;
 
 const UNIT: &str = "packaging/margay.service";
@@ -133,6 +134,39 @@ fn kustomize_puts_margay_beside_another_network() -> Result<()> {
     named(&documents, "ServiceAccount", "margay")?;
     for (kind, name) in [("ClusterRoleBinding", "margay"), ("RoleBinding", "margay-passwords")] {
         ensure!(named(&documents, kind, name)?["subjects"][0]["name"] == "margay", "{kind}");
+    }
+    Ok(())
+}
+
+/// The recipe and `cargo pack root` make the same: the image is what the one script has assembled, and nothing is added or left out.
+#[test]
+fn the_image_is_what_the_script_assembles() -> Result<()> {
+    let recipe = root::instructions(&std::fs::read_to_string(repository().join("packaging/container/Containerfile"))?);
+    let image = recipe.iter().rposition(|(word, rest)| word == "FROM" && rest == "scratch").context("it is not from scratch")?;
+    let (stages, image) = recipe.split_at(image);
+    let copied: Vec<&str> = image.iter().filter(|(word, _)| word == "COPY" || word == "ADD").map(|(_, rest)| rest.as_str()).collect();
+    ensure!(copied == ["--from=root /root-of-margay /"], "{copied:?}");
+    let last = stages.iter().rfind(|(word, _)| word == "RUN").context("no RUN")?;
+    ensure!(last.1 == format!("{} target/release/margay /root-of-margay", root::SCRIPT), "{last:?}");
+
+    let folder = tempfile::tempdir()?;
+    let margay = proto_tests::live::daemon::program()?;
+    root::assemble(&margay, folder.path())?;
+    ensure!(root::assemble(&margay, folder.path()).is_err(), "a folder that is not empty was filled");
+    let files = root::files(folder.path())?;
+    let entry: Vec<String> = serde_json::from_str(&image.iter().find(|(word, _)| word == "ENTRYPOINT").context("no ENTRYPOINT")?.1)?;
+    ensure!(entry == ["/usr/bin/margay"] && files.contains(Path::new(&entry[0])), "{entry:?}");
+    let names = |folder: &str| {
+        let below = files.iter().filter(|path| path.to_string_lossy().starts_with(folder));
+        below.filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect::<std::collections::BTreeSet<_>>()
+    };
+    ensure!(names("/lib") == root::objects(&margay)?, "{files:?}");
+    let mut other = names("/etc");
+    other.remove("ca-certificates.crt");
+    ensure!(other.iter().eq(["group", "nsswitch.conf", "passwd"]), "{files:?}");
+    ensure!(files.len() == names("/lib").len() + names("/etc").len() + 1, "{files:?}");
+    for place in ["run/margay", "var/lib/margay", "etc/margay/resources"] {
+        ensure!(folder.path().join(place).is_dir(), "{place} is no folder: nothing can be mounted there");
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use proto_tests::lab::image::repository;
-use proto_tests::package::deb;
+use proto_tests::package::{deb, root};
 
 /// Packs margay, built with the release profile.
 #[derive(Debug, Parser)]
@@ -20,6 +20,11 @@ enum Pack {
         /// Who answers for the package: `Name <address>`.
         #[arg(long)]
         maintainer: Option<String>,
+    },
+    /// The root filesystem of the container image, without an engine: what packaging/container/Containerfile makes. Needs binutils.
+    Root {
+        /// The folder to fill.
+        folder: PathBuf,
     },
 }
 
@@ -40,6 +45,7 @@ fn pack(what: Pack) -> Result<()> {
             let options: Vec<&str> = maintainer.iter().flat_map(|name| ["--maintainer", name]).collect();
             println!("{}", deb::build(&margay, &std::path::absolute(output)?, &options)?.display());
         }
+        Pack::Root { folder } => root::assemble(&margay, &folder)?,
     }
     Ok(())
 }

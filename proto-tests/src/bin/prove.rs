@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result, bail};
 
 /// Debian packages and a program of each by which its presence is told.
-const PACKAGES: [(&str, &str); 20] = [
+const PACKAGES: [(&str, &str); 21] = [
     ("bgpdump", "/usr/bin/bgpdump"),
     ("binutils", "/usr/bin/strip"),
     ("bird2", "/usr/sbin/bird"),
@@ -18,6 +18,7 @@ const PACKAGES: [(&str, &str); 20] = [
     ("etcd-server", "/usr/bin/etcd"),
     ("frr", "/usr/lib/frr/bgpd"),
     ("gobgpd", "/usr/bin/gobgpd"),
+    ("libcap2-bin", "/usr/sbin/capsh"),
     ("openbgpd", "/usr/sbin/bgpctl"),
     ("prometheus", "/usr/bin/promtool"),
     ("iproute2", "/usr/sbin/ip"),

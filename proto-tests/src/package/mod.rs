@@ -7,4 +7,5 @@
 //! ```
 
 pub mod deb;
+pub mod root;
 pub mod unit;
