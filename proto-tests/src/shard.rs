@@ -134,6 +134,11 @@ impl Bench {
         bench
     }
 
+    /// A peer that announces reads what it is told, from now on. (A member of a group that does not read keeps what others no longer need.)
+    pub fn read(&mut self, peer: u32) {
+        self.listeners.push(PeerId(peer));
+    }
+
     /// A peer comes up that reads whatever it is told.
     pub fn listen(&mut self, peer: u32) {
         self.say(Input::PeerUp(Arc::new(facts(peer))));
@@ -188,6 +193,11 @@ impl Bench {
         }
         self.now = end;
         self.round();
+    }
+
+    /// The memory that it says it has reserved.
+    pub fn octets_reserved(&self) -> margay::rib::Octets {
+        self.shard.octets()
     }
 
     /// What it holds.

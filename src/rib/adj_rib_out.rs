@@ -123,6 +123,8 @@ pub(super) struct AdjRibOut<A: AddressFamily> {
     round: Vec<Old>,
     /// Length of the log at which compaction is worth a try again.
     compact_at: usize,
+    /// The most entries that were told since the last compaction.
+    peak: usize,
 }
 
 /// Changes of a round for which room is kept.
@@ -131,6 +133,13 @@ const ROUND: usize = 4096;
 const SLACK: usize = 1024;
 
 impl<A: AddressFamily> AdjRibOut<A> {
+    /// Octets of memory that the entries and their log have reserved.
+    pub fn reserved(&self) -> usize {
+        let numbers = self.heads.capacity() + self.free.capacity() + self.log.capacity();
+        let entries = self.entries.capacity() * size_of::<Entry<A::Prefix>>() + self.links.capacity() * size_of::<Link>();
+        entries + numbers * 4 + self.round.capacity() * size_of::<Old>() + self.untold.capacity() * size_of::<Untold>()
+    }
+
     pub fn new(add_path: bool) -> Self {
         Self {
             entries: Vec::new(),
@@ -145,6 +154,7 @@ impl<A: AddressFamily> AdjRibOut<A> {
             live: 0,
             round: Vec::new(),
             compact_at: SLACK,
+            peak: 0,
         }
     }
 
@@ -321,8 +331,12 @@ impl<A: AddressFamily> AdjRibOut<A> {
     }
 
     /// Whether there is enough to drop. `quiet`: nobody needs tombstones or old slots.
-    pub fn wants_compaction(&self, quiet: bool) -> bool {
-        self.log.len() > 2 * self.live + SLACK && (quiet || self.log.len() >= self.compact_at)
+    pub fn wants_compaction(&mut self, quiet: bool) -> bool {
+        self.peak = self.peak.max(self.live);
+        let long = self.log.len() > 2 * self.live + SLACK;
+        // Most of the table is gone, and a compaction on the way may have left no log to speak of. Each half is worth one look.
+        let vacant = self.entries.len() > 2 * (self.live + self.log.len()) + SLACK && 2 * self.live < self.peak;
+        (long && (quiet || self.log.len() >= self.compact_at)) || (vacant && quiet)
     }
 
     /// Drops invalid slots before `keep_from` and tombstones there that are not in `needed`. `cursors` are positions
@@ -357,6 +371,7 @@ impl<A: AddressFamily> AdjRibOut<A> {
         kept.extend_from_slice(&self.log[split..]);
         self.log = kept;
         self.compact_at = self.log.len() + (self.log.len() / 2).max(SLACK);
+        self.peak = self.live;
         self.release();
     }
 

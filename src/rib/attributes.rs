@@ -14,6 +14,8 @@ pub(super) struct Interner {
     table: HashTable<u32>,
     slots: Vec<Option<Slot>>,
     free: Vec<u32>,
+    /// Octets of the sets themselves.
+    held: usize,
     /// Where the sweep under way goes on.
     cursor: usize,
 }
@@ -27,7 +29,7 @@ struct Slot {
 impl Interner {
     /// Nothing yet.
     pub(super) fn new(seed: u64) -> Self {
-        Self { seeded: Seeded::new(seed), table: HashTable::new(), slots: Vec::new(), free: Vec::new(), cursor: 0 }
+        Self { seeded: Seeded::new(seed), table: HashTable::new(), slots: Vec::new(), free: Vec::new(), held: 0, cursor: 0 }
     }
 
     /// The one `Arc` that stands for this content.
@@ -40,6 +42,7 @@ impl Interner {
         if let Some(slot) = known.and_then(|&index| slots.get(index as usize)).and_then(Option::as_ref) {
             return Arc::clone(&slot.attributes);
         }
+        self.held += attributes.octets();
         let slot = Some(Slot { hash, attributes: Arc::clone(&attributes) });
         let index = match self.free.pop() {
             Some(index) => {
@@ -64,6 +67,7 @@ impl Interner {
         for index in self.cursor..end {
             let Some(place) = self.slots.get_mut(index) else { break };
             let Some(slot) = place.take_if(|slot| Arc::strong_count(&slot.attributes) == 1) else { continue };
+            self.held = self.held.saturating_sub(slot.attributes.octets());
             if let Ok(entry) = self.table.find_entry(slot.hash, |&i| i as usize == index) {
                 entry.remove();
             }
@@ -78,6 +82,11 @@ impl Interner {
         done
     }
 
+    /// Octets of memory that the sets and their table have reserved.
+    pub(super) fn octets(&self) -> usize {
+        self.held + self.slots.capacity() * size_of::<Option<Slot>>() + self.free.capacity() * 4 + self.table.allocation_size()
+    }
+
     /// How many sets there are.
     pub(super) fn len(&self) -> usize {
         self.table.len()
@@ -85,7 +94,7 @@ impl Interner {
 
     fn shrink(&mut self) {
         if self.table.is_empty() {
-            *self = Self { seeded: self.seeded.clone(), table: HashTable::new(), slots: Vec::new(), free: Vec::new(), cursor: 0 };
+            *self = Self { seeded: self.seeded.clone(), table: HashTable::new(), slots: Vec::new(), free: Vec::new(), held: 0, cursor: 0 };
         }
     }
 }

@@ -83,6 +83,11 @@ pub(super) struct Groups {
 }
 
 impl Groups {
+    /// Octets of memory that all Adj-RIB-Out and the frames for their members take.
+    pub(super) fn octets(&self) -> usize {
+        self.groups.values().map(|group| group.out.octets()).sum()
+    }
+
     /// Offers a destination to all groups.
     pub(super) fn offer<P: Copy + Into<IpNet>>(
         &mut self,

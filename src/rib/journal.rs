@@ -134,6 +134,11 @@ impl Journal {
         self.limits
     }
 
+    /// Octets of memory that it takes: of frames, and of the list of them.
+    pub fn reserved(&self) -> usize {
+        self.octets + self.open.capacity() + self.frames.capacity() * size_of::<Frame>() + self.chunks.capacity() * size_of::<Bytes>()
+    }
+
     /// Octets held.
     pub fn octets(&self) -> usize {
         self.octets

@@ -127,6 +127,11 @@ impl<A: AddressFamily> LocRib<A> {
         Self { table: Table::new(seed), dirty: Vec::new(), fib_due: VecDeque::new(), decisions: 0 }
     }
 
+    /// Octets of memory that the destinations and the lists of work on them have reserved.
+    pub(super) fn octets(&self) -> usize {
+        self.table.octets() + self.dirty.capacity() * 4 + self.fib_due.capacity() * 4
+    }
+
     /// Enters or replaces the path of a source. A path told again unchanged is only renewed.
     pub(super) fn store(&mut self, shared: &mut Shared, index: u32, source: SourceId, new: NewPath, counts: Option<&mut PrefixCounts>) {
         let Some(destination) = self.table.get_mut(index) else { return };
@@ -140,7 +145,10 @@ impl<A: AddressFamily> LocRib<A> {
                 counts.received += 1;
                 counts.accepted += u64::from(accepted);
             }
+            let before = destination.spilled();
             destination.paths.push(new.into_path(source));
+            let more = destination.spilled() - before;
+            self.table.spilled += more;
             return self.soil(index);
         };
         let chosen = at == 0 && destination.has_best;

@@ -166,6 +166,48 @@ pub struct Stats {
     pub unsendable: u64,
 }
 
+/// Octets of memory by what they are for. It is what tables have reserved, so a table that has shrunk may still hold more than it needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Octets {
+    /// Destinations and their paths: Adj-RIB-In and Loc-RIB.
+    pub destinations: usize,
+    /// Attribute sets, received and sent.
+    pub attributes: usize,
+    /// Adj-RIB-Out of all update groups, and frames that wait for readers.
+    pub advertised: usize,
+}
+
+/// A part of a round, for whoever measures how long each takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Changes of the kernel and the configuration are taken up.
+    Prepare,
+    /// Bounded work over whole tables: sweeps, reloads, fills, questions.
+    Walk,
+    /// Best paths are decided, and offered to the update groups.
+    Decide,
+    /// What is offered is encoded.
+    Encode,
+    /// Peers and the FibSyncer get what they have asked for.
+    Answer,
+}
+
+impl Stage {
+    /// All of them, in order.
+    pub const ALL: [Self; 5] = [Self::Prepare, Self::Walk, Self::Decide, Self::Encode, Self::Answer];
+
+    /// In metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Prepare => "prepare",
+            Self::Walk => "walk",
+            Self::Decide => "decide",
+            Self::Encode => "encode",
+            Self::Answer => "answer",
+        }
+    }
+}
+
 /// A question to a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Query {

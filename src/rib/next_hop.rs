@@ -125,6 +125,12 @@ pub(super) struct NextHops {
 }
 
 impl NextHops {
+    /// Octets of memory that the lists of who depends on them have reserved.
+    pub(super) fn octets(&self) -> usize {
+        let lists = self.slots.iter().flatten().flat_map(|tracked| tracked.dependants.iter());
+        lists.map(|(_, list)| list.capacity() * size_of::<u32>()).sum()
+    }
+
     /// Nothing is known yet. `protocol` is the number of our own kernel routes.
     pub(super) fn new(protocol: u8) -> Self {
         Self {

@@ -55,6 +55,11 @@ impl<A: AddressFamily> Outbound<A> {
         self.rib.offer(prefix, dest, path_id, route, passed);
     }
 
+    /// Octets of memory that Adj-RIB-Out and the frames for its readers take.
+    pub fn octets(&self) -> usize {
+        self.rib.reserved() + self.journal.reserved()
+    }
+
     pub fn complete(&mut self) {
         self.complete = true;
     }

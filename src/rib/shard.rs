@@ -21,7 +21,7 @@ use super::path::Sources;
 use super::stale::{Renewal, Told};
 use super::update_group::Receiver;
 use super::walk::{ROUND, STEP, Task, Work};
-use super::{Answer, Explained, Input, Output, Query, RibConfig, Stats};
+use super::{Answer, Explained, Input, Octets, Output, Query, RibConfig, Stage, Stats};
 use crate::config::PeerConfig;
 use crate::fib::KernelEvent;
 use crate::origin::{LocalKey, LocalRoute, LocalTarget};
@@ -116,6 +116,15 @@ impl Shard {
         }
     }
 
+    /// How much memory it has reserved. Costs a look at every next hop and update group.
+    pub fn octets(&self) -> Octets {
+        Octets {
+            destinations: self.ipv4.octets() + self.ipv6.octets() + self.shared.facts.next_hops.octets(),
+            attributes: self.shared.interner.octets(),
+            advertised: self.shared.groups.octets(),
+        }
+    }
+
     /// Takes one input. What it leads to is said by the [`Shard::finish_round`] that must follow, after
     /// this input or after several.
     pub fn handle(&mut self, now: Instant, input: Input, _out: &mut Outbox<Output>) {
@@ -173,19 +182,29 @@ impl Shard {
 
     /// Ends a round: decides what has changed since the last one and says what follows from it.
     pub fn finish_round(&mut self, now: Instant, out: &mut Outbox<Output>) {
+        self.finish_round_watched(now, out, |_| {});
+    }
+
+    /// The same; `done` is called at the end of each stage, in order.
+    pub fn finish_round_watched(&mut self, now: Instant, out: &mut Outbox<Output>, mut done: impl FnMut(Stage)) {
         self.now = Some(now);
         self.follow_kernel();
         self.follow_reloads();
         self.schedule_memory(now);
+        done(Stage::Prepare);
         self.walk(out);
+        done(Stage::Walk);
         self.ipv4.decide(&mut self.shared);
         self.ipv6.decide(&mut self.shared);
+        done(Stage::Decide);
         let whole = self.shared.groups.is_recovered() && self.shared.facts.local.is_synced();
         self.shared.groups.flush(whole);
+        done(Stage::Encode);
         self.answer_pulls(out);
         self.answer_fib(out);
         self.report_counts(out);
         self.shared.facts.sources.finish_round();
+        done(Stage::Answer);
     }
 
     fn configure(&mut self, config: Arc<RibConfig>) {

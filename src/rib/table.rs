@@ -57,6 +57,11 @@ impl<P> Destination<P> {
         self.paths.iter().position(|path| path.source == source)
     }
 
+    /// Octets that the paths take outside of the destination: none for one path, which lies in it.
+    pub(super) fn spilled(&self) -> usize {
+        if self.paths.spilled() { self.paths.capacity() * size_of::<Path>() } else { 0 }
+    }
+
     /// Nobody needs the entry any more.
     fn is_vacant(&self) -> bool {
         self.paths.is_empty() && self.marks & (Mark::Dirty as u8 | Mark::FibDue as u8 | Mark::FibTold as u8) == 0
@@ -70,12 +75,22 @@ pub(super) struct Table<A: AddressFamily> {
     map: HashTable<u32>,
     slots: Vec<Option<Destination<A::Prefix>>>,
     free: Vec<u32>,
+    /// Octets of paths that lie outside of their destination.
+    pub(super) spilled: usize,
 }
 
 impl<A: AddressFamily> Table<A> {
     /// An empty table.
     pub(super) fn new(seed: u64) -> Self {
-        Self { seeded: Seeded::new(seed), map: HashTable::new(), slots: Vec::new(), free: Vec::new() }
+        Self { seeded: Seeded::new(seed), map: HashTable::new(), slots: Vec::new(), free: Vec::new(), spilled: 0 }
+    }
+
+    /// Octets of memory that the table has reserved, with all paths.
+    pub(super) fn octets(&self) -> usize {
+        self.spilled
+            + self.slots.capacity() * size_of::<Option<Destination<A::Prefix>>>()
+            + self.free.capacity() * 4
+            + self.map.allocation_size()
     }
 
     /// How many destinations there are, those about to go included.
@@ -148,6 +163,7 @@ impl<A: AddressFamily> Table<A> {
         if let Ok(entry) = self.map.find_entry(self.seeded.hash(&destination.prefix), |&i| i == index) {
             entry.remove();
         }
+        self.spilled = self.spilled.saturating_sub(destination.spilled());
         self.free.push(index);
         if self.map.is_empty() {
             // Memory goes back after a storm; walks under way just find nothing.

@@ -109,6 +109,11 @@ impl UpdateGroup {
         Encoded { shared: ipv4.shared + ipv6.shared, private: ipv4.private + ipv6.private }
     }
 
+    /// Octets of memory that Adj-RIB-Out and the frames for its members take.
+    pub fn octets(&self) -> usize {
+        self.ipv4.octets() + self.ipv6.octets()
+    }
+
     /// The latest export result of a path: `route` is its attributes as sent and the peer it was learned from (none for local
     /// routes), or `None` when it is not (any more) to be told. Ignored for families that are not in use. Nothing is sent
     /// before [`flush`](Self::flush).

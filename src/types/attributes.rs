@@ -132,6 +132,20 @@ impl Attributes {
         }
     }
 
+    /// Octets of memory that the set takes as an `Arc`, its own lists included; a value that other sets share counts for each of them.
+    pub fn octets(&self) -> usize {
+        let path: usize = self.as_path.segments.iter().map(|segment| size_of_val(&*segment.asns)).sum();
+        let unknown: usize = self.unknown.iter().map(|attribute| attribute.value.len()).sum();
+        let lists = size_of_val(&*self.cluster_list)
+            + size_of_val(&*self.communities)
+            + size_of_val(&*self.extended_communities)
+            + size_of_val(&*self.ipv6_extended_communities)
+            + size_of_val(&*self.large_communities)
+            + size_of_val(&*self.unknown);
+        // With the two counters of its `Arc`.
+        2 * size_of::<usize>() + size_of::<Self>() + path + unknown + lists
+    }
+
     /// Whether the community is among the standard ones.
     pub fn has_community(&self, community: Community) -> bool {
         self.communities.contains(&community)
