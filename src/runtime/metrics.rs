@@ -26,6 +26,8 @@
 //! | `datastore_listings_total` | | whole listings: of etcd, of the files, of one kind of the Kubernetes API |
 //! | `node_status_writes_total` | result | CalicoNodeStatus objects written, unchanged, missing, conflict, failed |
 //! | `start_timestamp_seconds`, `build_info` | version | the process |
+//!
+//! What is counted of shards (stage times, memory by what it is for) is in `runtime::shard_meters`.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -40,6 +42,7 @@ use prometheus_client::registry::Registry;
 use crate::calico::{Problem, Severity};
 use crate::config::PeerConfig;
 use crate::datastore::Meters;
+use crate::runtime::shard_meters::ShardMeters;
 use crate::session::{DownReason, MessageCounts, PrefixCounts, State, Traffic};
 use crate::types;
 
@@ -108,6 +111,8 @@ pub struct Metrics {
     started: Gauge,
     /// Those of the datastore.
     pub datastore: Meters,
+    /// Those of the shards.
+    pub shards: ShardMeters,
 }
 
 impl Default for Metrics {
@@ -135,6 +140,7 @@ impl Default for Metrics {
             lost: Counter::default(),
             started: Gauge::default(),
             datastore: Meters::default(),
+            shards: ShardMeters::default(),
         };
         metrics.started.set(unix_now());
         metrics.problems(&[]);
@@ -187,6 +193,7 @@ impl Metrics {
         registry.register("silent_machines", "Threads and machines of the daemon that do not answer", self.silent.clone());
         registry.register("events_lost", "Events that the history had no room for", self.lost.clone());
         self.datastore.register(&mut registry);
+        self.shards.register(&mut registry);
         registry.register("start_timestamp_seconds", "When the process began", self.started.clone());
         registry.register("build", "The program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         registry

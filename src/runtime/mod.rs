@@ -28,6 +28,7 @@ pub mod metrics;
 mod peer_task;
 pub mod pulse;
 pub mod settings;
+mod shard_meters;
 mod shard_thread;
 mod socket;
 mod speaker;
@@ -251,7 +252,7 @@ async fn start_speaker(
     let seed = seed();
     let (fib, fib_inbox) = mpsc::channel(INBOX);
     let (changes, changed) = mpsc::channel(usize::from(SHARDS) * 4);
-    let shards = start_shards(&config, seed, &changes)?;
+    let shards = start_shards(&config, seed, &changes, &metrics)?;
     let (operations, events) = crate::kernel::spawn(&crate::kernel::Settings {
         table: config.fib.table,
         protocol: config.fib.protocol,
@@ -326,13 +327,16 @@ fn start_shards(
     config: &NodeConfig,
     seed: u64,
     changes: &mpsc::Sender<(ShardId, crate::fib::Input)>,
+    metrics: &Metrics,
 ) -> Result<Vec<mpsc::Sender<ShardMessage>>> {
     let rib_config = Arc::new(rib_config(config));
     (0..SHARDS)
         .map(|number| {
             let (sender, inbox) = mpsc::channel(SHARD_INBOX);
             let machine = Shard::new(ShardId(number), seed, Arc::clone(&rib_config));
-            ShardThread::new(ShardId(number), machine, inbox, changes.clone()).spawn().context("cannot start a shard's thread")?;
+            ShardThread::new(ShardId(number), machine, inbox, changes.clone(), &metrics.shards)
+                .spawn()
+                .context("cannot start a shard's thread")?;
             Ok(sender)
         })
         .collect()

@@ -11,6 +11,7 @@ use crate::fib;
 use crate::node::wiring::{FromShard, from_shard};
 use crate::rib::{self, Output, Shard};
 use crate::runtime::message::{PeerReplies, ShardMessage};
+use crate::runtime::shard_meters::{Lap, Meter, ShardMeters};
 use crate::session;
 use crate::types::{Outbox, PeerId, QueryId, ShardId};
 
@@ -28,13 +29,20 @@ pub struct ShardThread {
     asked: u64,
     /// Questions whose reader has no room: the walk that answers them pauses.
     full: BTreeSet<QueryId>,
+    meter: Meter,
     /// Our own restart is over, but the FibSyncer has not been told to sweep: it must first hear what was learned meanwhile.
     sweep_due: bool,
 }
 
 impl ShardThread {
     /// A thread's body for `machine`; `fib` takes the answers to the FibSyncer's pulls.
-    pub fn new(id: ShardId, machine: Shard, inbox: mpsc::Receiver<ShardMessage>, fib: mpsc::Sender<(ShardId, fib::Input)>) -> Self {
+    pub fn new(
+        id: ShardId,
+        machine: Shard,
+        inbox: mpsc::Receiver<ShardMessage>,
+        fib: mpsc::Sender<(ShardId, fib::Input)>,
+        meters: &ShardMeters,
+    ) -> Self {
         Self {
             id,
             machine,
@@ -44,6 +52,7 @@ impl ShardThread {
             questions: BTreeMap::new(),
             asked: 0,
             full: BTreeSet::new(),
+            meter: meters.of(id),
             sweep_due: false,
         }
     }
@@ -68,16 +77,13 @@ impl ShardThread {
             let mut outbox = Outbox::new();
             let mut messages = Vec::with_capacity(MESSAGES_A_ROUND);
             while self.gather(&mut messages).await {
+                let mut lap = Lap::begin();
                 for message in messages.drain(..) {
                     self.take(message, &mut outbox);
                 }
-                let now = Instant::now();
-                // One round either way: what a round may say at most has room with its readers.
-                if self.machine.deadline().is_some_and(|deadline| deadline <= now) {
-                    self.machine.on_deadline(now, &mut outbox);
-                } else {
-                    self.machine.finish_round(now, &mut outbox);
-                }
+                let now = lap.received();
+                // Whether messages or the machine's deadline led here, it is one round: what that may say at most has room with its readers.
+                self.machine.finish_round_watched(now, &mut outbox, |stage| lap.done(stage));
                 let outputs: Vec<Output> = outbox.drain().collect();
                 for output in outputs {
                     if let Some(input) = self.deliver(output) {
@@ -85,6 +91,8 @@ impl ShardThread {
                     }
                 }
                 self.sweep_if_settled();
+                self.meter.round(lap.delivered());
+                self.meter.read(now, &self.machine);
             }
         });
         debug!(shard = %self.id, "shard ended");
@@ -92,7 +100,7 @@ impl ShardThread {
 
     /// Waits for messages, the machine's deadline, or room for an answer that waits; false when the inbox is closed.
     async fn gather(&mut self, messages: &mut Vec<ShardMessage>) -> bool {
-        let deadline = self.machine.deadline();
+        let deadline = [self.machine.deadline(), self.meter.due()].into_iter().flatten().min();
         // Whichever comes first: `recv_many` loses nothing when it is dropped.
         let room = tokio::select! {
             biased;
@@ -247,7 +255,7 @@ mod tests {
         let config = Arc::new(RibConfig { router_id, cluster_id: None, max_paths: 1, protocol: 12 });
         let (sender, inbox) = mpsc::channel(64);
         let (fib, _changes) = mpsc::channel(4);
-        ShardThread::new(ShardId(0), Shard::new(ShardId(0), 7, config), inbox, fib).spawn().unwrap();
+        ShardThread::new(ShardId(0), Shard::new(ShardId(0), 7, config), inbox, fib, &ShardMeters::default()).spawn().unwrap();
         for number in 0..routes {
             let prefix = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::from(0x0a00_0000 + number), 32));
             let key = LocalKey { source: RouteSource::Static, prefix };

@@ -55,6 +55,19 @@ fn a_session_is_counted_and_promtool_has_nothing_to_say() {
         is(&daemon, &format!("margay_bgp_peer_prefixes{{peer=\"{name}\",family=\"ipv4-unicast\",stage=\"received\"}}"), 2.0)?;
         is(&daemon, &format!("margay_bgp_peer_messages_total{{peer=\"{name}\",direction=\"received\",type=\"update\"}}"), 1.0)?;
         is(&daemon, &format!("margay_bgp_peer_messages_total{{peer=\"{name}\",direction=\"sent\",type=\"open\"}}"), 1.0)?;
+        // Both announced, and what margay's own devices are.
+        wait_until(WAIT, "two prefixes", || {
+            let found = sample(&daemon, "margay_rib_prefixes{shard=\"0\",family=\"ipv4-unicast\"}")?;
+            ensure!(found >= 2.0, "{found}");
+            Ok(())
+        })?;
+        for part in ["destinations", "attributes", "advertised"] {
+            ensure!(sample(&daemon, &format!("margay_rib_octets{{shard=\"0\",part=\"{part}\"}}"))? > 0.0, "{part}");
+        }
+        for stage in ["receive", "prepare", "walk", "decide", "encode", "answer", "deliver"] {
+            ensure!(sample(&daemon, &format!("margay_stage_seconds_total{{shard=\"0\",stage=\"{stage}\"}}"))? > 0.0, "{stage}");
+        }
+        ensure!(sample(&daemon, "margay_rib_decisions_total")? >= 2.0);
         promtool(&["check", "metrics"], &daemon.api_text("/metrics")?)?;
 
         neighbour.send(&notification(6, 4, &[]))?;
