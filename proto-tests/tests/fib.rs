@@ -123,7 +123,7 @@ impl World {
 
     fn status(&mut self, prefix: &str) -> FibStatus {
         self.answers.clear();
-        self.give(Input::Query(QueryId(1), Query::Prefix(prefix.parse().unwrap())));
+        self.give(Input::Query(QueryId(1), Query::Prefixes(vec![prefix.parse().unwrap()])));
         self.answers.pop().expect("a row")
     }
 
@@ -322,7 +322,7 @@ fn who_forwards_nothing_hears_everything_and_keeps_nothing() {
         world.settle();
     }
     assert_eq!((world.pulls, world.kernel.ops), (3, 0), "it goes on asking, and writes nothing");
-    world.give(Input::Query(QueryId(7), Query::Prefix("10.1.0.0/24".parse().unwrap())));
+    world.give(Input::Query(QueryId(7), Query::Prefixes(vec!["10.1.0.0/24".parse().unwrap()])));
     assert_eq!(world.answers.len(), 0);
 }
 
@@ -417,6 +417,49 @@ fn questions_are_answered_in_bounded_steps_and_in_order() {
     assert_eq!((world.answers.len(), world.answers_done), (1000, 1));
     assert!(world.answers.is_sorted_by_key(|row| row.prefix));
     assert!(world.answers.iter().all(|row| row.state == FibState::Installed));
+}
+
+#[test]
+fn a_question_waits_while_whoever_asked_has_no_room() {
+    let mut world = World::new();
+    for i in 0..1000 {
+        world.change(&format!("10.{}.{}.0/24", i >> 8, i & 0xff), learned(&[("10.0.0.2", 2)]));
+    }
+    world.settle();
+    world.give(Input::Query(QueryId(7), Query::All));
+    world.give(Input::Pause(QueryId(7)));
+    world.settle();
+    let told = world.answers.len();
+    assert!(told <= 512 && world.answers_done == 0, "{told} rows were told");
+    world.give(Input::Query(QueryId(8), Query::Prefixes(vec!["10.0.7.0/24".parse().unwrap(), "192.0.2.0/24".parse().unwrap()])));
+    assert_eq!((world.answers.len(), world.answers_done), (told + 1, 1), "others are answered meanwhile");
+    world.give(Input::Resume(QueryId(7)));
+    world.settle();
+    assert_eq!((world.answers.len(), world.answers_done), (1001, 2));
+    world.give(Input::Query(QueryId(9), Query::All));
+    world.give(Input::Abandon(QueryId(9)));
+    world.settle();
+    assert_eq!(world.answers_done, 2, "nobody wanted the rest");
+}
+
+#[test]
+fn one_state_can_be_asked_for() {
+    let mut world = World::new();
+    for i in 0..9000 {
+        world.change(&format!("10.{}.{}.0/24", i >> 8, i & 0xff), learned(&[("10.0.0.2", 2)]));
+    }
+    world.change("192.0.2.0/24", learned(&[("10.0.0.2", 2)]));
+    world.settle();
+    world.give(rules(Some(FibAction::Skip)));
+    world.settle();
+    for (state, rows) in [(FibState::Installed, 1), (FibState::NotWanted, 9000), (FibState::Failed, 0)] {
+        world.answers.clear();
+        let done = world.answers_done;
+        world.give(Input::Query(QueryId(7), Query::InState(state)));
+        world.settle();
+        assert_eq!((world.answers_done, world.answers.len()), (done + 1, rows), "{state:?}");
+        assert!(world.answers.iter().all(|row| row.state == state));
+    }
 }
 
 #[test]

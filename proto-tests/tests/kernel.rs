@@ -527,7 +527,7 @@ impl Node {
 
     fn state(&mut self, prefix: &str) -> Option<FibState> {
         self.rows.clear();
-        self.give(Input::Query(QueryId(1), Query::Prefix(prefix.parse().unwrap())));
+        self.give(Input::Query(QueryId(1), Query::Prefixes(vec![prefix.parse().unwrap()])));
         self.rows.first().map(|row| row.state)
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use serde_json::Value;
 
@@ -63,11 +63,15 @@ enum What {
     /// What the kernel should hold, and whether it does.
     #[command(after_help = "Examples:
   margay show kernel                  each prefix: installed, pending, failed, not wanted, and why
-  margay show kernel 10.244.1.0/26    one of them")]
+  margay show kernel 10.244.1.0/26    one of them
+  margay show kernel --state failed   what the kernel did not take, and why")]
     Kernel {
         /// Only this prefix.
         #[arg(add = complete::prefixes())]
         prefix: Option<IpNet>,
+        /// Only what is in this state.
+        #[arg(long, conflicts_with = "prefix")]
+        state: Option<KernelState>,
     },
     /// Everything that is wrong with the resources, and what was done instead.
     #[command(after_help = "Examples:
@@ -92,6 +96,29 @@ enum What {
     Health,
 }
 
+/// What became of a route in the kernel.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum KernelState {
+    Installed,
+    Pending,
+    Failed,
+    NotWanted,
+    Adopted,
+}
+
+impl KernelState {
+    /// In the control API.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Installed => "installed",
+            Self::Pending => "pending",
+            Self::Failed => "failed",
+            Self::NotWanted => "not wanted",
+            Self::Adopted => "adopted",
+        }
+    }
+}
+
 impl Show {
     /// Asks the daemon and prints, once or again and again.
     pub fn carry_out(self) -> Result<Ended, Failure> {
@@ -109,9 +136,13 @@ impl Show {
             What::Peers => document("/v1/peers", &peers),
             What::Peer { name } => document(&format!("/v1/peers/{}", escape(name)), &peer),
             What::Routes(routes) => routes.draw(target, screen, paper),
-            What::Kernel { prefix } => {
-                let query = prefix.map(|p| format!("?prefix={p}")).unwrap_or_default();
-                document(&format!("/v1/kernel{query}"), &kernel)
+            What::Kernel { prefix, state } => {
+                let query = match (prefix, state) {
+                    (Some(prefix), _) => format!("?prefix={prefix}"),
+                    (None, Some(state)) => format!("?state={}", escape(state.word())),
+                    (None, None) => String::new(),
+                };
+                document(&format!("/v1/kernel{query}"), if state.is_some() { &some_of_kernel } else { &kernel })
             }
             What::Problems => document("/v1/problems", &problems),
             What::Config => document("/v1/config", &|value, _| pretty(value)),
@@ -248,16 +279,23 @@ fn lines(text: &mut String, value: &Value, depth: usize, screen: &Screen) {
 }
 
 fn kernel(value: &Value, screen: &Screen) -> String {
+    kernel_or(value, screen, "nothing: no route here is meant for the kernel (`margay show routes` lists them)\n")
+}
+
+fn some_of_kernel(value: &Value, screen: &Screen) -> String {
+    kernel_or(value, screen, "nothing is in this state\n")
+}
+
+/// The rows in order of their prefixes: the daemon tells them as they come.
+fn kernel_or(value: &Value, screen: &Screen, nothing: &str) -> String {
     let mut table = Table::new(&[column("PREFIX"), column("STATE"), column("BECAUSE").text(20)]);
-    for row in rows(value) {
+    let mut sorted: Vec<&Value> = rows(value).iter().collect();
+    sorted.sort_by_cached_key(|row| row["prefix"].as_str().and_then(|prefix| prefix.parse::<IpNet>().ok()));
+    for row in sorted {
         let state = Cell::new(cell(&row["state"]), kernel_tone(&row["state"]));
         table.row([cell(&row["prefix"]).into(), state, Cell::from(cell(&row["because"]))]);
     }
-    if table.is_empty() {
-        "nothing: no route here is meant for the kernel (`margay show routes` lists them)\n".into()
-    } else {
-        whole(&table, screen)
-    }
+    if table.is_empty() { nothing.into() } else { whole(&table, screen) }
 }
 
 /// Problems as lines that an editor can jump to.

@@ -1,29 +1,24 @@
 //! The handlers: one a path.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use futures::stream::{self, StreamExt};
 use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use crate::bfd::SessionStatus;
-use crate::control::view::{ExplainView, PeerView, RouteView};
-use crate::control::{ask, complete, diff, events, explain_peer, health, mrt};
+use crate::control::view::{ExplainView, PeerView};
+use crate::control::{ask, complete, diff, events, explain_peer, health, mrt, rows};
 use crate::datastore::{Judgement, Standing, Status, Verdict};
-use crate::fib::FibStatus;
-use crate::rib::{self, Answer};
 use crate::runtime::directory::{Directory, PeerEntry};
 use crate::runtime::message::{Order, PeerMessage};
 use crate::session::{Input, State as SessionState, StopReason};
@@ -59,10 +54,10 @@ fn questions(directory: watch::Receiver<Arc<Directory>>) -> Router {
         .route("/v1/confirm", post(confirm))
         .route("/v1/drain", get(drained).post(drain))
         .route("/v1/undrain", post(undrain))
-        .route("/v1/routes", get(routes))
+        .route("/v1/routes", get(rows::routes))
         .route("/v1/explain", get(explain))
         .route("/v1/explain/peer/{name}", get(explain_the_peer))
-        .route("/v1/kernel", get(kernel))
+        .route("/v1/kernel", get(rows::kernel))
         .route("/v1/mrt", get(mrt::mrt))
         .route("/v1/problems", get(problems))
         .route("/v1/config", get(config))
@@ -93,7 +88,8 @@ pub fn missing(what: String) -> Refusal {
     Refusal(StatusCode::NOT_FOUND, what)
 }
 
-fn bad(what: String) -> Refusal {
+/// 400.
+pub fn bad(what: String) -> Refusal {
     Refusal(StatusCode::BAD_REQUEST, what)
 }
 
@@ -107,7 +103,8 @@ async fn view_of(directory: &Directory, entry: &PeerEntry, bfd: &BTreeMap<PeerId
     PeerView::new(&entry.config, ask::status(entry).await.as_ref(), directory.drained, bfd.get(&entry.id).cloned()).leaving(entry.leaving)
 }
 
-fn find<'a>(directory: &'a Directory, name: &str) -> Result<(&'a String, &'a PeerEntry), Refusal> {
+/// A peer by session name or address.
+pub fn find<'a>(directory: &'a Directory, name: &str) -> Result<(&'a String, &'a PeerEntry), Refusal> {
     let by_name = directory.peers.get_key_value(name);
     let by_address =
         || name.parse().ok().and_then(|address: IpAddr| directory.peers.iter().find(|(_, entry)| entry.config.address == address));
@@ -230,60 +227,8 @@ async fn offers_refresh(entry: &PeerEntry) -> bool {
     })
 }
 
-#[derive(Deserialize)]
-struct RoutesQuery {
-    prefix: Option<IpNet>,
-    #[serde(default)]
-    longer: bool,
-    family: Option<String>,
-    received: Option<String>,
-    advertised: Option<String>,
-}
-
-async fn routes(directory: Shared, Query(query): Query<RoutesQuery>) -> Result<Response, Refusal> {
-    let directory = now(&directory);
-    let question = rib::Query::Routes {
-        prefix: query.prefix.map(crate::types::canonical),
-        longer: query.longer,
-        family: query.family.as_deref().map(family).transpose()?,
-        received: query.received.as_deref().map(|name| find(&directory, name).map(|(_, entry)| entry.id)).transpose()?,
-        advertised: query.advertised.as_deref().map(|name| find(&directory, name).map(|(_, entry)| entry.id)).transpose()?,
-    };
-    let exact = query.prefix.filter(|_| !query.longer).map(crate::types::canonical);
-    let kernel = ask::kernel(&directory, exact).await;
-    let answers = ask::routes(&directory, question).await;
-    let names: BTreeMap<PeerId, String> = directory.peers.iter().map(|(name, entry)| (entry.id, name.clone())).collect();
-    Ok(lines(stream::iter(answers).flat_map(parts), names, kernel))
-}
-
-/// The parts of an answer as they come.
-pub fn parts(answer: mpsc::Receiver<Answer>) -> impl futures::Stream<Item = Answer> {
-    stream::unfold(answer, |mut answer| async move { answer.recv().await.map(|part| (part, answer)) })
-}
-
-/// A JSON object a line, made as the shards tell their rows.
-fn lines(
-    parts: impl futures::Stream<Item = Answer> + Send + 'static,
-    names: BTreeMap<PeerId, String>,
-    kernel: BTreeMap<IpNet, FibStatus>,
-) -> Response {
-    let chunks = parts.map(move |part| {
-        let mut text = Vec::new();
-        if let Answer::Routes(rows) = part {
-            for row in rows {
-                let row = RouteView::new(&row, &names, kernel.get(&row.prefix));
-                // Plain data with text keys always serialises.
-                if serde_json::to_writer(&mut text, &row).is_ok() {
-                    text.push(b'\n');
-                }
-            }
-        }
-        Ok::<_, Infallible>(Bytes::from(text))
-    });
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(chunks)).into_response()
-}
-
-fn family(text: &str) -> Result<Family, Refusal> {
+/// A family by the names that people use.
+pub fn family(text: &str) -> Result<Family, Refusal> {
     match text {
         "ipv4" | "4" | "ipv4-unicast" => Ok(Family::IPV4_UNICAST),
         "ipv6" | "6" | "ipv6-unicast" => Ok(Family::IPV6_UNICAST),
@@ -301,7 +246,7 @@ async fn explain(directory: Shared, Query(query): Query<PrefixQuery>) -> Result<
     let prefix = query.prefix.map(crate::types::canonical).ok_or_else(|| bad("explain needs a prefix".into()))?;
     let explained = ask::explain(&directory, prefix).await;
     let route = explained.route.unwrap_or(prefix);
-    let kernel = ask::kernel(&directory, Some(route)).await.remove(&route);
+    let kernel = ask::kernel(&directory, vec![route]).await.remove(&route);
     let services = ask::services(&directory, prefix).await;
     Ok(Json(ExplainView::new(prefix, explained, kernel, &directory).with(services)))
 }
@@ -309,11 +254,6 @@ async fn explain(directory: Shared, Query(query): Query<PrefixQuery>) -> Result<
 async fn explain_the_peer(directory: Shared, Path(name): Path<String>) -> Json<Value> {
     let directory = now(&directory);
     Json(explain_peer::explain(&directory, &name).await)
-}
-
-async fn kernel(directory: Shared, Query(query): Query<PrefixQuery>) -> Json<Vec<FibStatus>> {
-    let directory = now(&directory);
-    Json(ask::kernel(&directory, query.prefix.map(crate::types::canonical)).await.into_values().collect())
 }
 
 async fn problems(directory: Shared) -> Json<Value> {

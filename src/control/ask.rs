@@ -18,10 +18,8 @@ use crate::types::PeerId;
 
 /// A task that does not answer within this is stuck; the question is answered without it.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Parts of a shard's answer that may wait to be read; with no room for more the shard's walk pauses.
-pub const PARTS: usize = 16;
-/// Parts of the FibSyncer's answer that may wait to be read: it does not pause, and whoever asks reads at once.
-pub const KERNEL_PARTS: usize = 4096;
+/// Parts of an answer that may wait to be read; with no room for more, whoever answers pauses.
+const PARTS: usize = 16;
 
 /// Status of one peer; none if its task does not answer.
 pub async fn status(entry: &PeerEntry) -> Option<PeerStatus> {
@@ -80,17 +78,20 @@ pub async fn explain(directory: &Directory, prefix: IpNet) -> Explained {
     longest
 }
 
-/// The FibSyncer's view, by prefix.
-pub async fn kernel(directory: &Directory, prefix: Option<IpNet>) -> BTreeMap<IpNet, FibStatus> {
-    let Some(fib) = &directory.fib else { return BTreeMap::new() };
-    let query = prefix.map_or(fib::Query::All, fib::Query::Prefix);
-    let (reply, mut answer) = mpsc::channel(KERNEL_PARTS);
-    if fib.send(FibMessage::Ask(query, reply)).await.is_err() {
-        return BTreeMap::new();
-    }
+/// The FibSyncer's view of some prefixes.
+pub async fn kernel(directory: &Directory, prefixes: Vec<IpNet>) -> BTreeMap<IpNet, FibStatus> {
     let mut states = BTreeMap::new();
+    let Some(mut answer) = kernel_rows(directory, fib::Query::Prefixes(prefixes)).await else { return states };
     while let Some(rows) = answer.recv().await {
         states.extend(rows.into_iter().map(|row| (row.prefix, row)));
     }
     states
+}
+
+/// The FibSyncer's rows, as it tells them; none before there is one.
+pub async fn kernel_rows(directory: &Directory, query: fib::Query) -> Option<mpsc::Receiver<Vec<FibStatus>>> {
+    let (reply, answer) = mpsc::channel(PARTS);
+    // A FibSyncer that has gone ends the process.
+    directory.fib.as_ref()?.send(FibMessage::Ask(query, reply)).await.ok()?;
+    Some(answer)
 }

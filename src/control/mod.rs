@@ -6,7 +6,7 @@
 //! | `GET /v1/routes?prefix&longer&family&received&advertised` | routes, a JSON object a line |
 //! | `GET /v1/explain?prefix` | every candidate and its fate, whom the prefix goes to, the kernel's state |
 //! | `GET /v1/explain/peer/{name}` | which resource asked for a peer, or why there is none |
-//! | `GET /v1/kernel?prefix` | what the kernel should hold and holds |
+//! | `GET /v1/kernel?prefix&state` | what the kernel should hold and holds |
 //! | `GET /v1/mrt` | all peers' Adj-RIB-In as an MRT table dump |
 //! | `GET /v1/problems`, `/v1/config` | what is wrong with the resources; the configuration in force |
 //! | `GET /v1/events?since&peer&prefix&follow` | what has happened, or happens, a JSON object a line |
@@ -37,6 +37,7 @@ pub mod metrics;
 mod mrt;
 pub mod node_status;
 pub mod page;
+mod rows;
 mod view;
 
 use std::io;

@@ -11,8 +11,9 @@ use axum::response::{IntoResponse, Response};
 use futures::stream::{self, StreamExt};
 use tokio::sync::watch;
 
-use crate::control::api::{Refusal, missing, parts};
+use crate::control::api::{Refusal, missing};
 use crate::control::ask;
+use crate::control::rows::parts;
 use crate::rib::{self, Answer};
 use crate::runtime::directory::{Directory, PeerEntry};
 use crate::session::State as SessionState;

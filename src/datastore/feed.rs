@@ -76,8 +76,7 @@ pub fn start(settings: &Settings, state: PathBuf, meters: Meters) -> anyhow::Res
     let listener = Listener::new(settings.node.clone());
     let (kind, machine) = (settings.kind, Intake::new(plan));
     let saver = Saver::start(move |table: &Table| file.save(table, Timestamp::now()));
-    let trial_saver = Saver::start(move |saved: &Option<Saved>| confirmed.save_trial(saved.as_ref(), Timestamp::now()));
-    let task = Task { kind, machine, out, again, published, saver, trial_saver, meters, listener, ask, complained, judged };
+    let task = Task { kind, machine, out, again, published, saver, confirmed, meters, listener, ask, complained, judged };
     tokio::spawn(task.run(words, beside));
     Ok(Feed { inputs, status, asked, complaints, verdicts })
 }
@@ -124,7 +123,8 @@ struct Task {
     again: mpsc::Sender<()>,
     published: watch::Sender<Status>,
     saver: Saver<Table>,
-    trial_saver: Saver<Option<Saved>>,
+    /// Where what was confirmed last is kept.
+    confirmed: StateFile,
     meters: Meters,
     listener: Listener,
     ask: watch::Sender<Asked>,
@@ -137,6 +137,7 @@ impl Task {
         let mut outbox = Outbox::new();
         loop {
             let deadline = self.machine.deadline();
+            let mut said = None;
             tokio::select! {
                 () = self.out.closed() => return,
                 Some(word) = words.recv() => {
@@ -153,8 +154,7 @@ impl Task {
                 Some(Judgement { verdict, reply }) = self.judged.recv() => {
                     let standing = self.machine.judge(Instant::now(), verdict, &mut outbox);
                     info!(?verdict, ?standing, "an operator's word about a change on trial");
-                    // Whoever asked may be gone.
-                    let _ = reply.send(standing);
+                    said = Some((reply, standing));
                 }
                 () = until(deadline) => self.machine.on_deadline(Instant::now(), &mut outbox),
             }
@@ -171,10 +171,24 @@ impl Task {
                     // One request under way is enough.
                     Output::LookAgain => drop(self.again.try_send(())),
                     Output::Save(table) => drop(self.saver.newest.send_replace(Some(table))),
-                    Output::SaveTrial(saved) => drop(self.trial_saver.newest.send_replace(Some(saved))),
+                    Output::SaveTrial(saved) => self.save_trial(saved).await,
                 }
             }
             self.publish();
+            if let Some((reply, standing)) = said {
+                // Whoever asked may be gone.
+                let _ = reply.send(standing);
+            }
+        }
+    }
+
+    /// What to go back to is on disk before a change counts, and before an operator hears that it will be undone: the change may be what
+    /// ends this process.
+    async fn save_trial(&self, saved: Option<Saved>) {
+        let file = self.confirmed.clone();
+        let done = tokio::task::spawn_blocking(move || file.save_trial(saved.as_ref(), Timestamp::now())).await;
+        if let Ok(Err(error)) = done {
+            warn!(error = format!("{error:#}"), "a restart would not know how to undo a change of the files");
         }
     }
 

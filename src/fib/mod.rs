@@ -5,6 +5,7 @@
 mod delta;
 mod failure;
 mod interface;
+mod queries;
 mod route;
 mod rows;
 mod status;
@@ -197,17 +198,28 @@ pub enum Input {
     Kernel(KernelEvent),
     /// Nobody is waited for any more: routes of a past life that nobody claimed may go (bar 11).
     Sweep,
-    /// Routes, or the state of one prefix, for the control API.
+    /// Routes and their states, for the control API.
     Query(QueryId, Query),
+    /// Whoever asked has no room: the answer waits.
+    Pause(QueryId),
+    /// There is room again.
+    Resume(QueryId),
+    /// Nobody reads the answer any more.
+    Abandon(QueryId),
 }
+
+/// Parts of one answer that follow one input at most.
+pub const PARTS_A_ROUND: usize = 2;
 
 /// A question to the FibSyncer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Query {
     /// Every route: desired, installed, failed.
     All,
-    /// One prefix.
-    Prefix(IpNet),
+    /// Those in this state.
+    InState(FibState),
+    /// These, those that there are; in one part.
+    Prefixes(Vec<IpNet>),
 }
 
 /// What the FibSyncer says.

@@ -17,26 +17,33 @@ pub(super) struct Known<'a> {
 }
 
 impl Known<'_> {
+    /// What became of a row, without the words.
+    pub(super) fn state(&self, row: &Row<'_>) -> FibState {
+        match (self.failures.get(&row.prefix), self.delta.plan(row)) {
+            (_, Plan::Held) => FibState::Adopted,
+            (_, Plan::Blocked(_)) | (Some(_), _) => FibState::Failed,
+            (None, Plan::Settled) => match row.decision.map(|decision| &decision.verdict) {
+                Some(Verdict::NotWanted(_)) => FibState::NotWanted,
+                _ => FibState::Installed,
+            },
+            (None, Plan::Write(_)) => FibState::Pending,
+        }
+    }
+
     /// The state of one prefix.
     pub(super) fn status(&self, row: &Row<'_>) -> FibStatus {
         let prefix = row.prefix;
         let wanted = row.wanted().map(|shape| shape.route(self.config, prefix));
         let failure = self.failures.get(&prefix);
-        let (state, because) = match (failure, self.delta.plan(row)) {
-            (_, Plan::Held) => (FibState::Adopted, self.held(row)),
-            (_, Plan::Blocked(protocol)) => (FibState::Failed, conflict(protocol)),
-            (Some(failure), _) => (FibState::Failed, self.failed(failure.errno, wanted.as_ref())),
-            (None, Plan::Settled) => self.settled(row),
-            (None, Plan::Write(_)) => (FibState::Pending, self.pending(row)),
+        let because = match (failure, self.delta.plan(row)) {
+            (_, Plan::Held) => self.held(row),
+            (_, Plan::Blocked(protocol)) => conflict(protocol),
+            (Some(failure), _) => self.failed(failure.errno, wanted.as_ref()),
+            (None, Plan::Settled) => settled(row),
+            (None, Plan::Write(_)) => self.pending(row),
         };
+        let state = self.state(row);
         FibStatus { prefix, state, because, errno: failure.map(|failure| failure.errno), wanted }
-    }
-
-    fn settled(&self, row: &Row<'_>) -> (FibState, String) {
-        match row.decision.map(|decision| &decision.verdict) {
-            Some(Verdict::NotWanted(reason)) => (FibState::NotWanted, reason.to_string()),
-            _ => (FibState::Installed, "the kernel has it".into()),
-        }
     }
 
     fn held(&self, row: &Row<'_>) -> String {
@@ -63,6 +70,13 @@ impl Known<'_> {
             Some(hop) => format!("{words}; {} is down or gone", self.interfaces.name(hop.interface)),
             None => words,
         }
+    }
+}
+
+fn settled(row: &Row<'_>) -> String {
+    match row.decision.map(|decision| &decision.verdict) {
+        Some(Verdict::NotWanted(reason)) => reason.to_string(),
+        _ => "the kernel has it".into(),
     }
 }
 

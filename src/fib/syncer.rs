@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use super::delta::{Delta, Flown, Verb};
 use super::failure::{EEXIST, ESRCH, Failures, explain};
 use super::interface::Interfaces;
+use super::queries::Queries;
 use super::route::{Shape, judge};
 use super::rows::{Decision, RowId};
 use super::status::Known;
@@ -29,6 +30,8 @@ const ENOUGH: usize = 32 * 1024;
 const JUDGE_STEP: usize = 4096;
 /// Rows answered in one step.
 const ANSWER_STEP: usize = 256;
+/// Rows looked at in one step for those in some state.
+const LOOK_STEP: usize = 4096;
 /// Pause between audits: full comparisons with the kernel's table.
 const AUDIT: Duration = Duration::from_secs(300);
 /// Shortest pause between read-backs that doubts call for.
@@ -58,8 +61,7 @@ pub struct FibSyncer {
     pulled: bool,
     /// Rows from this one on have not been judged by the present rules.
     judging: Option<RowId>,
-    /// Questions under way, and the next row to be told.
-    queries: VecDeque<(QueryId, RowId)>,
+    queries: Queries,
     /// Something contradicts what is known of the kernel.
     doubt: bool,
     /// A read-back was asked for and has not begun.
@@ -85,7 +87,7 @@ impl FibSyncer {
             batches: 0,
             pulled: false,
             judging: None,
-            queries: VecDeque::new(),
+            queries: Queries::default(),
             doubt: false,
             asked: false,
             read_after: None,
@@ -117,8 +119,12 @@ impl FibSyncer {
             Input::Changes(changes) => self.changes(changes),
             Input::Kernel(event) => self.kernel(now, event, out),
             Input::Sweep => self.delta.sweep(),
-            Input::Query(query, Query::All) => self.queries.push_back((query, RowId::FIRST)),
-            Input::Query(query, Query::Prefix(prefix)) => self.answer_one(query, prefix, out),
+            Input::Query(query, Query::All) => self.queries.add(query, None),
+            Input::Query(query, Query::InState(state)) => self.queries.add(query, Some(state)),
+            Input::Query(query, Query::Prefixes(prefixes)) => self.answer_those(query, &prefixes, out),
+            Input::Pause(query) => self.queries.pause(query),
+            Input::Resume(query) => self.queries.resume(query),
+            Input::Abandon(query) => self.queries.abandon(query),
         }
         self.advance(now, out);
     }
@@ -335,22 +341,31 @@ impl FibSyncer {
         Known { config: &self.config, delta: &self.delta, failures: &self.failures, interfaces: &self.interfaces }
     }
 
-    fn answer_one(&self, query: QueryId, prefix: IpNet, out: &mut Outbox<Output>) {
-        let rows = self.delta.row(&prefix).map(|row| self.known().status(&row)).into_iter().collect();
+    fn answer_those(&self, query: QueryId, prefixes: &[IpNet], out: &mut Outbox<Output>) {
+        let rows = prefixes.iter().filter_map(|prefix| self.delta.row(prefix)).map(|row| self.known().status(&row)).collect();
         out.push(Output::Answer { query, rows, done: true });
     }
 
     fn answer_some(&mut self, out: &mut Outbox<Output>) {
-        let Some((query, start)) = self.queries.pop_front() else { return };
-        let (mut rows, mut next) = (Vec::new(), start);
-        for row in self.delta.rows_from(start).take(ANSWER_STEP) {
-            rows.push(self.known().status(&row));
-            next = row.id.next();
+        let Some(mut question) = self.queries.next() else { return };
+        let (mut rows, mut looked) = (Vec::new(), 0);
+        for row in self.delta.rows_from(question.next).take(if question.state.is_some() { LOOK_STEP } else { ANSWER_STEP }) {
+            looked += 1;
+            question.next = row.id.next();
+            if question.state.is_none_or(|state| self.known().state(&row) == state) {
+                rows.push(self.known().status(&row));
+            }
+            if rows.len() == ANSWER_STEP {
+                break;
+            }
         }
-        let done = rows.len() < ANSWER_STEP;
+        // A step that ended before its bound found the end.
+        let done = rows.len() < ANSWER_STEP && (question.state.is_none() || looked < LOOK_STEP);
         if !done {
-            self.queries.push_back((query, next));
+            self.queries.put_back(question);
         }
-        out.push(Output::Answer { query, rows, done });
+        if done || !rows.is_empty() {
+            out.push(Output::Answer { query: question.id, rows, done });
+        }
     }
 }

@@ -1,18 +1,19 @@
 //! The FibSyncer's task: Loc-RIB changes and kernel facts in, batches of writes out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
 use tracing::{error, warn};
 
-use crate::fib::{FibStatus, FibSyncer, Input, KernelEvent, Output};
+use crate::fib::{self, FibStatus, FibSyncer, Input, KernelEvent, Output};
 use crate::kernel::Command;
 use crate::rib;
 use crate::runtime::history::Chronicle;
 use crate::runtime::message::{FibMessage, ShardMessage, Watch};
+use crate::runtime::questions::{Questions, Taken};
 use crate::telemetry::Event;
-use crate::types::{Outbox, QueryId, ShardId};
+use crate::types::{Outbox, ShardId};
 
 /// See the module.
 pub struct FibTask {
@@ -25,8 +26,7 @@ pub struct FibTask {
     /// Shards that have been asked and have not answered: they are not asked again, or they would answer faster than we hear.
     asked_shards: BTreeSet<ShardId>,
     kernel: mpsc::Sender<Command>,
-    questions: BTreeMap<QueryId, mpsc::Sender<Vec<FibStatus>>>,
-    asked: u64,
+    questions: Questions<Vec<FibStatus>>,
     /// Shards that have nothing more to say before the sweep.
     settled: usize,
     chronicle: Chronicle,
@@ -54,8 +54,7 @@ impl FibTask {
             shards,
             asked_shards: BTreeSet::new(),
             kernel,
-            questions: BTreeMap::new(),
-            asked: 0,
+            questions: Questions::new(fib::PARTS_A_ROUND),
             settled: 0,
             chronicle,
             unsettled: None,
@@ -74,9 +73,8 @@ impl FibTask {
                     None => return,
                     Some(FibMessage::Input(input)) => self.input(input, &mut outbox),
                     Some(FibMessage::Ask(query, reply)) => {
-                        self.asked += 1;
-                        self.questions.insert(QueryId(self.asked), reply);
-                        self.machine.handle(Instant::now(), Input::Query(QueryId(self.asked), query), &mut outbox);
+                        let id = self.questions.add(reply);
+                        self.machine.handle(Instant::now(), Input::Query(id, query), &mut outbox);
                     }
                     Some(FibMessage::Watch(watch)) => self.watches.push(watch),
                     // Whoever asked may be gone.
@@ -89,12 +87,18 @@ impl FibTask {
                     self.tell_watched(&input);
                     self.changed(input, &mut outbox);
                 }
+                query = self.questions.room() => self.machine.handle(Instant::now(), Input::Resume(query), &mut outbox),
                 () = async { match deadline { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => {
                     self.machine.on_deadline(Instant::now(), &mut outbox);
                 }
             }
-            for output in outbox.drain().collect::<Vec<_>>() {
-                self.deliver(output).await;
+            // A word about how an answer was taken may be the occasion for whatever else is due.
+            while !outbox.is_empty() {
+                for output in outbox.drain().collect::<Vec<_>>() {
+                    if let Some(input) = self.deliver(output).await {
+                        self.machine.handle(Instant::now(), input, &mut outbox);
+                    }
+                }
             }
         }
     }
@@ -136,7 +140,8 @@ impl FibTask {
         }
     }
 
-    async fn deliver(&mut self, output: Output) {
+    /// Hands out one output; what the machine is to hear of how it was taken, which leads to no answer.
+    async fn deliver(&mut self, output: Output) -> Option<Input> {
         match output {
             Output::Write(ops) => {
                 self.under_way += ops.ops.len();
@@ -160,15 +165,13 @@ impl FibTask {
                 }
             }
             Output::Answer { query, rows, done } => {
-                let refused = match self.questions.get(&query) {
-                    Some(reply) => reply.try_send(rows).is_err(),
-                    None => false,
-                };
-                if done || refused {
-                    self.questions.remove(&query);
-                }
+                return self.questions.answer(query, rows, done).map(|taken| match taken {
+                    Taken::Pause(query) => Input::Pause(query),
+                    Taken::Abandon(query) => Input::Abandon(query),
+                });
             }
         }
+        None
     }
 
     /// Best paths as they change, for those who follow a prefix; they are told what the Loc-RIB coalesced.
@@ -198,8 +201,12 @@ impl FibTask {
 
 #[cfg(test)]
 mod tests {
+    use ipnet::IpNet;
+
     use super::*;
     use crate::config::FibConfig;
+    use crate::fib::{BestRoute, FibChange, Target};
+    use crate::policy::RouteSource;
     use crate::runtime::metrics::Metrics;
 
     /// One shard that answers at once and one that does not: the other answers may not push more pulls onto it, or one day its answers
@@ -230,5 +237,37 @@ mod tests {
         changes.send((ShardId(1), Input::Changes(Vec::new()))).await.unwrap();
         assert!(is_pull(slow_inbox.recv().await));
         assert!(quick_inbox.try_recv().is_err(), "nor has this one");
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_many_parts_waits_for_its_reader_and_is_whole() {
+        const ROUTES: u32 = 20_000;
+        let (inputs, inbox) = mpsc::channel(1);
+        let (_changes, changed) = mpsc::channel(8);
+        let (kernel, _commands) = mpsc::channel(8);
+        let mut machine = FibSyncer::new(&FibConfig::default(), 7);
+        let prefix = |number: u32| IpNet::new(std::net::Ipv4Addr::from(0x0a00_0000 + number).into(), 32).unwrap();
+        let route = || BestRoute { source: RouteSource::Ebgp, local_pref: None, target: Target::Blackhole };
+        let changes = (0..ROUTES).map(|number| FibChange { prefix: prefix(number), route: Some(route()) });
+        machine.handle(Instant::now(), Input::Changes(changes.collect()), &mut Outbox::new());
+        let task = FibTask::new(machine, inbox, changed, Vec::new(), kernel, Chronicle::start(Metrics::default()));
+        tokio::spawn(task.run());
+        let ask = async || {
+            let (reply, answer) = mpsc::channel(fib::PARTS_A_ROUND);
+            inputs.send(FibMessage::Ask(fib::Query::All, reply)).await.unwrap();
+            answer
+        };
+        let rows = async |mut answer: mpsc::Receiver<Vec<FibStatus>>| {
+            let mut rows = 0;
+            while let Some(part) = answer.recv().await {
+                rows += part.len();
+            }
+            rows
+        };
+        let slow = ask().await;
+        drop(ask().await);
+        assert_eq!(rows(ask().await).await, ROUTES as usize, "though the one before has read nothing");
+        assert!(slow.len() <= fib::PARTS_A_ROUND, "no more waits than there is room for");
+        assert_eq!(rows(slow).await, ROUTES as usize);
     }
 }

@@ -27,6 +27,7 @@ pub mod message;
 pub mod metrics;
 mod peer_task;
 pub mod pulse;
+mod questions;
 pub mod settings;
 mod shard_meters;
 mod shard_thread;

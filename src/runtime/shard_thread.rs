@@ -1,7 +1,7 @@
 //! One thread per shard: takes what waits in its inbox, runs one round, answers. It waits for nobody but its inbox:
 //! every reply was asked for with a credit, so there is room for it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
@@ -11,9 +11,10 @@ use crate::fib;
 use crate::node::wiring::{FromShard, from_shard};
 use crate::rib::{self, Output, Shard};
 use crate::runtime::message::{PeerReplies, ShardMessage};
+use crate::runtime::questions::{Questions, Taken};
 use crate::runtime::shard_meters::{Lap, Meter, ShardMeters};
 use crate::session;
-use crate::types::{Outbox, PeerId, QueryId, ShardId};
+use crate::types::{Outbox, PeerId, ShardId};
 
 /// Messages taken into one round at most: one batch a peer, several peers.
 const MESSAGES_A_ROUND: usize = 64;
@@ -25,10 +26,7 @@ pub struct ShardThread {
     inbox: mpsc::Receiver<ShardMessage>,
     fib: mpsc::Sender<(ShardId, fib::Input)>,
     peers: BTreeMap<PeerId, PeerReplies>,
-    questions: BTreeMap<QueryId, mpsc::Sender<rib::Answer>>,
-    asked: u64,
-    /// Questions whose reader has no room: the walk that answers them pauses.
-    full: BTreeSet<QueryId>,
+    questions: Questions<rib::Answer>,
     meter: Meter,
     /// Our own restart is over, but the FibSyncer has not been told to sweep: it must first hear what was learned meanwhile.
     sweep_due: bool,
@@ -49,9 +47,7 @@ impl ShardThread {
             inbox,
             fib,
             peers: BTreeMap::new(),
-            questions: BTreeMap::new(),
-            asked: 0,
-            full: BTreeSet::new(),
+            questions: Questions::new(rib::PARTS_A_ROUND),
             meter: meters.of(id),
             sweep_due: false,
         }
@@ -105,11 +101,10 @@ impl ShardThread {
         let room = tokio::select! {
             biased;
             received = self.inbox.recv_many(messages, MESSAGES_A_ROUND) => return received > 0,
-            room = room(&self.questions, &self.full) => Some(room),
+            room = self.questions.room() => Some(room),
             () = sleep_until(deadline) => None,
         };
         if let Some(query) = room {
-            self.full.remove(&query);
             messages.push(ShardMessage::Input(rib::Input::Resume(query)));
         }
         true
@@ -140,20 +135,11 @@ impl ShardThread {
                 }
                 None
             }
-            FromShard::Answer(query, rows, done) => self.answer(query, rows, done),
+            FromShard::Answer(query, rows, done) => self.questions.answer(query, rows, done).map(|taken| match taken {
+                Taken::Pause(query) => rib::Input::Pause(query),
+                Taken::Abandon(query) => rib::Input::Abandon(query),
+            }),
         }
-    }
-
-    /// A reader that does not keep up makes its answer wait, and nothing else; one that is gone gets no more of it.
-    fn answer(&mut self, query: QueryId, rows: rib::Answer, done: bool) -> Option<rib::Input> {
-        let reply = self.questions.get(&query)?;
-        let gone = reply.try_send(rows).is_err();
-        if done || gone {
-            self.questions.remove(&query);
-            return gone.then_some(rib::Input::Abandon(query));
-        }
-        let full = reply.capacity() < rib::PARTS_A_ROUND;
-        (full && self.full.insert(query)).then_some(rib::Input::Pause(query))
     }
 
     fn take(&mut self, message: ShardMessage, outbox: &mut Outbox<Output>) {
@@ -174,31 +160,11 @@ impl ShardThread {
             ShardMessage::Copy(reply) => drop(reply.send(Box::new(self.machine.clone()))),
             ShardMessage::Ping(reply) => _ = reply.send(()),
             ShardMessage::Ask(query, reply) => {
-                self.asked += 1;
-                let id = QueryId(self.asked);
-                self.questions.insert(id, reply);
+                let id = self.questions.add(reply);
                 self.machine.handle(now, rib::Input::Query(id, query), outbox);
             }
         }
     }
-}
-
-/// The first of the answers that wait whose reader has room for all that one round may say of it, or is gone.
-async fn room(questions: &BTreeMap<QueryId, mpsc::Sender<rib::Answer>>, full: &BTreeSet<QueryId>) -> QueryId {
-    let waits = full.iter().filter_map(|query| Some((*query, questions.get(query)?)));
-    let waits: Vec<_> = waits
-        .map(|(query, reply)| {
-            Box::pin(async move {
-                // What has been reserved is given back at once: nobody else sends there.
-                let _ = reply.reserve_many(rib::PARTS_A_ROUND).await;
-                query
-            })
-        })
-        .collect();
-    if waits.is_empty() {
-        return std::future::pending().await;
-    }
-    futures::future::select_all(waits).await.0
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

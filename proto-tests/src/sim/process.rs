@@ -786,7 +786,7 @@ impl Process {
     pub fn fib_status(&mut self, now: Instant, prefix: ipnet::IpNet) -> Option<fib::FibStatus> {
         let machines = self.machines.as_mut()?;
         let mut out = Outbox::new();
-        machines.fib.handle(now, fib::Input::Query(QueryId(0), fib::Query::Prefix(prefix)), &mut out);
+        machines.fib.handle(now, fib::Input::Query(QueryId(0), fib::Query::Prefixes(vec![prefix])), &mut out);
         let mut status = None;
         for output in out.drain().collect::<Vec<_>>() {
             match output {

@@ -20,7 +20,6 @@ use crate::fib::{self, FibState};
 use crate::node::recovery::DEFERRAL;
 use crate::rib::{self, Answer};
 use crate::runtime::directory::{Directory, PeerEntry};
-use crate::runtime::message::FibMessage;
 use crate::session::PeerStatus;
 use crate::types::{Family, PeerId};
 
@@ -228,15 +227,10 @@ pub async fn sessions(directory: &Directory, clock: &Clock) -> BTreeMap<PeerId, 
 
 /// What the kernel did not take.
 pub async fn failed(directory: &Directory) -> BTreeSet<IpNet> {
-    let Some(fib) = &directory.fib else { return BTreeSet::new() };
-    let (reply, mut answer) = mpsc::channel(ask::KERNEL_PARTS);
-    // A FibSyncer that has gone ends the process.
-    if fib.send(FibMessage::Ask(fib::Query::All, reply)).await.is_err() {
-        return BTreeSet::new();
-    }
     let mut failed = BTreeSet::new();
+    let Some(mut answer) = ask::kernel_rows(directory, fib::Query::InState(FibState::Failed)).await else { return failed };
     while let Some(rows) = answer.recv().await {
-        failed.extend(rows.into_iter().filter(|row| row.state == FibState::Failed).map(|row| row.prefix));
+        failed.extend(rows.into_iter().map(|row| row.prefix));
     }
     failed
 }
