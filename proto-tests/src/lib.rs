@@ -9,6 +9,7 @@ pub mod lab;
 pub mod live;
 pub mod package;
 pub mod parity;
+pub mod questions;
 pub mod scale;
 pub mod shard;
 pub mod sim;

@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | Route Monitoring | 0 | one UPDATE of one view |
 //! | Statistics Report | 1 | [`Statistic`]s of a peer, or of the Loc-RIB |
-//! | Peer Down | 2 | [`SessionEnd`](crate::session::SessionEnd), with the NOTIFICATION where there was one |
+//! | Peer Down | 2 | [`SessionEnd`], with the NOTIFICATION where there was one |
 //! | Peer Up | 3 | both OPENs, octet by octet |
 //! | Initiation | 4 | sysDescr and sysName |
 //! | Termination | 5 | the reason |

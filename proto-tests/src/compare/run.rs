@@ -143,8 +143,13 @@ impl Prepared {
 
     /// Runs the scenario against a speaker. A phase that fails ends the run; its row, and those that would have followed, say why.
     pub fn run(&self, speaker: &Speaker, limit: Duration) -> Vec<Row> {
+        self.run_then(speaker, limit, |_| Ok(()))
+    }
+
+    /// The same; in the end, with its sessions up, `then` looks at the speaker.
+    pub fn run_then(&self, speaker: &Speaker, limit: Duration, then: impl FnOnce(&Running) -> Result<()>) -> Vec<Row> {
         let mut rows = Vec::new();
-        let result = self.try_run(speaker, limit, &mut rows);
+        let result = self.try_run(speaker, limit, &mut rows, then);
         if let Err(error) = result {
             let reported = self.scenario.phases.iter().filter_map(|(_, name)| *name).skip(rows.len());
             let failed = reported.map(|row| Row {
@@ -158,7 +163,17 @@ impl Prepared {
         rows
     }
 
-    fn try_run(&self, speaker: &Speaker, limit: Duration, rows: &mut Vec<Row>) -> Result<()> {
+    /// The prefixes of all senders.
+    pub fn prefixes(&self) -> &[IpNet] {
+        &self.prefixes
+    }
+
+    /// margay's names of the sessions: senders, receivers, those that come late.
+    pub fn peer_names(&self) -> Vec<String> {
+        self.scenario.peers().iter().map(|(address, _)| format!("Node_{}", address.to_string().replace('.', "_"))).collect()
+    }
+
+    fn try_run(&self, speaker: &Speaker, limit: Duration, rows: &mut Vec<Row>, then: impl FnOnce(&Running) -> Result<()>) -> Result<()> {
         let running = speaker.start(&self.scenario)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let result: Result<()> = tokio::task::LocalSet::new().block_on(&runtime, async {
@@ -169,7 +184,7 @@ impl Prepared {
                     rows.push(Row { row: (*name).to_owned(), speaker: speaker.name.clone(), ..row });
                 }
             }
-            Ok(())
+            then(&running)
         });
         result.map_err(|error| anyhow::anyhow!("{error:#} (the end of its log: {})", running.last_words()))
     }

@@ -50,6 +50,8 @@ pub struct Scenario {
     pub parallel: usize,
     /// Hold time that the generator offers.
     pub hold: u16,
+    /// margay knows what it would write to the kernel (`--dry-run`), where it keeps nothing for it otherwise (`--no-fib`).
+    pub keeps_kernel_rows: bool,
     /// Changes of one prefix each, for [`Phase::Churn`].
     pub changes: usize,
     /// The phases, and under which name each is reported, if it is.
@@ -67,6 +69,7 @@ const FULL: Scenario = Scenario {
     mesh: false,
     parallel: 1000,
     hold: HOLD,
+    keeps_kernel_rows: false,
     changes: 2000,
     phases: &[(Phase::Feed, Some("S1"))],
 };

@@ -165,7 +165,8 @@ fn margay(folder: &Path, scenario: &Scenario) -> Result<Vec<String>> {
     }
     fs::write(folder.join("resources/all.yaml"), text)?;
     let place = |name: &str| folder.join(name).display().to_string();
-    let words = ["run", "--node", "bench", "--no-fib", "--log-level", "error", "--resources"].map(str::to_owned).into_iter();
+    let kernel = if scenario.keeps_kernel_rows { "--dry-run" } else { "--no-fib" };
+    let words = ["run", "--node", "bench", kernel, "--log-level", "error", "--resources"].map(str::to_owned).into_iter();
     Ok(words.chain([place("resources"), "--socket".into(), place("socket"), "--state".into(), place("state")]).collect())
 }
 
@@ -253,6 +254,11 @@ impl Running {
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Where its configuration, socket and log are.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// What it has used so far.

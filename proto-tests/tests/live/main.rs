@@ -23,6 +23,7 @@ mod metrics;
 mod mrt;
 mod open;
 mod page;
+mod questions;
 mod restart;
 mod routes;
 mod services;
