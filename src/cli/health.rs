@@ -30,6 +30,10 @@ fn text(health: &Value) -> String {
     let (sessions, problems) = (&health["sessions"], &health["problems"]);
     let down = names(&sessions["down"]);
     let datastore = &health["datastore"];
+    let collectors = health["collectors"].as_array().into_iter().flatten().map(|status| {
+        let state = if status["connected"] == true { "connected".to_owned() } else { format!("away: {}", cell(&status["why"])) };
+        ("bmp", format!("{} {state}, since {}", cell(&status["collector"]), cell(&status["since"])))
+    });
     let rows = [
         ("live", verdict(&health["live"], silent)),
         ("ready", verdict(&health["ready"], cell(&health["because"]))),
@@ -51,7 +55,7 @@ fn text(health: &Value) -> String {
         ("drained", if health["drained"] == true { "yes" } else { "no" }.to_owned()),
         ("since", cell(&health["started"])),
     ];
-    rows.into_iter().map(|(what, words)| format!("{what:<10} {words}\n")).collect()
+    rows.into_iter().chain(collectors).map(|(what, words)| format!("{what:<10} {words}\n")).collect()
 }
 
 #[cfg(test)]
@@ -66,10 +70,12 @@ mod tests {
             "live": false, "silent": ["shard-0"], "ready": false, "because": "no session is Established: tor",
             "sessions": {"established": 0, "configured": 1, "down": ["tor"]}, "problems": {"error": 1, "warning": 0, "info": 2},
             "datastore": {"kind": "file", "state": "in-sync"}, "restarting": false, "drained": true, "started": "2026-01-01T00:00:00Z",
+            "collectors": [{"collector": "192.0.2.1:1790", "connected": false, "since": "2026-01-01T00:00:09Z", "why": "cannot connect"}],
         });
         let expected = "live       no: no answer of shard-0\nready      no: no session is Established: tor\n\
                         sessions   0 of 1 Established; down: tor\nproblems   1 errors, 0 warnings, 2 remarks\n\
-                        datastore  file in-sync\nrestart    over\ndrained    yes\nsince      2026-01-01T00:00:00Z\n";
+                        datastore  file in-sync\nrestart    over\ndrained    yes\nsince      2026-01-01T00:00:00Z\n\
+                        bmp        192.0.2.1:1790 away: cannot connect, since 2026-01-01T00:00:09Z\n";
         assert_eq!(text(&health), expected);
     }
 }

@@ -4,13 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
 
 use crate::cli::{Ended, Failure, time};
 use crate::datastore::{self, Variables};
 use crate::runtime::log::{Format, Log};
-use crate::runtime::{self, settings::Settings};
+use crate::runtime::{self, bmp, settings::Settings};
+use crate::telemetry::bmp::View;
 
 /// Flags of the daemon.
 #[derive(Debug, Args)]
@@ -18,6 +19,7 @@ use crate::runtime::{self, settings::Settings};
   margay run --node node1 --resources /etc/margay/resources              from files, watched for changes
   margay run --datastore kubernetes --bird-sockets /var/run/calico       in calico-node's place of BIRD and confd
   margay run --page 127.0.0.1:9181                                       with a page for eyes on this host
+  margay run --bmp 192.0.2.10:1790 --bmp-views pre,post,out,loc          tells a BMP collector everything
   margay run --dry-run --socket /tmp/margay.sock --state /tmp/margay     a look at it: BGP, but nothing written to the kernel")]
 pub struct Run {
     /// Which Node resource is ours [default: what $CALICO_NODENAME_FILE (/var/lib/calico/nodename) says, else $HOSTNAME,
@@ -51,6 +53,17 @@ pub struct Run {
     /// With --page: the address may be another than a loopback one, and whoever reaches it may look.
     #[arg(long, env = "MARGAY_PAGE_BEYOND_LOOPBACK", requires = "page")]
     page_beyond_loopback: bool,
+    /// Tell a BMP collector (RFC 7854) at this address what peers say and what becomes of it; may be given several times, eight at most. We
+    /// connect; one that is away is tried again after 1 s, then twice as long each time, up to 30 s.
+    #[arg(long, env = "MARGAY_BMP", value_name = "ADDR:PORT", value_delimiter = ',')]
+    bmp: Vec<SocketAddr>,
+    /// With --bmp: what is told. `pre` and `post`: Adj-RIB-In before and after import policy; `out`: Adj-RIB-Out after export policy (RFC 8671);
+    /// `loc`: Loc-RIB (RFC 9069).
+    #[arg(long, env = "MARGAY_BMP_VIEWS", value_name = "VIEWS", value_delimiter = ',', value_enum, default_value = "pre,post,loc")]
+    bmp_views: Vec<BmpView>,
+    /// With --bmp: seconds between two Statistics Reports.
+    #[arg(long, env = "MARGAY_BMP_STATISTICS", value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    bmp_statistics: u16,
     /// Folder for the last known configuration, kept there as `last-known.json`; with --confirm, for `confirmed.json`.
     #[arg(long, env = "MARGAY_STATE", value_name = "DIR", default_value = "/var/lib/margay")]
     state: PathBuf,
@@ -72,6 +85,26 @@ pub struct Run {
     /// How log lines look.
     #[arg(long, env = "MARGAY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
+}
+
+/// What a BMP collector is told.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum BmpView {
+    Pre,
+    Post,
+    Out,
+    Loc,
+}
+
+impl From<BmpView> for View {
+    fn from(view: BmpView) -> Self {
+        match view {
+            BmpView::Pre => Self::PrePolicy,
+            BmpView::Post => Self::PostPolicy,
+            BmpView::Out => Self::AdjRibOut,
+            BmpView::Loc => Self::LocRib,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -112,12 +145,21 @@ impl Run {
             metrics: self.metrics,
             page: self.page,
             page_beyond_loopback: self.page_beyond_loopback,
+            bmp: bmp(self.bmp, self.bmp_views, self.bmp_statistics)?,
             state: self.state,
             dry_run: self.dry_run || self.no_fib,
             no_fib: self.no_fib,
             log,
         })
     }
+}
+
+fn bmp(collectors: Vec<SocketAddr>, views: Vec<BmpView>, seconds: u16) -> anyhow::Result<bmp::Settings> {
+    if collectors.len() > bmp::COLLECTORS {
+        bail!("--bmp: {} collectors, but no more than {} can be told: leave some out", collectors.len(), bmp::COLLECTORS);
+    }
+    let views = views.into_iter().map(View::from).collect();
+    Ok(bmp::Settings { collectors, views, statistics: Duration::from_secs(seconds.into()) })
 }
 
 /// The node's name as calico-node finds it where `NODENAME` is not set: from the file that its start has written, else

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use crate::calico::{Problem, Severity};
 use crate::control::{ask, view};
 use crate::datastore;
+use crate::runtime::bmp::CollectorStatus;
 use crate::runtime::directory::Directory;
 use crate::session::State as SessionState;
 
@@ -47,6 +48,8 @@ pub struct Health {
     drained: bool,
     /// All sessions are shut down until the drain ends.
     shut: bool,
+    /// The collectors that monitoring data (BMP) go to.
+    collectors: Vec<CollectorStatus>,
     /// When the process began (RFC 3339).
     started: String,
 }
@@ -94,6 +97,7 @@ pub async fn of(directory: &Directory) -> Health {
         restarting: directory.config.is_some() && !directory.recovered,
         drained: directory.drained,
         shut: directory.shut,
+        collectors: directory.collectors.iter().map(|status| status.borrow().clone()).collect(),
         started: format!("{:.0}", directory.started),
     }
 }
@@ -140,6 +144,9 @@ impl fmt::Display for Health {
             (Some(status), None) => write!(f, "; {} in sync", status.kind.name())?,
             (_, Some(words)) if !self.because.as_ref().is_some_and(|because| because.contains(words)) => write!(f, "; {words}")?,
             _ => {}
+        }
+        for away in self.collectors.iter().filter(|status| !status.connected) {
+            write!(f, "; BMP collector {} is away", away.collector)?;
         }
         f.write_str(match (self.shut, self.drained) {
             (true, _) => "; drained, all sessions shut down",
@@ -197,6 +204,7 @@ mod tests {
             restarting: false,
             drained: false,
             shut: false,
+            collectors: Vec::new(),
             started: String::new(),
         }
     }

@@ -24,7 +24,7 @@
 //! they own nothing themselves.
 
 mod api;
-mod ask;
+pub(crate) mod ask;
 mod asker;
 pub mod bird;
 mod birdwatcher;

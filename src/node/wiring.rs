@@ -10,7 +10,7 @@ use crate::config::{NodeConfig, PeerConfig};
 use crate::fib::{self, KernelEvent};
 use crate::node::recovery;
 use crate::origin;
-use crate::rib::RibConfig;
+use crate::rib::{MonitorId, Monitored, RibConfig};
 use crate::session::StopReason;
 use crate::types::{ConnectionId, PeerId, QueryId, ShardId, Sync};
 use crate::{rib, session};
@@ -90,6 +90,10 @@ pub enum FromShard {
     Fib(fib::Input),
     /// To whoever asked; complete if true.
     Answer(QueryId, rib::Answer, bool),
+    /// To a collector.
+    Monitored(MonitorId, Vec<Monitored>),
+    /// To a collector: it is given up.
+    Overrun(MonitorId),
 }
 
 /// Routes one output of shard `shard`.
@@ -101,6 +105,8 @@ pub fn from_shard(shard: ShardId, output: rib::Output) -> FromShard {
         rib::Output::Counts { peer, counts } => FromShard::Peer(peer, session::Input::Counts { shard, counts }),
         rib::Output::FibChanges(changes) => FromShard::Fib(fib::Input::Changes(changes)),
         rib::Output::Answer { query, rows, done } => FromShard::Answer(query, rows, done),
+        rib::Output::Monitored(monitor, words) => FromShard::Monitored(monitor, words),
+        rib::Output::Overrun(monitor) => FromShard::Overrun(monitor),
     }
 }
 

@@ -54,7 +54,9 @@ pub(super) fn announce<A: AddressFamily>(
             continue;
         }
         let judgement = import.judge(item.prefix.into(), &shared.facts.next_hops, &mut shared.interner);
-        rib.store(shared, index, id, NewPath { judgement, next_hop: Some(next_hop), told }, Some(counts));
+        if !rib.store(shared, index, id, NewPath { judgement, next_hop: Some(next_hop), told }, Some(counts)) {
+            rib.watched.count(facts.peer, |needless| needless.announcements += 1);
+        }
     }
     shared.facts.next_hops.drop_unused(next_hop);
 }
@@ -84,9 +86,11 @@ pub(super) fn withdraw<A: AddressFamily>(
     let Some(counts) = counts.of_mut(A::FAMILY) else { return 0 };
     let indexes: SmallVec<[Option<u32>; 64]> = items.iter().map(|item| rib.table.find(&item.prefix)).collect();
     for (item, index) in items.iter().zip(indexes) {
-        let Some(source) = shared.facts.sources.find_peer(facts, item.path_id) else { continue };
-        let Some(index) = index else { continue };
-        rib.remove(shared, index, source, Some(counts));
+        let source = shared.facts.sources.find_peer(facts, item.path_id);
+        let known = source.zip(index).is_some_and(|(source, index)| rib.remove(shared, index, source, Some(counts)));
+        if !known {
+            rib.watched.count(facts.peer, |needless| needless.withdrawals += 1);
+        }
     }
     items.len()
 }

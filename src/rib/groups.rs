@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::attributes::Interner;
 use super::export::{Candidate, Exporter, GroupKey, Refusal};
 use super::loc_rib::Facts;
+use super::monitor;
 use super::next_hop::NextHops;
 use super::table::Destination;
 use super::update_group::{Receiver, UpdateGroup};
@@ -152,7 +153,7 @@ impl Groups {
         let Some(group) = self.groups.get_mut(&id) else { return Vec::new() };
         let mut parts: Vec<(GroupKey, Vec<PeerId>)> = Vec::new();
         for peer in group.out.members() {
-            let key = keys.get(&peer).unwrap_or(group.exporter.key());
+            let key = keys.get(&monitor::real(peer)).unwrap_or(group.exporter.key());
             match parts.iter_mut().find(|(other, _)| other == key) {
                 Some((_, peers)) => peers.push(peer),
                 None => parts.push((key.clone(), vec![peer])),

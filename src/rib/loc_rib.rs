@@ -11,8 +11,9 @@ use super::decision::{self, Contender, Fate};
 use super::export::Candidate;
 use super::groups::{GroupId, Groups};
 use super::import::Judgement;
+use super::monitor::{Change, Watched};
 use super::next_hop::{NextHopId, NextHops, Resolution};
-use super::path::{Path, SourceId, Sources};
+use super::path::{Path, Source, SourceId, Sources};
 use super::stale::{Epoch, Told};
 use super::table::{Destination, Mark, Table};
 use crate::fib::{BestRoute, FibChange, Hop, Target};
@@ -117,6 +118,8 @@ pub(super) struct LocRib<A: AddressFamily> {
     pub(super) table: Table<A>,
     dirty: Vec<u32>,
     fib_due: VecDeque<u32>,
+    /// What collectors are to hear of.
+    pub(super) watched: Watched<A>,
     /// How often a destination has been decided.
     pub(super) decisions: u64,
 }
@@ -124,7 +127,7 @@ pub(super) struct LocRib<A: AddressFamily> {
 impl<A: AddressFamily> LocRib<A> {
     /// An empty one.
     pub(super) fn new(seed: u64) -> Self {
-        Self { table: Table::new(seed), dirty: Vec::new(), fib_due: VecDeque::new(), decisions: 0 }
+        Self { table: Table::new(seed), dirty: Vec::new(), fib_due: VecDeque::new(), watched: Watched::default(), decisions: 0 }
     }
 
     /// Octets of memory that the destinations and the lists of work on them have reserved.
@@ -132,9 +135,16 @@ impl<A: AddressFamily> LocRib<A> {
         self.table.octets() + self.dirty.capacity() * 4 + self.fib_due.capacity() * 4
     }
 
-    /// Enters or replaces the path of a source. A path told again unchanged is only renewed.
-    pub(super) fn store(&mut self, shared: &mut Shared, index: u32, source: SourceId, new: NewPath, counts: Option<&mut PrefixCounts>) {
-        let Some(destination) = self.table.get_mut(index) else { return };
+    /// Enters or replaces the path of a source. A path told again unchanged is only renewed: then the answer is false.
+    pub(super) fn store(
+        &mut self,
+        shared: &mut Shared,
+        index: u32,
+        source: SourceId,
+        new: NewPath,
+        counts: Option<&mut PrefixCounts>,
+    ) -> bool {
+        let Some(destination) = self.table.get_mut(index) else { return false };
         let accepted = new.judgement.fault.is_none();
         let Some(at) = destination.position(source) else {
             shared.facts.sources.hold(source);
@@ -149,13 +159,17 @@ impl<A: AddressFamily> LocRib<A> {
             destination.paths.push(new.into_path(source));
             let more = destination.spilled() - before;
             self.table.spilled += more;
-            return self.soil(index);
+            if !self.watched.is_empty() {
+                self.watch(&shared.facts.sources, index, source, None);
+            }
+            self.soil(index);
+            return true;
         };
         let chosen = at == 0 && destination.has_best;
         let path = &mut destination.paths[at];
         path.told = new.told;
         if new.is_same(path) {
-            return;
+            return false;
         }
         if let Some(counts) = counts {
             counts.accepted += u64::from(accepted);
@@ -170,17 +184,21 @@ impl<A: AddressFamily> LocRib<A> {
             }
         }
         let multipath = path.multipath;
-        *path = Path { multipath, ..new.into_path(source) };
+        let before = std::mem::replace(path, Path { multipath, ..new.into_path(source) });
         if chosen || multipath {
             destination.set(Mark::Touched, true);
         }
+        if !self.watched.is_empty() {
+            self.watch(&shared.facts.sources, index, source, Some(&before));
+        }
         self.soil(index);
+        true
     }
 
-    /// Removes the path of a source.
-    pub(super) fn remove(&mut self, shared: &mut Shared, index: u32, source: SourceId, counts: Option<&mut PrefixCounts>) {
-        let Some(destination) = self.table.get_mut(index) else { return };
-        let Some(at) = destination.position(source) else { return };
+    /// Removes the path of a source; whether it was there.
+    pub(super) fn remove(&mut self, shared: &mut Shared, index: u32, source: SourceId, counts: Option<&mut PrefixCounts>) -> bool {
+        let Some(destination) = self.table.get_mut(index) else { return false };
+        let Some(at) = destination.position(source) else { return false };
         let path = destination.paths.swap_remove(at);
         if at == 0 && destination.has_best {
             destination.has_best = false;
@@ -197,8 +215,20 @@ impl<A: AddressFamily> LocRib<A> {
             shared.facts.next_hops.release(id);
         }
         shared.groups.withdraw_path(destination.prefix.into(), index, shared.facts.sources.get(source).sent);
+        if !self.watched.is_empty() {
+            self.watch(&shared.facts.sources, index, source, Some(&path));
+        }
         shared.facts.sources.release(source);
         self.soil(index);
+        true
+    }
+
+    /// A source's path of a destination has become what it is now: collectors are to hear of it.
+    #[cold]
+    fn watch(&mut self, sources: &Sources, index: u32, source: SourceId, before: Option<&Path>) {
+        let (Some(destination), Source { peer: Some(peer), path_id, .. }) = (self.table.get(index), sources.get(source)) else { return };
+        let after = destination.position(source).and_then(|at| destination.paths.get(at));
+        self.watched.path(*peer, destination.prefix, *path_id, Change::of(before, after));
     }
 
     /// The destination is to be decided again, and its result counts as changed.
@@ -232,6 +262,9 @@ impl<A: AddressFamily> LocRib<A> {
         if changed && (destination.has_best || destination.has(Mark::FibTold)) && !destination.set(Mark::FibDue, true) {
             self.fib_due.push_back(index);
         }
+        if changed && !self.watched.is_empty() {
+            self.watched.best(destination.prefix);
+        }
         shared.groups.offer(&shared.facts, &mut shared.interner, destination, index, changed);
         if destination.paths.is_empty() {
             self.table.release(index);
@@ -258,6 +291,13 @@ impl<A: AddressFamily> LocRib<A> {
             }
             self.table.release(index);
         }
+    }
+
+    /// How many destinations in `range` have a best path; whether there may be more behind it.
+    pub(super) fn count_best(&self, range: std::ops::Range<u32>) -> (usize, bool) {
+        let end = range.end;
+        let best = range.filter(|index| self.table.get(*index).is_some_and(|destination| destination.has_best)).count();
+        (best, end < self.table.end())
     }
 
     /// Whether the FibSyncer has something to hear.

@@ -6,6 +6,8 @@
 //! kernel's words ─→ next_hop ─(dependants)─────────→ ┘                └→ loc_rib: pending ─PullFib→ changes
 //! ```
 //!
+//! Collectors of monitoring data (BMP) pull what has changed of all three tables; see `monitor`.
+//!
 //! Inputs only change tables and mark what is dirty; [`Shard::finish_round`] decides it once, however often it changed.
 //! What may touch a whole table (sweeps, reloads, fills of groups, queries) is a task of `walk`, done in steps between
 //! rounds: [`Shard::deadline`] is *now* as long as there is one.
@@ -24,6 +26,7 @@ mod groups;
 mod import;
 mod journal;
 mod loc_rib;
+mod monitor;
 mod next_hop;
 mod outbound;
 mod path;
@@ -38,6 +41,7 @@ mod testing;
 mod tests;
 pub mod update_group;
 mod walk;
+mod watching;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -47,6 +51,7 @@ use bytes::Bytes;
 use ipnet::IpNet;
 use serde::Serialize;
 
+pub use monitor::{MONITORS, MonitorId, Monitored, Needless, Watch};
 pub use shard::Shard;
 
 use crate::config::PeerConfig;
@@ -136,6 +141,12 @@ pub enum Input {
         /// Changes.
         credit: usize,
     },
+    /// A collector of monitoring data is there, and is to be told everything; one of the same number is replaced.
+    Monitor(MonitorId, Watch),
+    /// It has gone.
+    MonitorEnds(MonitorId),
+    /// It has room for one step. Stays open until there is something to say.
+    PullMonitor(MonitorId),
     /// A question of the control API; answered in bounded steps, at most [`PARTS_A_ROUND`] parts in a round.
     Query(QueryId, Query),
     /// Whoever asked has no more room: the answer goes on after `Resume`.
@@ -228,6 +239,8 @@ pub enum Query {
     AdjRibIn,
     /// How many paths of each of these peers, which are about to go, have no other path beside them.
     Uncovered(Arc<BTreeSet<PeerId>>),
+    /// What a collector is told in numbers: prefixes of the Loc-RIB, and what peers have said needlessly.
+    Totals,
     /// Every candidate of a prefix (of the longest around it, where it has no route) with the step that beat it, and whom it is advertised to.
     Explain(IpNet),
 }
@@ -248,6 +261,10 @@ pub enum Output {
     },
     /// Answer to a `PullFib`, never more than its credit.
     FibChanges(Vec<FibChange>),
+    /// Answer to a `PullMonitor`.
+    Monitored(MonitorId, Vec<Monitored>),
+    /// More waited for a collector than may: it is given up.
+    Overrun(MonitorId),
     /// Counters of a peer that changed in this round.
     Counts {
         /// The peer.
@@ -275,6 +292,8 @@ pub enum Answer {
     AdjRibIn(Vec<ReceivedPath>),
     /// For `Query::Uncovered`: to be summed over all parts; a peer that is not named has none.
     Uncovered(BTreeMap<PeerId, u64>),
+    /// For `Query::Totals`: to be summed over all parts.
+    Totals(PerFamily<u64>, BTreeMap<PeerId, Needless>),
     /// For `Query::Explain`.
     Explain(Explained),
 }

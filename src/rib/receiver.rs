@@ -7,12 +7,13 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
+use super::monitor::{MONITORS, MonitorId, real, shadow};
 use crate::types::{Attributes, PeerId, RouterId};
 
 /// A member of a group, as far as the rules that differ between members go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Receiver {
-    /// The peer; routes learned from it never go back to it (E1).
+    /// The peer, or a collector's shadow of it; routes learned from it never go back to it (E1).
     pub peer: PeerId,
     /// Its address on the session; routes with that next hop do not go to it (N7).
     pub address: IpAddr,
@@ -23,7 +24,7 @@ pub struct Receiver {
 impl Receiver {
     /// Whether routes of this provenance are kept from the member.
     pub(super) fn is_excluded(&self, of: &Provenance) -> bool {
-        of.source == Some(self.peer) || of.next_hop == self.address || of.originator == Some(self.identifier)
+        of.source == Some(real(self.peer)) || of.next_hop == self.address || of.originator == Some(self.identifier)
     }
 }
 
@@ -90,11 +91,14 @@ pub(super) struct Receivers {
     peers: BTreeMap<PeerId, Receiver>,
     addresses: BTreeSet<(IpAddr, PeerId)>,
     identifiers: BTreeSet<(RouterId, PeerId)>,
+    /// Members that are collectors' shadows of others.
+    shadows: usize,
 }
 
 impl Receivers {
     pub fn insert(&mut self, receiver: Receiver) {
         self.remove(receiver.peer);
+        self.shadows += usize::from(real(receiver.peer) != receiver.peer);
         self.peers.insert(receiver.peer, receiver);
         self.addresses.insert((receiver.address, receiver.peer));
         self.identifiers.insert((receiver.identifier, receiver.peer));
@@ -102,6 +106,7 @@ impl Receivers {
 
     pub fn remove(&mut self, peer: PeerId) {
         if let Some(receiver) = self.peers.remove(&peer) {
+            self.shadows -= usize::from(real(peer) != peer);
             self.addresses.remove(&(receiver.address, peer));
             self.identifiers.remove(&(receiver.identifier, peer));
         }
@@ -119,10 +124,15 @@ impl Receivers {
         self.peers.is_empty()
     }
 
+    fn shadows_of(&self, peer: PeerId) -> impl Iterator<Item = PeerId> + '_ {
+        (0..MONITORS).map(move |number| shadow(peer, MonitorId(number))).filter(|shadow| self.peers.contains_key(shadow))
+    }
+
     /// The members for which [`Receiver::is_excluded`] holds.
     pub fn excluded(&self, of: &Provenance) -> Excluded {
         let mut peers = SmallVec::new();
         peers.extend(of.source.filter(|peer| self.peers.contains_key(peer)));
+        peers.extend(of.source.into_iter().filter(|_| self.shadows > 0).flat_map(|peer| self.shadows_of(peer)));
         peers.extend(with(&self.addresses, of.next_hop));
         peers.extend(of.originator.into_iter().flat_map(|key| with(&self.identifiers, key)));
         peers.sort_unstable();

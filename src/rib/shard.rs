@@ -16,6 +16,7 @@ use super::explain::{self, Filter, View};
 use super::export::GroupKey;
 use super::groups::{GroupId, Groups};
 use super::loc_rib::{Facts, LocRib, Shared};
+use super::monitor::{self, Monitors};
 use super::next_hop::NextHops;
 use super::path::Sources;
 use super::stale::{Renewal, Told};
@@ -35,10 +36,10 @@ pub struct Shard {
     id: ShardId,
     config: Arc<RibConfig>,
     now: Option<Instant>,
-    shared: Shared,
-    peers: BTreeMap<PeerId, PeerState>,
-    ipv4: LocRib<Ipv4Unicast>,
-    ipv6: LocRib<Ipv6Unicast>,
+    pub(super) shared: Shared,
+    pub(super) peers: BTreeMap<PeerId, PeerState>,
+    pub(super) ipv4: LocRib<Ipv4Unicast>,
+    pub(super) ipv6: LocRib<Ipv6Unicast>,
     work: Work,
     pulls: BTreeMap<PeerId, usize>,
     fib_credit: Option<usize>,
@@ -47,6 +48,7 @@ pub struct Shard {
     draining: bool,
     releases: usize,
     sweep_due: Option<Instant>,
+    pub(super) monitors: Monitors,
 }
 
 /// A peer that is up, or that has left paths behind.
@@ -96,6 +98,7 @@ impl Shard {
             draining: false,
             releases: 0,
             sweep_due: None,
+            monitors: Monitors::default(),
         }
     }
 
@@ -132,7 +135,13 @@ impl Shard {
         match input {
             Input::Configure(config) => self.configure(config),
             Input::PeerUp(facts) => self.peer_up(facts),
-            Input::PeerDown { peer, keep, .. } => self.peer_down(peer, keep),
+            Input::PeerDown { peer, keep, end } => {
+                self.unwatch_peer(peer, &end);
+                self.peer_down(peer, keep);
+            }
+            Input::Monitor(id, watch) => self.watch(id, watch),
+            Input::MonitorEnds(id) => self.unwatch(id),
+            Input::PullMonitor(id) => self.monitors.pull(id),
             Input::PeerReload { peer, config } => self.peer_reload(peer, config),
             Input::Routes(batch) => self.routes(batch),
             Input::SweepStale { peer, family } => self.settle(peer, family),
@@ -172,7 +181,7 @@ impl Shard {
 
     /// When [`Shard::on_deadline`] wants to be called: at once while there is work left, else when unused memory is due.
     pub fn deadline(&self) -> Option<Instant> {
-        if self.work.is_empty() { self.sweep_due } else { self.now }
+        if self.work.is_empty() && !self.is_monitoring() { self.sweep_due } else { self.now }
     }
 
     /// Goes on with bounded work: a round without input.
@@ -203,6 +212,9 @@ impl Shard {
         self.answer_pulls(out);
         self.answer_fib(out);
         self.report_counts(out);
+        if !self.monitors.is_empty() {
+            self.answer_monitors(out);
+        }
         self.shared.facts.sources.finish_round();
         done(Stage::Answer);
     }
@@ -239,6 +251,9 @@ impl Shard {
         let key = GroupKey::new(&facts, &self.config, self.draining);
         let families = facts.context.families;
         let (group, new) = self.shared.groups.join(key, receiver, &self.shared.facts.next_hops);
+        if !self.monitors.is_empty() {
+            self.watch_peer(&facts, group, counts.iter().any(|(_, counts)| counts.received > 0));
+        }
         self.peers.insert(peer, PeerState { facts, renewal, group: Some(group), counts, reported });
         for family in Family::ALL {
             if new {
@@ -292,6 +307,9 @@ impl Shard {
 
     fn leave_group(&mut self, peer: PeerId) {
         if let Some(group) = self.peers.get_mut(&peer).and_then(|state| state.group.take()) {
+            if let Some(group) = self.shared.groups.get_mut(group) {
+                self.monitors.of_adj_rib_out().for_each(|id| group.out.leave(monitor::shadow(peer, id)));
+            }
             self.shared.groups.leave(group, peer);
         }
     }
@@ -319,7 +337,10 @@ impl Shard {
                 RouteChange::Withdraw(NlriList::Ipv6(items)) => {
                     self.releases += adj_rib_in::withdraw(&mut self.ipv6, &mut self.shared, self.peers.get_mut(&peer), &items);
                 }
-                RouteChange::EndOfRib(family) => self.settle(peer, family),
+                RouteChange::EndOfRib(family) => {
+                    self.settle(peer, family);
+                    self.monitors.end_of_rib(peer, family);
+                }
                 RouteChange::RefreshBegin(family) => {
                     if let Some(renewal) = self.peers.get_mut(&peer).and_then(|state| state.renewal.of_mut(family)) {
                         renewal.begin();
@@ -535,6 +556,20 @@ impl Shard {
                 };
                 return self.answered(id, query, family, more.then_some(end), Answer::AdjRibIn(paths), out);
             }
+            Query::Totals => {
+                let count = |best: usize| u64::try_from(best).unwrap_or(u64::MAX);
+                let (totals, needless, more) = match family {
+                    Family::IPV4_UNICAST => {
+                        let (best, more) = self.ipv4.count_best(cursor..end);
+                        (PerFamily { ipv4: count(best), ipv6: 0 }, monitor::needless(&self.ipv4, cursor), more)
+                    }
+                    _ => {
+                        let (best, more) = self.ipv6.count_best(cursor..end);
+                        (PerFamily { ipv4: 0, ipv6: count(best) }, monitor::needless(&self.ipv6, cursor), more)
+                    }
+                };
+                return self.answered(id, query, family, more.then_some(end), Answer::Totals(totals, needless), out);
+            }
             Query::Routes { prefix, longer, family, received, advertised } => {
                 Filter { prefix: *prefix, longer: *longer, family: *family, received: *received, advertised: *advertised }
             }
@@ -566,6 +601,7 @@ impl Shard {
             Answer::Routes(rows) => rows.is_empty(),
             Answer::AdjRibIn(paths) => paths.is_empty(),
             Answer::Uncovered(counts) => counts.is_empty(),
+            Answer::Totals(totals, needless) => *totals == PerFamily::default() && needless.is_empty(),
             Answer::Explain(..) => false,
         };
         if next.is_none() || !is_empty {

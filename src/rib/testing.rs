@@ -8,7 +8,7 @@ use std::time::Instant;
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
-use super::{Advertisement, Answer, Candidate, Input, Output, Query, RibConfig, RouteRow, Shard};
+use super::{Advertisement, Answer, Candidate, Input, MonitorId, Monitored, Output, Query, RibConfig, RouteRow, Shard};
 use crate::config::{AddPath, PeerConfig};
 use crate::fib::{BestRoute, InterfaceAddress, KernelEvent, KernelHop, KernelRoute, Link, RouteKey, RouteType, Target};
 use crate::origin::{LocalKey, LocalRoute, LocalTarget};
@@ -120,7 +120,10 @@ pub(super) struct Bench {
     pub(super) ended: BTreeMap<PeerId, Vec<Family>>,
     pub(super) counts: BTreeMap<PeerId, PerFamily<PrefixCounts>>,
     pub(super) rounds: usize,
-    answers: Vec<Answer>,
+    /// What collectors have been told, and which were given up.
+    pub(super) monitored: Vec<(MonitorId, Vec<Monitored>)>,
+    pub(super) overrun: Vec<MonitorId>,
+    pub(super) answers: Vec<Answer>,
     out: Outbox<Output>,
 }
 
@@ -145,6 +148,8 @@ impl Bench {
             ended: BTreeMap::new(),
             counts: BTreeMap::new(),
             rounds: 0,
+            monitored: Vec::new(),
+            overrun: Vec::new(),
             answers: Vec::new(),
             out: Outbox::new(),
         };
@@ -201,6 +206,8 @@ impl Bench {
                     self.counts.insert(peer, counts);
                 }
                 Output::Answer { rows, .. } => self.answers.push(rows),
+                Output::Monitored(monitor, words) => self.monitored.push((monitor, words)),
+                Output::Overrun(monitor) => self.overrun.push(monitor),
             }
         }
     }

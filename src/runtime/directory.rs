@@ -11,6 +11,7 @@ use crate::datastore::{self, Judgement, State};
 use crate::kernel;
 use crate::origin::Origin;
 use crate::runtime::bfd_thread::BfdMessage;
+use crate::runtime::bmp::CollectorStatus;
 use crate::runtime::history::Chronicle;
 use crate::runtime::message::{FibMessage, Order, PeerMessage, Question, RecoveryStatus, ShardMessage};
 use crate::runtime::pulse::Silent;
@@ -57,6 +58,8 @@ pub struct Directory {
     pub bfd: Option<mpsc::Sender<BfdMessage>>,
     /// What has happened; none before the machines run.
     pub chronicle: Option<Chronicle>,
+    /// The collectors of monitoring data.
+    pub collectors: Vec<watch::Receiver<CollectorStatus>>,
     /// Where copies of machines are asked for.
     pub copies: Copies,
 }

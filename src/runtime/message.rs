@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::rib::MonitorId;
 use crate::session::{PeerStatus, PrefixCounts};
 use crate::types::{PeerId, PerFamily, ShardId};
 use crate::{fib, rib, session};
@@ -72,6 +73,8 @@ pub enum ShardMessage {
     /// A session came up: its facts, and where its frames and counters go. Replaces what an older session gave, so
     /// that frames of an older session are never written to a newer one.
     Up(rib::Input, PeerReplies),
+    /// A collector of monitoring data is there: what it wants, and where its words go.
+    Monitor(MonitorId, rib::Watch, mpsc::Sender<MonitorWords>),
     /// The peer is gone for good.
     Forget(PeerId),
     /// A question and where the answer goes.
@@ -82,6 +85,9 @@ pub enum ShardMessage {
     /// Give a sign of life.
     Ping(oneshot::Sender<()>),
 }
+
+/// What a shard tells a collector; nothing at all where the collector is given up.
+pub type MonitorWords = (ShardId, Vec<rib::Monitored>);
 
 /// Where a shard answers a session.
 #[derive(Clone, Debug)]

@@ -25,10 +25,13 @@
 //! | `datastore_last_known_in_force` | | 1 while the resources of an earlier run are in force |
 //! | `datastore_listings_total` | | whole listings: of etcd, of the files, of one kind of the Kubernetes API |
 //! | `node_status_writes_total` | result | CalicoNodeStatus objects written, unchanged, missing, conflict, failed |
+//! | `bmp_connected` | collector | 1 while the collector is being told |
+//! | `bmp_messages_total`, `bmp_octets_total` | collector | BMP messages for the collector, and their octets |
 //! | `start_timestamp_seconds`, `build_info` | version | the process |
 //!
 //! What is counted of shards (stage times, memory by what it is for) is in `runtime::shard_meters`.
 
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -81,6 +84,11 @@ struct Errno {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfCollector {
+    collector: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfSeverity {
     severity: &'static str,
 }
@@ -109,6 +117,9 @@ pub struct Metrics {
     silent: Gauge,
     lost: Counter,
     started: Gauge,
+    bmp_connected: Family<OfCollector, Gauge>,
+    bmp_messages: Family<OfCollector, Counter>,
+    bmp_octets: Family<OfCollector, Counter>,
     /// Those of the datastore.
     pub datastore: Meters,
     /// Those of the shards.
@@ -139,6 +150,9 @@ impl Default for Metrics {
             silent: Gauge::default(),
             lost: Counter::default(),
             started: Gauge::default(),
+            bmp_connected: Family::default(),
+            bmp_messages: Family::default(),
+            bmp_octets: Family::default(),
             datastore: Meters::default(),
             shards: ShardMeters::default(),
         };
@@ -192,6 +206,9 @@ impl Metrics {
         registry.register("restarting", "1 until our own restart is over", self.restarting.clone());
         registry.register("silent_machines", "Threads and machines of the daemon that do not answer", self.silent.clone());
         registry.register("events_lost", "Events that the history had no room for", self.lost.clone());
+        registry.register("bmp_connected", "Whether the BMP collector is being told", self.bmp_connected.clone());
+        registry.register("bmp_messages", "BMP messages for the collector", self.bmp_messages.clone());
+        registry.register("bmp_octets", "Octets of BMP messages for the collector", self.bmp_octets.clone());
         self.datastore.register(&mut registry);
         self.shards.register(&mut registry);
         registry.register("start_timestamp_seconds", "When the process began", self.started.clone());
@@ -211,6 +228,18 @@ impl Metrics {
             peer.prefixes(family, PrefixCounts::default());
         }
         peer
+    }
+
+    /// The numbers of a BMP collector; they begin at zero.
+    pub fn collector(&self, address: SocketAddr) -> CollectorMeter {
+        let labels = OfCollector { collector: address.to_string() };
+        let meter = CollectorMeter {
+            connected: self.bmp_connected.get_or_create(&labels).clone(),
+            messages: self.bmp_messages.get_or_create(&labels).clone(),
+            octets: self.bmp_octets.get_or_create(&labels).clone(),
+        };
+        meter.connected(false);
+        meter
     }
 
     /// The problems there are now.
@@ -266,6 +295,27 @@ impl Metrics {
     /// The kernel's table is read anew.
     pub fn resync(&self) {
         self.resyncs.inc();
+    }
+}
+
+/// The numbers of one BMP collector.
+#[derive(Clone, Debug)]
+pub struct CollectorMeter {
+    connected: Gauge,
+    messages: Counter,
+    octets: Counter,
+}
+
+impl CollectorMeter {
+    /// Whether it is being told.
+    pub fn connected(&self, connected: bool) {
+        self.connected.set(i64::from(connected));
+    }
+
+    /// So many messages of so many octets in all.
+    pub fn told(&self, messages: usize, octets: usize) {
+        self.messages.inc_by(messages as u64);
+        self.octets.inc_by(octets as u64);
     }
 }
 

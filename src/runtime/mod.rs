@@ -9,12 +9,13 @@
 //!                └─▶ recovery task           └─Loc-RIB changes (pulled)─▶ FibSyncer task
 //! ```
 //!
-//! Beside them: `pulse` asks each of these for a sign of life, `manager` tells the service manager.
+//! Beside them: [`bmp`] tells collectors what the shards say when asked, `pulse` asks each of these for a sign of life, `manager` tells the service manager.
 //!
 //! Await graph: sockets → peer → shard; a shard waits for nobody. A panic in a peer's task ends that peer; one in a
 //! shard or the FibSyncer ends the process, whose kernel routes stay.
 
 pub mod bfd_thread;
+pub mod bmp;
 mod connections;
 pub mod directory;
 mod fib_task;
@@ -53,6 +54,7 @@ use crate::node::recovery::Recovery;
 use crate::node::wiring::rib_config;
 use crate::origin::{self, Origin};
 use crate::rib::Shard;
+use crate::runtime::bmp::Collectors;
 use crate::runtime::directory::{Copies, Directory};
 use crate::runtime::fib_task::FibTask;
 use crate::runtime::handover_task::HandoverTask;
@@ -118,6 +120,7 @@ pub async fn run(settings: Settings) -> Result<()> {
     let Some((config, mut compiled)) = first_config(compiled, &metrics, &directory, &mut signals).await else {
         return Ok(());
     };
+    let collectors = Collectors::start(&settings.bmp, &directory, &metrics);
     let (orders, ordered) = mpsc::channel(ORDERS);
     let (mut speaker, done) = start_speaker(&settings, config, directory, orders, metrics).await?;
     speaker.start(compiled.borrow_and_update().problems.clone()).await;
@@ -127,6 +130,7 @@ pub async fn run(settings: Settings) -> Result<()> {
     if let Some(manager) = manager {
         manager.stopping().await;
     }
+    collectors.stop().await;
     speaker.stop().await;
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::datastore;
+use crate::runtime::bmp;
 use crate::runtime::log::Log;
 
 /// Settings of the daemon; see `margay run --help`.
@@ -23,6 +24,8 @@ pub struct Settings {
     pub page: Option<SocketAddr>,
     /// The page may be served on an address that is no loopback one.
     pub page_beyond_loopback: bool,
+    /// Whom monitoring data go to.
+    pub bmp: bmp::Settings,
     /// Folder for the last known configuration.
     pub state: PathBuf,
     /// Only say what would be written to the kernel.

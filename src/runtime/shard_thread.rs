@@ -9,8 +9,8 @@ use tracing::{debug, error};
 
 use crate::fib;
 use crate::node::wiring::{FromShard, from_shard};
-use crate::rib::{self, Output, Shard};
-use crate::runtime::message::{PeerReplies, ShardMessage};
+use crate::rib::{self, MonitorId, Output, Shard};
+use crate::runtime::message::{MonitorWords, PeerReplies, ShardMessage};
 use crate::runtime::questions::{Questions, Taken};
 use crate::runtime::shard_meters::{Lap, Meter, ShardMeters};
 use crate::session;
@@ -27,6 +27,8 @@ pub struct ShardThread {
     fib: mpsc::Sender<(ShardId, fib::Input)>,
     peers: BTreeMap<PeerId, PeerReplies>,
     questions: Questions<rib::Answer>,
+    /// Collectors: with one pull under way there is always room.
+    monitors: BTreeMap<MonitorId, mpsc::Sender<MonitorWords>>,
     meter: Meter,
     /// Our own restart is over, but the FibSyncer has not been told to sweep: it must first hear what was learned meanwhile.
     sweep_due: bool,
@@ -48,6 +50,7 @@ impl ShardThread {
             fib,
             peers: BTreeMap::new(),
             questions: Questions::new(rib::PARTS_A_ROUND),
+            monitors: BTreeMap::new(),
             meter: meters.of(id),
             sweep_due: false,
         }
@@ -139,12 +142,28 @@ impl ShardThread {
                 Taken::Pause(query) => rib::Input::Pause(query),
                 Taken::Abandon(query) => rib::Input::Abandon(query),
             }),
+            FromShard::Monitored(monitor, words) => {
+                let gone = self.monitors.get(&monitor).is_none_or(|collector| collector.try_send((self.id, words)).is_err());
+                gone.then_some(rib::Input::MonitorEnds(monitor))
+            }
+            // It has room for this beside an answer.
+            FromShard::Overrun(monitor) => {
+                if let Some(collector) = self.monitors.remove(&monitor) {
+                    // It may have gone.
+                    let _ = collector.try_send((self.id, Vec::new()));
+                }
+                None
+            }
         }
     }
 
     fn take(&mut self, message: ShardMessage, outbox: &mut Outbox<Output>) {
         let now = Instant::now();
         match message {
+            ShardMessage::Input(rib::Input::MonitorEnds(monitor)) => {
+                self.monitors.remove(&monitor);
+                self.machine.handle(now, rib::Input::MonitorEnds(monitor), outbox);
+            }
             ShardMessage::Input(input) => {
                 self.sweep_due |= matches!(input, rib::Input::RecoveryDone);
                 self.machine.handle(now, input, outbox);
@@ -152,6 +171,10 @@ impl ShardThread {
             ShardMessage::Up(input, replies) => {
                 self.peers.insert(replies.peer, replies);
                 self.machine.handle(now, input, outbox);
+            }
+            ShardMessage::Monitor(monitor, watch, collector) => {
+                self.monitors.insert(monitor, collector);
+                self.machine.handle(now, rib::Input::Monitor(monitor, watch), outbox);
             }
             ShardMessage::Forget(peer) => {
                 self.peers.remove(&peer);

@@ -505,6 +505,7 @@ impl Speaker {
                 copies: now.copies.clone(),
                 kernel: now.kernel.clone(),
                 silent: now.silent.clone(),
+                collectors: now.collectors.clone(),
             });
         });
     }

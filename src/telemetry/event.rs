@@ -101,6 +101,15 @@ pub enum Event {
     KernelResync,
     /// Our own restart is over.
     RestartOver,
+    /// A collector of monitoring data (BMP) is being told, or is away.
+    Collector {
+        /// Its address and port.
+        collector: String,
+        /// It is being told.
+        connected: bool,
+        /// Why it is away.
+        why: Option<String>,
+    },
     /// The best path of a watched prefix changed.
     BestPath {
         /// The prefix.
@@ -148,7 +157,12 @@ impl Event {
             | Self::PrefixLimit { peer, .. }
             | Self::Panic { peer } => Subject::Peer(peer),
             Self::KernelRefused { prefix, .. } | Self::BestPath { prefix, .. } => Subject::Prefix(*prefix),
-            Self::Configured { .. } | Self::Problem { .. } | Self::Solved { .. } | Self::KernelResync | Self::RestartOver => Subject::Node,
+            Self::Configured { .. }
+            | Self::Problem { .. }
+            | Self::Solved { .. }
+            | Self::KernelResync
+            | Self::RestartOver
+            | Self::Collector { .. } => Subject::Node,
         }
     }
 
@@ -162,6 +176,7 @@ impl Event {
                 [added, removed, reset, reloaded].into_iter().flatten().map(|name| name.len() + size_of::<String>()).sum()
             }
             Self::Problem { text, .. } | Self::Solved { text } | Self::KernelRefused { text, .. } => text.len(),
+            Self::Collector { collector, why, .. } => collector.len() + why.as_ref().map_or(0, String::len),
             Self::KernelResync | Self::RestartOver | Self::BestPath { .. } => 0,
         };
         size_of::<Self>() + text
@@ -189,6 +204,10 @@ impl fmt::Display for Event {
             Self::KernelRefused { prefix, errno, text } => write!(f, "{prefix}: the kernel refused the route: {text} (errno {errno})"),
             Self::KernelResync => f.write_str("the kernel's routes are read anew"),
             Self::RestartOver => f.write_str("our own restart is over"),
+            Self::Collector { collector, connected: true, .. } => write!(f, "BMP collector {collector}: connected"),
+            Self::Collector { collector, why, .. } => {
+                write!(f, "BMP collector {collector}: away: {}", why.as_deref().unwrap_or("no reason is known"))
+            }
             Self::BestPath { prefix, source: None, .. } => write!(f, "{prefix}: no route any more"),
             Self::BestPath { prefix, source: Some(source), target, .. } => {
                 write!(f, "{prefix}: best path from {source:?}")?;

@@ -6,6 +6,8 @@ use std::hash::Hash;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
+use super::{Nlri, NlriList};
+
 /// Address family identifier (RFC 4760); any number may arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Afi(pub u16);
@@ -133,6 +135,8 @@ pub trait AddressFamily: sealed::Sealed + Copy + Default + fmt::Debug + Eq + Has
 
     /// The prefix, if it is of this family.
     fn narrow(prefix: IpNet) -> Option<Self::Prefix>;
+    /// These items as a list of whatever family.
+    fn list(items: Vec<Nlri<Self::Prefix>>) -> NlriList;
 }
 
 /// IPv4 unicast as a type.
@@ -157,6 +161,10 @@ impl AddressFamily for Ipv4Unicast {
             IpNet::V6(_) => None,
         }
     }
+
+    fn list(items: Vec<Nlri<Ipv4Net>>) -> NlriList {
+        NlriList::Ipv4(items)
+    }
 }
 
 impl AddressFamily for Ipv6Unicast {
@@ -169,5 +177,9 @@ impl AddressFamily for Ipv6Unicast {
             IpNet::V6(prefix) => Some(prefix),
             IpNet::V4(_) => None,
         }
+    }
+
+    fn list(items: Vec<Nlri<Ipv6Net>>) -> NlriList {
+        NlriList::Ipv6(items)
     }
 }

@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result, bail};
 
 /// Debian packages and a program of each by which its presence is told.
-const PACKAGES: [(&str, &str); 21] = [
+const PACKAGES: [(&str, &str); 22] = [
     ("bgpdump", "/usr/bin/bgpdump"),
     ("binutils", "/usr/bin/strip"),
     ("bird2", "/usr/sbin/bird"),
@@ -20,6 +20,7 @@ const PACKAGES: [(&str, &str); 21] = [
     ("gobgpd", "/usr/bin/gobgpd"),
     ("libcap2-bin", "/usr/sbin/capsh"),
     ("openbgpd", "/usr/sbin/bgpctl"),
+    ("pmacct", "/usr/sbin/pmbmpd"),
     ("prometheus", "/usr/bin/promtool"),
     ("iproute2", "/usr/sbin/ip"),
     ("iputils-ping", "/usr/bin/ping"),

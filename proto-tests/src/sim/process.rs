@@ -601,7 +601,7 @@ impl Process {
                     answer.0.extend(rows);
                     answer.1 |= done;
                 }
-                FromShard::Answer(..) => {}
+                FromShard::Answer(..) | FromShard::Monitored(..) | FromShard::Overrun(_) => {}
             }
         }
     }

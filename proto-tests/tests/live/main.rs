@@ -7,6 +7,7 @@
 mod bird;
 mod bird_readers;
 mod birdwatcher;
+mod bmp;
 mod compare;
 mod confirm;
 mod diag;

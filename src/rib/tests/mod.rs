@@ -3,6 +3,7 @@
 mod export;
 mod import;
 mod measure;
+mod monitor;
 mod next_hops;
 mod restart;
 
