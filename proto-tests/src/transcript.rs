@@ -25,6 +25,9 @@
 //! | `N OPEN …`, `N KEEPALIVE`, `N NOTIFICATION CODE SUBCODE [HEX]`, `N ROUTE-REFRESH FAMILY SUBTYPE`, `N END-OF-RIB FAMILY` | messages; an OPEN without capabilities named has the usual ones, `bare` has none |
 //! | `N UPDATE announce PREFIX`, `N UPDATE withdraw PREFIX` | IPv4 unicast |
 //! | `N BYTES HEX` | octets as they are |
+//!
+//! A file of `margay run --record DIR` is such a transcript as it is. Its scene is `recorded`: times are told to the nanosecond, and a deadline
+//! that was met is the input `DUE`. `CONNECTED`, `COUNTS` and `FRAMES` have all that was said in them.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -34,10 +37,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use bytes::{Bytes, BytesMut};
-use margay::config::{AddPath, Authentication, MaxPrefixAction, MaxPrefixes, PeerConfig};
-use margay::session::{Event, Input, Output, Peer, PrefixCounts, RouteChange, Settings, StopReason};
+use margay::config::{AddPath, Authentication, ConsecutiveRestarts, MaxPrefixAction, MaxPrefixes, PeerConfig, SendHold};
+use margay::node::transcript::{self, session_output};
+use margay::session::{Input, Output, Peer, PrefixCounts, Settings, StopReason};
 use margay::types::{AsPath, Asn, Attributes, ConnectionId, Family, Nlri, NlriList, Outbox, PathId, PeerId, PerFamily, RouterId, ShardId};
-use margay::wire::{Capability, Context, GracefulRestart, Message, Notification, Open, RouteRefresh, Update, frame};
+use margay::wire::{Capability, Context, GracefulRestart, Message, Notification, Open, RouteRefresh, Update};
 
 use crate::story;
 
@@ -92,7 +96,9 @@ fn read_line(line: &str, rest: &[&str], stage: &mut Option<Stage>, script: &mut 
         "config" => {
             script.line(line);
             script.shown = None;
-            *stage = Some(Stage::new(tail)?);
+            let new = Stage::new(tail)?;
+            script.fine = new.recorded;
+            *stage = Some(new);
         }
         "at" => {
             // Only outputs follow: the machine's own deadline, which comes again by itself.
@@ -112,6 +118,9 @@ fn read_line(line: &str, rest: &[&str], stage: &mut Option<Stage>, script: &mut 
         "<" => {
             let stage = stage.as_mut().context("no config line yet")?;
             script.line(line);
+            if tail == "DUE" {
+                return stage.due(script);
+            }
             let input = stage.input(tail)?;
             stage.tell(input, script);
         }
@@ -121,8 +130,10 @@ fn read_line(line: &str, rest: &[&str], stage: &mut Option<Stage>, script: &mut 
 }
 
 fn time(text: &str) -> Result<Duration> {
-    let seconds: f64 = text.strip_suffix('s').and_then(|number| number.parse().ok()).context("a time is written like 1.5s")?;
-    Ok(Duration::from_secs_f64(seconds))
+    let number = text.strip_suffix('s').context("a time is written like 1.5s")?;
+    let (seconds, fraction) = number.split_once('.').unwrap_or((number, ""));
+    ensure!(fraction.len() <= 9, "nanoseconds are as fine as it gets");
+    Ok(Duration::new(seconds.parse()?, format!("{fraction:0<9}").parse()?))
 }
 
 /// The text that comes out.
@@ -130,6 +141,8 @@ fn time(text: &str) -> Result<Duration> {
 struct Script {
     text: String,
     shown: Option<Duration>,
+    /// Times are told to the nanosecond.
+    fine: bool,
 }
 
 impl Script {
@@ -139,7 +152,11 @@ impl Script {
     }
 
     fn at(&mut self, now: Duration) {
-        if self.shown.unwrap_or_default() != now {
+        if self.fine {
+            if self.shown != Some(now) {
+                self.line(&format!("at {}", transcript::time(now)));
+            }
+        } else if self.shown.unwrap_or_default() != now {
             let seconds = format!("{:.3}", now.as_secs_f64());
             self.line(&format!("at {}s", seconds.trim_end_matches('0').trim_end_matches('.')));
         }
@@ -153,23 +170,37 @@ struct Stage {
     config: PeerConfig,
     origin: Instant,
     now: Duration,
+    /// Deadlines come as inputs too, at the times at which they were met.
+    recorded: bool,
 }
 
 impl Stage {
     fn new(options: &str) -> Result<Self> {
         let (config, settings) = configuration(options)?;
-        let peer = Peer::new(PeerId(1), Arc::new(config.clone()), settings);
-        Ok(Self { peer, config, origin: Instant::now(), now: Duration::ZERO })
+        let words = || options.split_whitespace();
+        let number = words().find_map(|word| word.strip_prefix("number=")).map_or(Ok(1), str::parse)?;
+        let peer = Peer::new(PeerId(number), Arc::new(config.clone()), settings);
+        Ok(Self { peer, config, origin: Instant::now(), now: Duration::ZERO, recorded: words().any(|word| word == "recorded") })
     }
 
     fn run(&mut self, until: Duration, script: &mut Script) {
-        while let Some(at) = self.peer.deadline().map(|at| at.saturating_duration_since(self.origin)).filter(|at| *at <= until) {
+        while !self.recorded
+            && let Some(at) = self.peer.deadline().map(|at| at.saturating_duration_since(self.origin)).filter(|at| *at <= until)
+        {
             self.now = self.now.max(at);
             let mut out = Outbox::new();
             self.peer.on_deadline(self.origin + self.now, &mut out);
             self.show(out, script);
         }
         self.now = until;
+    }
+
+    fn due(&mut self, script: &mut Script) -> Result<()> {
+        ensure!(self.recorded, "deadlines come by themselves");
+        let mut out = Outbox::new();
+        self.peer.on_deadline(self.origin + self.now, &mut out);
+        self.show(out, script);
+        Ok(())
     }
 
     fn tell(&mut self, input: Input, script: &mut Script) {
@@ -181,7 +212,7 @@ impl Stage {
     fn show(&mut self, mut out: Outbox<Output>, script: &mut Script) {
         for output in out.drain() {
             script.at(self.now);
-            script.line(&format!("> {}", output_text(&output)));
+            script.line(&format!("> {}", session_output(&output)));
         }
     }
 
@@ -192,7 +223,13 @@ impl Stage {
         }
         Ok(match words.as_slice() {
             ["START"] => Input::Start,
-            ["STOP", "reset"] => Input::Stop(StopReason::AdministrativeReset(String::new())),
+            ["STOP", "reset", text @ ..] => Input::Stop(StopReason::AdministrativeReset(text.join(" "))),
+            ["STOP", "hard", text @ ..] => Input::Stop(StopReason::HardReset(text.join(" "))),
+            ["STOP", "handed-over"] => Input::Stop(StopReason::HandedOver),
+            ["LINGER"] => Input::Linger,
+            ["LINK-DOWN", text @ ..] => Input::LinkDown(text.join(" ")),
+            ["LINK-UP"] => Input::LinkUp,
+            ["RESEND", name] => Input::Resend(family(name)?),
             ["STOP", "change"] => Input::Stop(StopReason::ConfigurationChange),
             ["STOP", "deconfigured"] => Input::Stop(StopReason::Deconfigured),
             ["STOP", "restart"] => Input::Stop(StopReason::ProcessRestart),
@@ -202,6 +239,9 @@ impl Stage {
             ["CONFIGURE", options @ ..] => {
                 self.config = configuration(&options.join(" "))?.0;
                 Input::Configure(Arc::new(self.config.clone()))
+            }
+            ["COUNTS", shard, ipv4, ipv6] => {
+                Input::Counts { shard: ShardId(shard.parse()?), counts: PerFamily { ipv4: counts(ipv4)?, ipv6: counts(ipv6)? } }
             }
             ["COUNTS", shard, received] => {
                 let counts = PrefixCounts { received: received.parse()?, accepted: received.parse()?, advertised: 0 };
@@ -213,6 +253,15 @@ impl Stage {
 
     fn on_connection(&mut self, connection: ConnectionId, words: &[&str]) -> Result<Input> {
         Ok(match words {
+            ["CONNECTED", way, local, remote, link @ ..] => {
+                let outgoing = *way == "out";
+                ensure!(outgoing || self.peer.allocate() == connection, "the next accepted connection has another number");
+                let local_link = match link {
+                    [address, index] => Some((address.parse()?, index.parse()?)),
+                    _ => None,
+                };
+                Input::Connected { connection, outgoing, local: local.parse()?, remote: remote.parse()?, local_link }
+            }
             ["CONNECTED", way] => {
                 let outgoing = *way == "out";
                 if !outgoing {
@@ -229,8 +278,13 @@ impl Stage {
             ["WRITTEN", octets] => Input::Written { connection, waiting: octets.parse()? },
             ["PAUSED", switch] => Input::Paused { connection, paused: *switch == "on" },
             ["FRAMES", shard, octets, ended @ ..] => {
-                let octets: usize = octets.parse()?;
-                let frames = if octets == 0 { Vec::new() } else { vec![Bytes::from(vec![0; octets])] };
+                let frames = match octets.strip_prefix("hex:") {
+                    Some("0") => Vec::new(),
+                    Some(all) => all.split(',').map(self::octets).collect::<Result<_>>()?,
+                    None => {
+                        Some(octets.parse()?).filter(|octets| *octets > 0).map(|octets| Bytes::from(vec![0; octets])).into_iter().collect()
+                    }
+                };
                 let ended = ended.iter().skip(1).map(|name| family(name)).collect::<Result<_>>()?;
                 Input::Frames { connection, shard: ShardId(shard.parse()?), frames, ended }
             }
@@ -318,9 +372,36 @@ fn configuration(options: &str) -> Result<(PeerConfig, Settings)> {
             "keepalive" => config.keepalive = Some(time(value)?),
             "delay" => config.connect_delay = time(value)?,
             "restart" => config.restart_time = value.parse()?,
+            "recorded" | "number" => {}
+            "peer" => config.address = value.parse()?,
+            "retry" => config.connect_retry = time(value)?,
+            "idle-hold" => {
+                let (least, greatest) = value.split_once('/').context("idle-hold=LEAST/GREATEST")?;
+                config.idle_hold = (time(least)?, time(greatest)?);
+            }
+            "families" => config.families = set_of(value)?,
+            "forwards" => settings.forwarding = set_of(value)?,
+            "send-hold" => config.send_hold = if value == "off" { SendHold::Off } else { SendHold::After(time(value)?) },
+            "long-lived" => config.long_lived = Some(value.parse()?),
+            "host" => config.host_name = Some(value.into()),
+            "discard" => _ = config.discard_attributes.insert(value.parse()?),
+            "extended-next-hop" => config.extended_next_hop = true,
+            "drop-consecutive" => config.consecutive_restarts = ConsecutiveRestarts::Drop,
+            "max-restart" => {
+                let (limit, after) = value.split_once('/').context("max-restart=LIMIT/TIME")?;
+                config.max_prefixes = MaxPrefixes { limit: limit.parse()?, action: MaxPrefixAction::Restart(time(after)?) };
+            }
+            "bfd" | "role" => bail!("a session with {name} cannot be run again yet"),
             "passive" => config.passive = true,
             "ipv6" => config.families.ipv6 = true,
-            "add-path" => config.add_path = AddPath::Both,
+            "add-path" => {
+                config.add_path = match value {
+                    "off" => AddPath::Off,
+                    "receive" => AddPath::Receive,
+                    "send" => AddPath::Send,
+                    _ => AddPath::Both,
+                }
+            }
             "extended" => config.extended_messages = true,
             "key-missing" => config.authentication = Authentication::Missing("Secret bgp, key tor".to_owned()),
             "max-warn" => config.max_prefixes = MaxPrefixes { limit: value.parse()?, action: MaxPrefixAction::Warn },
@@ -335,6 +416,20 @@ fn configuration(options: &str) -> Result<(PeerConfig, Settings)> {
         }
     }
     Ok((config, settings))
+}
+
+fn set_of(names: &str) -> Result<PerFamily<bool>> {
+    let mut set = PerFamily::default();
+    for name in names.split(',').filter(|name| !name.is_empty()) {
+        *set.of_mut(family(name)?).context("a family that is not routed")? = true;
+    }
+    Ok(set)
+}
+
+fn counts(text: &str) -> Result<PrefixCounts> {
+    let numbers: Vec<u64> = text.split('/').map(str::parse).collect::<Result<_, _>>()?;
+    let [received, accepted, advertised] = numbers[..] else { bail!("RECEIVED/ACCEPTED/ADVERTISED") };
+    Ok(PrefixCounts { received, accepted, advertised })
 }
 
 fn family(name: &str) -> Result<Family> {
@@ -388,115 +483,4 @@ fn capabilities(name: &str, value: &str) -> Result<Vec<Capability>> {
         "code" => vec![Capability::Unknown { code: value.parse()?, value: Bytes::new() }],
         _ => bail!("no such capability: {name}"),
     })
-}
-
-fn output_text(output: &Output) -> String {
-    match output {
-        Output::Connect { connection } => format!("{connection} CONNECT"),
-        Output::Send { connection, bytes } => format!("{connection} {}", sent(bytes)),
-        Output::Close { connection, linger } => format!("{connection} CLOSE{}", if *linger { " linger" } else { "" }),
-        Output::Up(facts) => format!("UP {} {}", facts.connection, families(facts.context.families)),
-        Output::Down { keep, .. } => format!("DOWN keep {}", families(*keep)),
-        Output::LongLived(family) => format!("LONG-LIVED {family}"),
-        Output::SweepStale(family) => format!("SWEEP {family}"),
-        Output::Routes(shard, batch) => {
-            format!("ROUTES {shard} {}", batch.changes.iter().map(change_text).collect::<Vec<_>>().join("; "))
-        }
-        Output::RefreshRequested(family) => format!("REFRESH-REQUESTED {family}"),
-        Output::Pull { credit } => format!("PULL {credit}"),
-        Output::EndOfRib(family) => format!("END-OF-RIB {family}"),
-        Output::Event(event) => event_text(event),
-    }
-}
-
-fn event_text(event: &Event) -> String {
-    match event {
-        Event::State { from, to } => format!("STATE {from:?} {to:?}"),
-        Event::Down(reason) => {
-            let by = format!("{:?}", reason.by).to_lowercase();
-            format!("EVENT down by {by} {}/{}: {}", reason.code, reason.subcode, reason.text)
-        }
-        Event::Superseded(reason) => format!("EVENT superseded {}/{}: {}", reason.code, reason.subcode, reason.text),
-        Event::Fault { text, .. } => format!("EVENT fault: {text}"),
-        Event::PrefixLimit { family, received, limit } => format!("EVENT {received} of {limit} {family} paths"),
-    }
-}
-
-fn change_text(change: &RouteChange) -> String {
-    let names = |list: &NlriList| list.iter().map(|item| item.prefix.to_string()).collect::<Vec<_>>().join(" ");
-    match change {
-        RouteChange::Announce(attributes, list) => format!("announce {} via {}", names(list), attributes.next_hop),
-        RouteChange::Withdraw(list) => format!("withdraw {}", names(list)),
-        RouteChange::EndOfRib(family) => format!("end-of-rib {family}"),
-        RouteChange::RefreshBegin(family) => format!("refresh-begin {family}"),
-        RouteChange::RefreshEnd(family) => format!("refresh-end {family}"),
-    }
-}
-
-fn families(set: PerFamily<bool>) -> String {
-    let names: Vec<String> = set.iter().filter(|(_, on)| **on).map(|(family, _)| family.to_string()).collect();
-    if names.is_empty() { "nothing".to_owned() } else { names.join(" ") }
-}
-
-/// Messages that the machine sent, or the size of what is none.
-fn sent(bytes: &Bytes) -> String {
-    let mut buffer = BytesMut::from(&bytes[..]);
-    let context = Context { receive_limit: 65535, ..context() };
-    let mut texts = Vec::new();
-    while let Ok(Some(one)) = frame::next(&mut buffer, &context) {
-        match Message::decode(one.kind, &one.body, &context) {
-            Ok(message) => texts.push(message_text(&message)),
-            Err(error) => texts.push(format!("({error})")),
-        }
-    }
-    if !buffer.is_empty() {
-        texts.push(format!("({} octets)", buffer.len()));
-    }
-    texts.join(" + ")
-}
-
-fn message_text(message: &Message) -> String {
-    match message {
-        Message::Open(open) => open_text(open),
-        Message::Update(Update { end_of_rib: Some(family), .. }) => format!("END-OF-RIB {family}"),
-        Message::Update(_) => "UPDATE".to_owned(),
-        Message::Keepalive => "KEEPALIVE".to_owned(),
-        Message::RouteRefresh(refresh) => format!("ROUTE-REFRESH {} {}", refresh.family(), refresh.subtype),
-        Message::Notification(notification) => {
-            let data: String = notification.data.iter().map(|octet| format!("{octet:02x}")).collect();
-            format!("NOTIFICATION {} {} {data}", notification.code, notification.subcode).trim_end().to_owned()
-        }
-    }
-}
-
-fn open_text(open: &Open) -> String {
-    let mut text = format!("OPEN as={} hold={} id={}", open.my_as, open.hold_time, open.identifier);
-    for capability in &open.capabilities {
-        text.push(' ');
-        text.push_str(&capability_text(capability));
-    }
-    text
-}
-
-fn capability_text(capability: &Capability) -> String {
-    match capability {
-        Capability::Multiprotocol(family) => format!("mp={family}"),
-        Capability::RouteRefresh => "refresh".to_owned(),
-        Capability::EnhancedRouteRefresh => "enhanced".to_owned(),
-        Capability::LongLivedGracefulRestart(families) if families.is_empty() => "llgr".to_owned(),
-        Capability::ExtendedMessage => "extended".to_owned(),
-        Capability::FourOctetAs(asn) => format!("as4={asn}"),
-        Capability::GracefulRestart(gr) => {
-            let flags = [("R", gr.restarting), ("N", gr.notification)];
-            let mut parts: Vec<String> = flags.iter().filter(|(_, on)| *on).map(|(name, _)| (*name).to_owned()).collect();
-            parts.push(gr.restart_time.to_string());
-            parts.extend(gr.families.iter().map(|(family, kept)| format!("{family}{}", if *kept { "/F" } else { "" })));
-            format!("gr={}", parts.join(","))
-        }
-        Capability::AddPath(modes) => {
-            let parts: Vec<String> = modes.iter().map(|(family, mode)| format!("{family}/{mode}")).collect();
-            format!("add-path={}", parts.join(","))
-        }
-        other => format!("code={}", other.code()),
-    }
 }

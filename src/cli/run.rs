@@ -71,6 +71,10 @@ pub struct Run {
     /// [default: a change counts for good].
     #[arg(long, env = "MARGAY_CONFIRM", value_name = "MINUTES", value_parser = time::minutes)]
     confirm: Option<Duration>,
+    /// Write what sessions hear and say as transcripts into this folder, a file a peer, no keys; a file begins anew at 64 MiB, and the one before it is
+    /// kept. They can be run again as a test, and belong to a bug report [default: nothing is recorded].
+    #[arg(long, env = "MARGAY_RECORD", value_name = "DIR")]
+    record: Option<PathBuf>,
     /// Speak BGP, but write nothing to the kernel.
     #[arg(long)]
     dry_run: bool,
@@ -147,6 +151,7 @@ impl Run {
             page_beyond_loopback: self.page_beyond_loopback,
             bmp: bmp(self.bmp, self.bmp_views, self.bmp_statistics)?,
             state: self.state,
+            record: self.record,
             dry_run: self.dry_run || self.no_fib,
             no_fib: self.no_fib,
             log,

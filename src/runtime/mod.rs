@@ -29,6 +29,7 @@ pub mod metrics;
 mod peer_task;
 pub mod pulse;
 mod questions;
+pub mod recording;
 pub mod settings;
 mod shard_meters;
 mod shard_thread;
@@ -64,6 +65,7 @@ use crate::runtime::manager::Manager;
 use crate::runtime::message::{Order, Question, RecoveryStatus, ShardMessage};
 use crate::runtime::metrics::Metrics;
 use crate::runtime::pulse::{Pulse, Silent};
+use crate::runtime::recording::Recording;
 use crate::runtime::settings::Settings;
 use crate::runtime::shard_thread::ShardThread;
 use crate::runtime::speaker::{Inboxes, Parts, Speaker, listen_addresses};
@@ -101,6 +103,7 @@ pub async fn run(settings: Settings) -> Result<()> {
     if let Some(folder) = &settings.bird_sockets {
         crate::control::bird::serve(folder, &watched)?;
     }
+    let recording = settings.record.as_deref().map(Recording::start).transpose()?;
     let metrics = Metrics::default();
     feel_the_pulse(&directory, manager.clone(), &metrics);
     let registry = Arc::new(metrics.registry());
@@ -122,7 +125,7 @@ pub async fn run(settings: Settings) -> Result<()> {
     };
     let collectors = Collectors::start(&settings.bmp, &directory, &metrics);
     let (orders, ordered) = mpsc::channel(ORDERS);
-    let (mut speaker, done) = start_speaker(&settings, config, directory, orders, metrics).await?;
+    let (mut speaker, done) = start_speaker(&settings, config, directory, (orders, recording.clone()), metrics).await?;
     speaker.start(compiled.borrow_and_update().problems.clone()).await;
     signals.say(Manager::ready);
     info!(node = settings.datastore.node, "running");
@@ -132,6 +135,9 @@ pub async fn run(settings: Settings) -> Result<()> {
     }
     collectors.stop().await;
     speaker.stop().await;
+    if let Some(recording) = recording {
+        recording.finish().await;
+    }
     Ok(())
 }
 
@@ -250,7 +256,7 @@ async fn start_speaker(
     settings: &Settings,
     config: Arc<NodeConfig>,
     directory: watch::Sender<Arc<Directory>>,
-    orders: mpsc::Sender<Order>,
+    (orders, recording): (mpsc::Sender<Order>, Option<Recording>),
     metrics: Metrics,
 ) -> Result<(Speaker, oneshot::Receiver<()>)> {
     let sockets = listener::open(&listen_addresses(&config))?;
@@ -324,6 +330,7 @@ async fn start_speaker(
         seed,
         past_life,
         orders,
+        recording,
     };
     Ok((Speaker::new(parts, config), is_done))
 }

@@ -19,6 +19,7 @@ use crate::runtime::connections::{Connections, Read, SocketEvent};
 use crate::runtime::history::Chronicle;
 use crate::runtime::message::{PeerMessage, PeerReplies, ShardCounts, ShardMessage};
 use crate::runtime::metrics::PeerMetrics;
+use crate::runtime::recording::{self, Recorder};
 use crate::runtime::socket;
 use crate::session::{DownReason, Event, Input, Output, Peer, State};
 use crate::telemetry;
@@ -53,6 +54,7 @@ pub struct Watched {
 pub struct PeerTask {
     id: PeerId,
     machine: Peer,
+    recorder: Option<Recorder>,
     outbox: Outbox<Output>,
     connections: Connections,
     context: PeerContext,
@@ -93,8 +95,14 @@ enum Room {
 }
 
 impl PeerTask {
-    /// A task for `machine`; run it with [`PeerTask::run`].
-    pub fn new(id: PeerId, machine: Peer, context: PeerContext, inbox: mpsc::Receiver<PeerMessage>, watched: Watched) -> Self {
+    /// A task for `machine`, which may be recorded; run it with [`PeerTask::run`].
+    pub fn new(
+        id: PeerId,
+        (machine, recorder): (Peer, Option<Recorder>),
+        context: PeerContext,
+        inbox: mpsc::Receiver<PeerMessage>,
+        watched: Watched,
+    ) -> Self {
         let metrics = context.chronicle.metrics().peer(machine.config());
         // Nobody answers before the first session: its own channels replace these.
         let (_, replies) = mpsc::channel(1);
@@ -102,6 +110,7 @@ impl PeerTask {
         Self {
             id,
             machine,
+            recorder,
             outbox: Outbox::new(),
             connections: Connections::default(),
             context,
@@ -133,7 +142,7 @@ impl PeerTask {
                 }
                 Turn::Socket(event) => self.socket(event),
                 Turn::Deadline => {
-                    self.machine.on_deadline(Instant::now(), &mut self.outbox);
+                    self.handle(None);
                     self.deliver();
                 }
                 Turn::Room(room) => {
@@ -231,8 +240,22 @@ impl PeerTask {
     }
 
     fn input(&mut self, input: Input) {
-        self.machine.handle(Instant::now(), input, &mut self.outbox);
+        self.handle(Some(input));
         self.deliver();
+    }
+
+    /// Hands an input, or its deadline, to the machine.
+    fn handle(&mut self, input: Option<Input>) {
+        let now = Instant::now();
+        let heard = self.recorder.as_ref().and(input.as_ref()).map(recording::heard);
+        let before = self.outbox.as_slice().len();
+        match input {
+            Some(input) => self.machine.handle(now, input, &mut self.outbox),
+            None => self.machine.on_deadline(now, &mut self.outbox),
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.note(now, heard.as_deref(), &self.outbox.as_slice()[before..]);
+        }
     }
 
     fn deliver(&mut self) {
@@ -276,7 +299,7 @@ impl PeerTask {
             SocketWord::Close(connection, linger) => self.connections.close(connection, linger),
             SocketWord::Send(connection, bytes) => {
                 if let Some(waiting) = self.connections.send(connection, bytes) {
-                    self.machine.handle(Instant::now(), Input::Written { connection, waiting }, &mut self.outbox);
+                    self.handle(Some(Input::Written { connection, waiting }));
                 }
             }
         }
@@ -313,7 +336,7 @@ impl PeerTask {
     /// Tells the machine that silence is not the peer's while we do not read (F4).
     fn pause(&mut self, paused: bool) {
         for connection in self.connections.open() {
-            self.machine.handle(Instant::now(), Input::Paused { connection, paused }, &mut self.outbox);
+            self.handle(Some(Input::Paused { connection, paused }));
         }
     }
 

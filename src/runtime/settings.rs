@@ -28,6 +28,8 @@ pub struct Settings {
     pub bmp: bmp::Settings,
     /// Folder for the last known configuration.
     pub state: PathBuf,
+    /// Folder for transcripts of what machines hear and say.
+    pub record: Option<PathBuf>,
     /// Only say what would be written to the kernel.
     pub dry_run: bool,
     /// This node forwards nothing: nothing is written to the kernel, nor kept for it.

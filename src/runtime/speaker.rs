@@ -26,6 +26,7 @@ use crate::runtime::history::Chronicle;
 use crate::runtime::listener::{ListenPeer, ListenTable};
 use crate::runtime::message::{FibMessage, Order, PeerMessage, ShardMessage};
 use crate::runtime::peer_task::{PeerContext, PeerTask, Watched};
+use crate::runtime::recording::Recording;
 use crate::session::{self, Peer, SessionEnd, StopReason};
 use crate::telemetry::Event;
 use crate::types::{PeerId, PerFamily};
@@ -70,6 +71,7 @@ pub struct Speaker {
     next_id: u32,
     seed: u64,
     orders: mpsc::Sender<Order>,
+    recording: Option<Recording>,
     drained: bool,
     shut: bool,
     bfd: mpsc::Sender<BfdMessage>,
@@ -100,12 +102,14 @@ pub struct Parts {
     pub bfd: mpsc::Sender<BfdMessage>,
     /// Where operators' orders go in.
     pub orders: mpsc::Sender<Order>,
+    /// Where sessions are recorded.
+    pub recording: Option<Recording>,
 }
 
 impl Speaker {
     /// A speaker that has no peers yet; its machines already run with `config`.
     pub fn new(parts: Parts, config: Arc<NodeConfig>) -> Self {
-        let Parts { inboxes, released, directory, listeners, recovered, chronicle, seed, past_life, bfd, orders } = parts;
+        let Parts { inboxes, released, directory, listeners, recovered, chronicle, seed, past_life, bfd, orders, recording } = parts;
         Self {
             inboxes,
             directory,
@@ -124,6 +128,7 @@ impl Speaker {
             next_id: 0,
             seed,
             orders,
+            recording,
             drained: false,
             shut: false,
             bfd,
@@ -328,6 +333,7 @@ impl Speaker {
             restarting: self.past_life.is_some() && !*self.recovered.borrow(),
             forwarding,
         };
+        let recorder = self.recording.as_ref().map(|recording| recording.session(id, &config, &settings));
         let machine = Peer::new(id, Arc::clone(&config), settings);
         let (inbox, messages) = mpsc::channel(PEER_INBOX);
         let context =
@@ -335,7 +341,7 @@ impl Speaker {
         let (reports, reported) = watch::channel(None);
         self.reports.insert(id, Arc::new(reports));
         let watched = Watched { recovered: self.recovered.subscribe(), bfd: reported };
-        let task = PeerTask::new(id, machine, context, messages, watched);
+        let task = PeerTask::new(id, (machine, recorder), context, messages, watched);
         let handle = self.tasks.spawn(task.run().instrument(info_span!("peer", name)));
         self.names.insert(handle.id(), name.to_owned());
         self.peers.insert(name.to_owned(), PeerEntry { id, config, leaving: false, inbox });

@@ -25,6 +25,7 @@ mod mrt;
 mod open;
 mod page;
 mod questions;
+mod record;
 mod restart;
 mod routes;
 mod services;
