@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::bfd::SessionStatus;
 use crate::config::{Authentication, PeerConfig};
-use crate::control::ask;
+use crate::control::{ask, capabilities};
 use crate::runtime::directory::Directory;
 use crate::session::{Party, PeerStatus, State};
 
@@ -111,6 +111,7 @@ fn session(config: &PeerConfig, status: &PeerStatus) -> Vec<String> {
     if status.state != State::Established {
         because.push(hint(config, status));
     }
+    because.extend(status.capabilities.iter().flat_map(capabilities::sentences));
     because
 }
 

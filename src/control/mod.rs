@@ -28,6 +28,7 @@ pub(crate) mod ask;
 mod asker;
 pub mod bird;
 mod birdwatcher;
+mod capabilities;
 mod complete;
 mod diff;
 mod events;
@@ -55,6 +56,11 @@ use crate::runtime::directory::Directory;
 
 /// Who may use the socket: its owner and group.
 const MODE: u32 = 0o660;
+
+/// The control API without a socket, and with everything allowed: for whoever asks from inside.
+pub fn router(directory: watch::Receiver<Arc<Directory>>) -> axum::Router {
+    api::router(directory)
+}
 
 /// Serves the control API on `socket` until the process ends.
 ///

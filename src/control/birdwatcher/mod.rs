@@ -25,12 +25,16 @@
 //! has at most [`ROUTES`] routes; one that stopped there ends in `"truncated":true`, and a line of the log says so. It is written
 //! as the shards tell their rows. `noexport` remembers what the peer is told, at most [`TOLD`] prefixes, for one asker at a time.
 //!
+//! Read by alice-lg 6.2.0 with these settings: status, neighbours with their counts and uptime, received, filtered and not exported routes.
+//!
 //! What differs from birdwatcher:
 //!
 //! - Nothing is cached: `result_from_cache` is false, `ttl` and `cached_at` are now, and `uncached` changes nothing.
 //! - All times are in UTC, with date and time; `age` is since when the session (or margay) runs, as paths carry no time of their own.
 //! - Both families are in one answer; `protocols` has the peers alone, and no `preferred` count; there are no pipes (alice-lg's `multi_table`).
 //! - A refused route goes nowhere: its `gateway` is its peer, by which alice-lg tells whose it is.
+//! - A path whose next hop is an address of this node is listed with the refused ones, though the counts, which are of what policy let in,
+//!   have it with the accepted ones.
 //! - An AS_SET's members stand in `as_path` like others. `local_pref` and `med` are 100 and 0 where the route has none.
 //! - An unknown peer or table is a 404 with `error`, where birdwatcher answers with an empty list.
 

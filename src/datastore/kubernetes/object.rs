@@ -187,12 +187,30 @@ impl Event {
 fn unreadable(raw: &RawValue, error: &serde_json::Error) -> String {
     let value: Value = serde_json::from_str(raw.get()).unwrap_or_default();
     let name = value.pointer("/metadata/name").and_then(Value::as_str).unwrap_or("without a name");
-    format!("the object {name} cannot be read: {error}")
+    format!("the object {name} cannot be read: {}", unquoted(&error.to_string()))
+}
+
+/// Without the value that did not fit, which may be a Secret's.
+fn unquoted(words: &str) -> String {
+    match (words.find('"'), words.rfind('"')) {
+        (Some(begin), Some(end)) if begin < end => format!("{}…{}", &words[..begin], &words[end + 1..]),
+        _ => words.to_owned(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_value_that_does_not_fit_is_not_quoted() {
+        let line = br#"{"type":"ADDED","object":{"kind":"Secret","metadata":{"name":"bgp","labels":"hunter\"2"}}}"#;
+        let Event::Unreadable(words) = Event::read(line).unwrap() else { panic!() };
+        assert!(
+            words.starts_with("the object bgp cannot be read: invalid type: string …, expected") && !words.contains("hunter"),
+            "{words}"
+        );
+    }
 
     #[test]
     fn events_keep_what_is_read_and_nothing_else() {
