@@ -4,6 +4,7 @@
 #![allow(rustdoc::private_intra_doc_links)]
 
 pub mod compare;
+pub mod fuzz;
 pub mod guide;
 pub mod kube;
 pub mod lab;

@@ -63,11 +63,11 @@ fn list(prefixes: &[IpNet]) -> NlriList {
     NlriList::Ipv4(prefixes.iter().filter_map(one).collect())
 }
 
-fn asn(peer: u32) -> Asn {
+pub(crate) fn asn(peer: u32) -> Asn {
     Asn(100_000 + peer)
 }
 
-fn address(peer: u32) -> IpAddr {
+pub(crate) fn address(peer: u32) -> IpAddr {
     IpAddr::V4(Ipv4Addr::from(0x0a01_0000 + peer))
 }
 
@@ -76,7 +76,7 @@ pub fn context() -> Context {
     Context { four_octet_as: true, families: PerFamily { ipv4: true, ipv6: false }, ebgp: true, ..Context::default() }
 }
 
-fn facts(peer: u32) -> SessionFacts {
+pub(crate) fn facts(peer: u32) -> SessionFacts {
     let accept = || PerFamily { ipv4: Arc::new(Policy::accept()), ipv6: Arc::new(Policy::accept()) };
     let us = RouterId(Ipv4Addr::new(10, 7, 0, 1));
     let config = PeerConfig {

@@ -360,7 +360,7 @@ pub(super) fn decode_route(body: &[u8]) -> Option<KernelRoute> {
     let (mut interface, mut gateway) = (None, None);
     for (kind, value) in Attributes(body.get(ROUTE_HEADER..)?) {
         match kind {
-            RTA_DST => route.key.prefix = IpNet::new(address(value)?, length).ok()?,
+            RTA_DST => route.key.prefix = IpNet::new(address(value)?, length).ok()?.trunc(),
             RTA_TABLE => route.key.table = u32_at(value, 0)?,
             RTA_PRIORITY => route.key.metric = u32_at(value, 0)?,
             RTA_PREFSRC => route.preferred_source = address(value),

@@ -268,6 +268,16 @@ impl Worker {
     }
 }
 
+/// What datagrams of the kernel would be heard as, live: for tests, and for whoever wants to read a recording. They may hold anything.
+pub fn events_of<'a>(datagrams: impl Iterator<Item = &'a [u8]>) -> Vec<KernelEvent> {
+    let mut view = View::new(message::TABLE_MAIN, 12);
+    let mut events = Vec::new();
+    for message in datagrams.flat_map(message::Messages) {
+        view.hear(message, &mut events);
+    }
+    events
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

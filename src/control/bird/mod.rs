@@ -42,3 +42,11 @@ pub use protocols::{Protocol, sum};
 pub use routes::{kind, local_protocol};
 pub use socket::serve;
 pub use status::VERSION;
+
+/// Whether a line is understood; else BIRD's code and the words of the refusal.
+///
+/// # Errors
+/// It is no command, or one that is refused.
+pub fn understand(line: &str) -> Result<(), (u16, String)> {
+    request::parse(line).map(drop).map_err(|request::Refusal(code, words)| (code, words))
+}
