@@ -1,7 +1,6 @@
 //! The handlers: one a path.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,9 +105,7 @@ async fn view_of(directory: &Directory, entry: &PeerEntry, bfd: &BTreeMap<PeerId
 /// A peer by session name or address.
 pub fn find<'a>(directory: &'a Directory, name: &str) -> Result<(&'a String, &'a PeerEntry), Refusal> {
     let by_name = directory.peers.get_key_value(name);
-    let by_address =
-        || name.parse().ok().and_then(|address: IpAddr| directory.peers.iter().find(|(_, entry)| entry.config.address == address));
-    by_name.or_else(by_address).ok_or_else(|| {
+    by_name.or_else(|| ask::peer_at(directory, name)).ok_or_else(|| {
         missing(format!("no peer `{name}`: `margay show peers` lists them, `margay explain peer {name}` says why there may be none"))
     })
 }

@@ -1,6 +1,7 @@
 //! Questions to the owners of state, with a bound on how long an answer may take.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -20,6 +21,14 @@ use crate::types::PeerId;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Parts of an answer that may wait to be read; with no room for more, whoever answers pauses.
 const PARTS: usize = 16;
+
+/// The peer at an address, which may come with its port (`10.0.0.2:1790`, `[fd00::2]:1790`) where it has several.
+pub fn peer_at<'a>(directory: &'a Directory, place: &str) -> Option<(&'a String, &'a PeerEntry)> {
+    let socket: Option<SocketAddr> = place.parse().ok();
+    let address: IpAddr = socket.map_or_else(|| place.parse().ok(), |socket| Some(socket.ip()))?;
+    let is_there = |entry: &PeerEntry| entry.config.address == address && socket.is_none_or(|socket| socket.port() == entry.config.port);
+    directory.peers.iter().find(|(_, entry)| is_there(entry))
+}
 
 /// Status of one peer; none if its task does not answer.
 pub async fn status(entry: &PeerEntry) -> Option<PeerStatus> {

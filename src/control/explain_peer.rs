@@ -1,7 +1,5 @@
 //! Why a peer is up, down, or not there at all: from recorded reasons, in sentences.
 
-use std::net::IpAddr;
-
 use serde_json::{Value, json};
 
 use crate::bfd::SessionStatus;
@@ -13,11 +11,7 @@ use crate::session::{Party, PeerStatus, State};
 /// `{name, exists, state, because: [sentences]}`.
 pub async fn explain(directory: &Directory, name: &str) -> Value {
     let by_name = directory.peers.get_key_value(name);
-    let by_address = || {
-        let address: IpAddr = name.parse().ok()?;
-        directory.peers.iter().find(|(_, entry)| entry.config.address == address)
-    };
-    match by_name.or_else(by_address) {
+    match by_name.or_else(|| ask::peer_at(directory, name)) {
         None => json!({ "name": name, "exists": false, "because": absent(directory, name) }),
         Some((name, entry)) => {
             let status = ask::status(entry).await;

@@ -66,7 +66,8 @@ fn twenty_questions_are_answered_with_one_command_each() {
                 Ok(())
             })?;
         }
-        let up = String::from_utf8(daemon.margay(&["explain", "peer", &name(0)?])?.stdout)?;
+        let place = format!("{}:{}", plan.address, daemon.peer_view(plan)?["port"]);
+        let up = String::from_utf8(daemon.margay(&["explain", "peer", &place])?.stdout)?;
         ensure!(up.contains("Both sides have offered: ipv4-unicast") && up.contains("We alone have offered: "), "{up}");
         Ok(())
     });
