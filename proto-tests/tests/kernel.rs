@@ -1,4 +1,5 @@
 //! The kernel's side on the real kernel: each test runs again inside a network namespace of its own, made by `unshare`.
+//! Long because what the tests build on, a namespace with links and a second socket, stands beside them.
 //!
 //! Needs root, or a host that lets users make namespaces; where neither is the case they are skipped, said and counted.
 

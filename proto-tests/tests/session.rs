@@ -1,4 +1,5 @@
 //! Peer machines as stories: two of them and a link in virtual time.
+//! Long because it is a list: one short story a rule.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! Update groups against a naive model: whatever is offered, joined, pulled and asked again in whatever order, each member ends
 //! with exactly what it is to hear, and is never told nonsense on the way.
+//! Long because the naive model and the members stand beside the stories.
 //!
 //! The members' side is a decoder of its own, so that group and encoder are judged from outside; attributes are also
 //! read with margay's decoder, and must come out as they went in.

@@ -71,8 +71,8 @@ pub struct Run {
     /// [default: a change counts for good].
     #[arg(long, env = "MARGAY_CONFIRM", value_name = "MINUTES", value_parser = time::minutes)]
     confirm: Option<Duration>,
-    /// Write what sessions hear and say as transcripts into this folder, a file a peer, no keys; a file begins anew at 64 MiB, and the one before it is
-    /// kept. They can be run again as a test, and belong to a bug report [default: nothing is recorded].
+    /// Write what every machine hears and says into this folder, a file a machine, no keys; a file begins anew at 64 MiB, and the one before it is
+    /// kept. Those of sessions can be run again as a test; they all belong to a bug report [default: nothing is recorded].
     #[arg(long, env = "MARGAY_RECORD", value_name = "DIR")]
     record: Option<PathBuf>,
     /// Speak BGP, but write nothing to the kernel.

@@ -1,4 +1,5 @@
 //! Adj-RIB-Out of an update group in one family: the latest of each path, and the log of their changes.
+//! Long because the tests of the log stand below it; without them it is well under 600 lines.
 //!
 //! One entry a path (a prefix, or a prefix and path identifier under ADD-PATH), in a flat array: 24 octets for IPv4. Beside it
 //! an append-only **log** of slots in the order of change. A slot is *valid* as long as its entry has not changed

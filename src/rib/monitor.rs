@@ -1,4 +1,5 @@
 //! What collectors of monitoring data (BMP) are to hear: of each, what has changed since it was told, and nothing else.
+//! Long because what is watched, what waits and what is told is one machine with one invariant.
 //!
 //! ```text
 //!   a path is stored or removed ─┐

@@ -1,5 +1,6 @@
 //! Shard: the machine. Inputs change Adj-RIB-In and the facts it is judged by; a round then decides what
 //! became dirty, tells the groups, and answers who asked.
+//! Long because it is where all inputs of the machine arrive; what they lead to is in the rooms beside it.
 //!
 //! One round, [`Shard::finish_round`]: next hops and groups that have changed → a bounded step of walks →
 //! decision of the dirty destinations → flush of the groups → open pulls → counters.

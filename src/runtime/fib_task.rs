@@ -12,6 +12,7 @@ use crate::rib;
 use crate::runtime::history::Chronicle;
 use crate::runtime::message::{FibMessage, ShardMessage, Watch};
 use crate::runtime::questions::{Questions, Taken};
+use crate::runtime::recording::Recorder;
 use crate::telemetry::Event;
 use crate::types::{Outbox, ShardId};
 
@@ -35,6 +36,7 @@ pub struct FibTask {
     under_way: usize,
     /// Prefixes whose best paths somebody follows.
     watches: Vec<Watch>,
+    recorder: Option<Recorder>,
 }
 
 impl FibTask {
@@ -60,7 +62,13 @@ impl FibTask {
             unsettled: None,
             under_way: 0,
             watches: Vec::new(),
+            recorder: None,
         }
+    }
+
+    /// The same, recorded.
+    pub fn recorded(self, recorder: Option<Recorder>) -> Self {
+        Self { recorder, ..self }
     }
 
     /// Runs until the inbox is closed.
@@ -74,7 +82,7 @@ impl FibTask {
                     Some(FibMessage::Input(input)) => self.input(input, &mut outbox),
                     Some(FibMessage::Ask(query, reply)) => {
                         let id = self.questions.add(reply);
-                        self.machine.handle(Instant::now(), Input::Query(id, query), &mut outbox);
+                        self.hear(Input::Query(id, query), &mut outbox);
                     }
                     Some(FibMessage::Watch(watch)) => self.watches.push(watch),
                     // Whoever asked may be gone.
@@ -87,20 +95,32 @@ impl FibTask {
                     self.tell_watched(&input);
                     self.changed(input, &mut outbox);
                 }
-                query = self.questions.room() => self.machine.handle(Instant::now(), Input::Resume(query), &mut outbox),
+                query = self.questions.room() => self.hear(Input::Resume(query), &mut outbox),
                 () = async { match deadline { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => {
                     self.machine.on_deadline(Instant::now(), &mut outbox);
                 }
             }
             // A word about how an answer was taken may be the occasion for whatever else is due.
             while !outbox.is_empty() {
-                for output in outbox.drain().collect::<Vec<_>>() {
+                let outputs: Vec<Output> = outbox.drain().collect();
+                if let Some(recorder) = &mut self.recorder {
+                    recorder.said(Instant::now(), outputs.iter().filter(|output| !matches!(output, Output::Answer { .. })));
+                }
+                for output in outputs {
                     if let Some(input) = self.deliver(output).await {
-                        self.machine.handle(Instant::now(), input, &mut outbox);
+                        self.hear(input, &mut outbox);
                     }
                 }
             }
         }
+    }
+
+    fn hear(&mut self, input: Input, outbox: &mut Outbox<Output>) {
+        let now = Instant::now();
+        if let Some(recorder) = &mut self.recorder {
+            recorder.heard(now, &input);
+        }
+        self.machine.handle(now, input, outbox);
     }
 
     /// Each shard asks for the sweep when it has said all that it learned meanwhile; the last one's word counts.
@@ -117,7 +137,7 @@ impl FibTask {
             self.chronicle.metrics().best_paths(changes.len());
             self.unsettled.get_or_insert_with(Instant::now);
         }
-        self.machine.handle(Instant::now(), input, outbox);
+        self.hear(input, outbox);
         self.note_settled(outbox);
     }
 
@@ -125,7 +145,7 @@ impl FibTask {
         if let Input::Kernel(KernelEvent::Written { failed, .. }) = &input {
             self.chronicle.metrics().written(std::mem::take(&mut self.under_way), failed.len());
         }
-        self.machine.handle(Instant::now(), input, outbox);
+        self.hear(input, outbox);
         self.note_settled(outbox);
     }
 

@@ -115,7 +115,7 @@ pub async fn run(settings: Settings) -> Result<()> {
     }
     let control = crate::control::serve(&settings.socket, registry, watched)?;
     let (compiler, copied) = mpsc::channel(ORDERS);
-    let (compiled, datastore, verdicts) = start_compiler(&settings, &metrics, directory.subscribe(), copied)?;
+    let (compiled, datastore, verdicts) = start_compiler(&settings, &metrics, directory.subscribe(), copied, recording.as_ref())?;
     directory.send_modify(|now| {
         let copies = Copies { compiler: Some(compiler), ..now.copies.clone() };
         *now = Arc::new(Directory { datastore: Some(datastore), verdicts: Some(verdicts), copies, ..Directory::clone(now) });
@@ -201,6 +201,7 @@ fn start_compiler(
     metrics: &Metrics,
     directory: watch::Receiver<Arc<Directory>>,
     copies: mpsc::Receiver<Question<Compiler>>,
+    recording: Option<&Recording>,
 ) -> Result<(watch::Receiver<Compiled>, watch::Receiver<datastore::Status>, mpsc::Sender<Judgement>)> {
     let variables = &settings.datastore.variables;
     let of_variables = Environment::from_variables(|name| variables.exactly(name).map(str::to_owned));
@@ -218,7 +219,8 @@ fn start_compiler(
         tokio::spawn(task.run());
     }
     let (newest, compiled) = watch::channel(Compiled::default());
-    tokio::spawn(tasks::compiler(machine, feed.inputs, selected, copies, newest));
+    let recorder = recording.map(|recording| recording.machine("compiler"));
+    tokio::spawn(tasks::compiler(machine, feed.inputs, selected, copies, newest, recorder));
     tokio::spawn(tasks::log_level(settings.log.clone(), compiled.clone()));
     Ok((compiled, feed.status, feed.verdicts))
 }
@@ -263,7 +265,7 @@ async fn start_speaker(
     let seed = seed();
     let (fib, fib_inbox) = mpsc::channel(INBOX);
     let (changes, changed) = mpsc::channel(usize::from(SHARDS) * 4);
-    let shards = start_shards(&config, seed, &changes, &metrics)?;
+    let shards = start_shards(&config, seed, &changes, &metrics, recording.as_ref())?;
     let (operations, events) = crate::kernel::spawn(&crate::kernel::Settings {
         table: config.fib.table,
         protocol: config.fib.protocol,
@@ -277,13 +279,14 @@ async fn start_speaker(
         _ => fib_syncer,
     };
     let chronicle = Chronicle::start(metrics);
-    let fib_task = FibTask::new(fib_syncer, fib_inbox, changed, shards.clone(), operations.clone(), chronicle.clone());
+    let of = |name: &str| recording.as_ref().map(|recording| recording.machine(name));
+    let fib_task = FibTask::new(fib_syncer, fib_inbox, changed, shards.clone(), operations.clone(), chronicle.clone()).recorded(of("fib"));
     tokio::spawn(ends_the_process("the FibSyncer", fib_task.run()));
 
     let (origin, origin_inbox) = mpsc::channel(INBOX);
     let (origin_ready, local_routes_told) = oneshot::channel();
     let (origin_copies, copied) = mpsc::channel(ORDERS);
-    tokio::spawn(tasks::origin(Origin::new(), origin_inbox, copied, shards.clone(), origin_ready));
+    tokio::spawn(tasks::origin(Origin::new(), origin_inbox, copied, shards.clone(), origin_ready, of("origin")));
     origin.send(origin::Input::Configure(Arc::new(config.origin.clone()))).await.context("the origin task has ended")?;
 
     let (kernel_ready, kernel_told) = oneshot::channel();
@@ -340,15 +343,16 @@ fn start_shards(
     seed: u64,
     changes: &mpsc::Sender<(ShardId, crate::fib::Input)>,
     metrics: &Metrics,
+    recording: Option<&Recording>,
 ) -> Result<Vec<mpsc::Sender<ShardMessage>>> {
     let rib_config = Arc::new(rib_config(config));
     (0..SHARDS)
         .map(|number| {
             let (sender, inbox) = mpsc::channel(SHARD_INBOX);
             let machine = Shard::new(ShardId(number), seed, Arc::clone(&rib_config));
-            ShardThread::new(ShardId(number), machine, inbox, changes.clone(), &metrics.shards)
-                .spawn()
-                .context("cannot start a shard's thread")?;
+            let recorder = recording.map(|recording| recording.machine(&format!("shard-{number}")));
+            let thread = ShardThread::new(ShardId(number), machine, inbox, changes.clone(), &metrics.shards).recorded(recorder);
+            thread.spawn().context("cannot start a shard's thread")?;
             Ok(sender)
         })
         .collect()

@@ -1,13 +1,14 @@
-//! `--record DIR`: what sessions hear and say as transcripts that can be run again (`node::transcript`), a file a peer.
+//! `--record DIR`: what every machine hears and says, a file a machine. Those of sessions, a peer each, are transcripts that can be run again
+//! (`node::transcript`). Those of shards, the FibSyncer, Origin and the Compiler (`shard-0`, `fib`, `origin`, `compiler`) have the same form, but their
+//! lines are Rust's view of the values: they are for reading. Answers to questions are left out.
 //!
 //! A thread writes; its inbox is bounded. A peer never waits for it: lines that find no room are dropped, and a line says how many, after
 //! which the file cannot be run again. A file that has grown to [`LIMIT`] becomes `NAME.old.txt`, in the place of an older one, and a new one
 //! goes on from it; only what begins with its `config` line can be run again. Files are the owner's alone: they hold what was said, octet by
 //! octet, though no keys.
-//!
-//! So far sessions are recorded, not shards, FibSyncer, Origin and Compiler.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -66,10 +67,14 @@ impl Recording {
         let safe = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
         let name: String = config.name.chars().map(safe).collect();
         let text = format!("# margay {}\n{}\n", env!("CARGO_PKG_VERSION"), transcript::session_config(number, config, settings));
-        let mut recorder =
-            Recorder { file: format!("session-{name}").into(), inbox: self.inbox.clone(), origin: Instant::now(), shown: None, dropped: 0 };
+        let mut recorder = self.machine(&format!("session-{name}"));
         recorder.write(text);
         recorder
+    }
+
+    /// A recorder of a machine of this name, made just now.
+    pub fn machine(&self, name: &str) -> Recorder {
+        Recorder { file: name.into(), inbox: self.inbox.clone(), origin: Instant::now(), shown: None, dropped: 0 }
     }
 
     /// Waits, not for long, until everything is written.
@@ -98,20 +103,34 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// The machine heard this (none: its deadline was met), and said that.
+    /// The session heard this (none: its deadline was met), and said that.
     pub fn note(&mut self, now: Instant, heard: Option<&str>, said: &[Output]) {
+        let heard = std::iter::once(('<', heard.unwrap_or("DUE").to_owned()));
+        self.lines(now, heard.chain(said.iter().map(|output| ('>', transcript::session_output(output)))));
+    }
+
+    /// Another machine heard this; see [`Recorder::said`].
+    pub fn heard(&mut self, now: Instant, input: &impl fmt::Debug) {
+        self.lines(now, std::iter::once(('<', format!("{input:?}"))));
+    }
+
+    /// A machine whose lines are Rust's view of the values said this.
+    pub fn said(&mut self, now: Instant, outputs: impl Iterator<Item = impl fmt::Debug>) {
+        self.lines(now, outputs.map(|output| ('>', format!("{output:?}"))));
+    }
+
+    fn lines(&mut self, now: Instant, lines: impl Iterator<Item = (char, String)>) {
+        let mut lines = lines.peekable();
+        if lines.peek().is_none() {
+            return;
+        }
         let at = now.saturating_duration_since(self.origin);
         let mut text = String::new();
         if self.shown.replace(at) != Some(at) {
             text = format!("at {}\n", transcript::time(at));
         }
-        text.push_str("< ");
-        text.push_str(heard.unwrap_or("DUE"));
-        text.push('\n');
-        for output in said {
-            text.push_str("> ");
-            text.push_str(&transcript::session_output(output).replace(char::is_control, " "));
-            text.push('\n');
+        for (sign, line) in lines {
+            text.push_str(&format!("{sign} {}\n", line.replace(char::is_control, " ")));
         }
         self.write(text);
     }
@@ -217,6 +236,21 @@ mod tests {
         let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
         assert_eq!((read("peer.old.txt").as_str(), read("peer.txt").as_str()), ("0123456\n789\n", "# goes on from peer.old.txt\nmore\n"));
         std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn machines_without_words_of_their_own_are_shown_as_rust_shows_them() {
+        let (inbox, mut messages) = mpsc::channel(8);
+        let mut recorder = Recorder { file: "fib".into(), inbox, origin: Instant::now(), shown: None, dropped: 0 };
+        let now = recorder.origin + Duration::from_secs(1);
+        recorder.heard(now, &Some("a\nb"));
+        recorder.said(now, [1, 2].iter());
+        recorder.said(now, std::iter::empty::<u8>());
+        let mut text = String::new();
+        while let Ok(Message::Text(_, more)) = messages.try_recv() {
+            text.push_str(&more);
+        }
+        assert_eq!(text, "at 1s\n< Some(\"a\\nb\")\n> 1\n> 2\n");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::node::wiring::{FromShard, from_shard};
 use crate::rib::{self, MonitorId, Output, Shard};
 use crate::runtime::message::{MonitorWords, PeerReplies, ShardMessage};
 use crate::runtime::questions::{Questions, Taken};
+use crate::runtime::recording::Recorder;
 use crate::runtime::shard_meters::{Lap, Meter, ShardMeters};
 use crate::session;
 use crate::types::{Outbox, PeerId, ShardId};
@@ -30,6 +31,7 @@ pub struct ShardThread {
     /// Collectors: with one pull under way there is always room.
     monitors: BTreeMap<MonitorId, mpsc::Sender<MonitorWords>>,
     meter: Meter,
+    recorder: Option<Recorder>,
     /// Our own restart is over, but the FibSyncer has not been told to sweep: it must first hear what was learned meanwhile.
     sweep_due: bool,
 }
@@ -52,8 +54,14 @@ impl ShardThread {
             questions: Questions::new(rib::PARTS_A_ROUND),
             monitors: BTreeMap::new(),
             meter: meters.of(id),
+            recorder: None,
             sweep_due: false,
         }
+    }
+
+    /// The same, recorded.
+    pub fn recorded(self, recorder: Option<Recorder>) -> Self {
+        Self { recorder, ..self }
     }
 
     /// Starts the thread; it ends when its inbox is closed.
@@ -84,6 +92,9 @@ impl ShardThread {
                 // Whether messages or the machine's deadline led here, it is one round: what that may say at most has room with its readers.
                 self.machine.finish_round_watched(now, &mut outbox, |stage| lap.done(stage));
                 let outputs: Vec<Output> = outbox.drain().collect();
+                if let Some(recorder) = &mut self.recorder {
+                    recorder.said(now, outputs.iter().filter(|output| !matches!(output, Output::Answer { .. })));
+                }
                 for output in outputs {
                     if let Some(input) = self.deliver(output) {
                         self.machine.handle(now, input, &mut outbox);
@@ -159,6 +170,9 @@ impl ShardThread {
 
     fn take(&mut self, message: ShardMessage, outbox: &mut Outbox<Output>) {
         let now = Instant::now();
+        if let (Some(recorder), ShardMessage::Input(input) | ShardMessage::Up(input, _)) = (&mut self.recorder, &message) {
+            recorder.heard(now, input);
+        }
         match message {
             ShardMessage::Input(rib::Input::MonitorEnds(monitor)) => {
                 self.monitors.remove(&monitor);

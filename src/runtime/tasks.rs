@@ -18,12 +18,25 @@ use crate::rib;
 use crate::runtime::directory::Directory;
 use crate::runtime::log::Log;
 use crate::runtime::message::{FibMessage, PeerMessage, Question, RecoveryStatus, ShardMessage};
+use crate::runtime::recording::Recorder;
 use crate::types::{Outbox, Sync};
 
 async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+fn heard(recorder: &mut Option<Recorder>, input: &impl std::fmt::Debug) {
+    if let Some(recorder) = recorder {
+        recorder.heard(Instant::now(), input);
+    }
+}
+
+fn said(recorder: &mut Option<Recorder>, outbox: &Outbox<impl std::fmt::Debug>) {
+    if let Some(recorder) = recorder {
+        recorder.said(Instant::now(), outbox.as_slice().iter());
     }
 }
 
@@ -45,21 +58,29 @@ pub async fn compiler(
     mut workloads: mpsc::Receiver<Vec<LocalWorkload>>,
     mut questions: mpsc::Receiver<Question<Compiler>>,
     newest: watch::Sender<Compiled>,
+    mut recorder: Option<Recorder>,
 ) {
     let mut outbox = Outbox::new();
     loop {
         tokio::select! {
             input = inbox.recv() => match input {
                 None => return,
-                Some(input) => machine.handle(Instant::now(), input, &mut outbox),
+                Some(input) => {
+                    heard(&mut recorder, &input);
+                    machine.handle(Instant::now(), input, &mut outbox);
+                }
             },
             Some(question) = questions.recv() => {
                 question.answer(&machine);
                 continue;
             }
-            Some(workloads) = workloads.recv() => machine.set_workloads(Instant::now(), workloads),
+            Some(workloads) = workloads.recv() => {
+                heard(&mut recorder, &workloads);
+                machine.set_workloads(Instant::now(), workloads);
+            }
             () = until(machine.deadline()) => machine.on_deadline(Instant::now(), &mut outbox),
         }
+        said(&mut recorder, &outbox);
         if let Some(calico::Output::Compiled { config, problems }) = outbox.drain().last() {
             debug!(work = ?machine.work(), "the resources are compiled");
             newest.send_replace(Compiled { config, problems, spoken: true });
@@ -92,6 +113,7 @@ pub async fn origin(
     mut questions: mpsc::Receiver<Question<Origin>>,
     shards: Vec<mpsc::Sender<ShardMessage>>,
     ready: oneshot::Sender<()>,
+    mut recorder: Option<Recorder>,
 ) {
     let mut outbox = Outbox::new();
     let mut ready = Some(ready);
@@ -99,11 +121,15 @@ pub async fn origin(
         tokio::select! {
             input = inbox.recv() => match input {
                 None => return,
-                Some(input) => machine.handle(Instant::now(), input, &mut outbox),
+                Some(input) => {
+                    heard(&mut recorder, &input);
+                    machine.handle(Instant::now(), input, &mut outbox);
+                }
             },
             Some(question) = questions.recv() => question.answer(&machine),
             () = until(machine.deadline()) => machine.on_deadline(Instant::now(), &mut outbox),
         }
+        said(&mut recorder, &outbox);
         for output in outbox.drain() {
             let whole = output == origin::Output::Local(Sync::End);
             let (owner, input) = from_origin(u16::try_from(shards.len()).unwrap_or(u16::MAX), output);

@@ -1,4 +1,5 @@
 //! One TCP connection's finite state machine (RFC 4271 section 8): one function per state, each answering all events.
+//! Long because the table of states and events is one table.
 //!
 //! ```text
 //! Idle ─Start→ Connect ─Up→ OpenSent ─OPEN→ OpenConfirm ─KEEPALIVE→ Established

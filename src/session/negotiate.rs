@@ -1,4 +1,5 @@
 //! Our OPEN, and what two OPENs settle (statements O2…O10).
+//! Long because each statement about an OPEN has its test below.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
 //! The peer: start and stop, the next attempt, up to two connections at once.
+//! Long because it is where all inputs of the machine arrive, for both connections.
 //!
 //! The connection that we open is always there, mostly idle; those that the peer opens come and go. Their state
 //! machines are in [`super::connection`]; what they ask of the peer as a whole comes back as an [`Effect`]. What is

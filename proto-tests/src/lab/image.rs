@@ -160,7 +160,8 @@ pub fn margay_folder() -> Result<PathBuf> {
 pub fn build_margay() -> Result<()> {
     let (Some(cargo), None) = (env::var_os("CARGO"), env::var_os("MARGAY")) else { return Ok(()) };
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--package", "margay", "--bin", "margay"]).current_dir(repository());
+    // Of the whole workspace, so that dependencies have the features that they are tested with, and are not built a second time.
+    command.args(["build", "--quiet", "--workspace", "--bin", "margay"]).current_dir(repository());
     if margay_folder()?.ends_with("release") {
         command.arg("--release");
     }

@@ -1,5 +1,6 @@
 //! One margay process: the real machines, their inboxes with the runtime's bounds, and the rule by which a word that finds no
 //! room waits. Where a word goes is decided by [`margay::node::wiring`], as in the runtime.
+//! Long because every machine of a process is wired here, in one place that the runtime can be held against.
 //!
 //! Whoever has something to do is a [`Seat`]; the world lets one seat at a time take one step.
 

@@ -1,4 +1,5 @@
 //! The world: hosts with their kernels and processes, the network between them, and what is to happen.
+//! Long because all that can happen in a world stands in one list.
 //!
 //! One thing happens at a time. As long as anybody has something to do a seeded die chooses who; else time goes on to the
 //! next arrival, timer or appointment. So a seed and a topology are the whole of a run.

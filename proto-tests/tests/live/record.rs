@@ -12,12 +12,16 @@ use rustix::process::Signal;
 
 use crate::session::WAIT;
 
+/// In a Secret.
+const KEY: &str = "hunter2hunter2";
+
 #[test]
 fn a_recorded_session_is_a_transcript_that_runs_again() {
     enclosed(|| {
         let folder = tempfile::tempdir()?;
         let arguments = vec!["--record".to_owned(), folder.path().display().to_string()];
-        let plan = Plan { arguments, ..Plan::default() }.external(3).internal(1);
+        let secret = format!("kind: Secret\nmetadata: {{name: some, namespace: kube-system}}\nstringData: {{tor: {KEY}}}\n");
+        let plan = Plan { arguments, documents: vec![secret], ..Plan::default() }.external(3).internal(1);
         let mut daemon = Plan { peers: plan.peers.into_iter().map(|peer| peer.annotated("hold-time", "9")).collect(), ..plan }.start()?;
         let [one, two, three, inside] = &daemon.peers.clone()[..] else { unreachable!("four peers") };
         let mut first = Neighbour::establish(&daemon, one)?;
@@ -64,6 +68,18 @@ fn a_recorded_session_is_a_transcript_that_runs_again() {
             replayed += 1;
         }
         ensure!(replayed == 4, "{replayed} of 4 sessions");
+        let of = |name: &str| fs::read_to_string(folder.path().join(format!("{name}.txt"))).with_context(|| name.to_owned());
+        for (machine, heard, said) in [
+            ("compiler", "< Resource(Upsert(ResourceKey { kind: \"BGPPeer\"", "> Compiled {"),
+            ("origin", "< Configure(", "> Local(End)"),
+            ("shard-0", "< Routes(RouteBatch {", "> Frames {"),
+            ("fib", "< Changes([", "> Pull {"),
+        ] {
+            let text = of(machine)?;
+            let has = |sign: &str| text.lines().any(|line| line.starts_with(sign));
+            ensure!(text.starts_with("at ") && has(heard) && has(said), "{machine}:\n{text}");
+        }
+        ensure!(of("compiler")?.contains("kind: \"Secret\"") && !of("compiler")?.contains(KEY), "a key is recorded");
         Ok(())
     });
 }
