@@ -203,6 +203,9 @@ fn flap(round: u32, speaker: &mut Neighbour, listener: &mut Neighbour) -> Result
     Ok(())
 }
 
+/// Rounds that a silent collector misses.
+const ROUNDS: u64 = 60;
+
 #[test]
 fn a_collector_that_does_not_read_holds_up_nobody_and_is_told_everything_when_it_comes_back() {
     enclosed(|| {
@@ -232,14 +235,15 @@ fn a_collector_that_does_not_read_holds_up_nobody_and_is_told_everything_when_it
             told = now;
         }
         let resident = daemon.resident()?;
-        for _ in 0..10 {
+        // Attribute sets that nobody uses go within a second: what a few rounds leave behind says nothing yet.
+        for _ in 0..ROUNDS {
             round += 1;
             flap(round, &mut speaker, &mut other)?;
         }
         ensure!(metric(&daemon, "margay_bmp_octets_total")? == told, "nothing more was encoded for it");
-        let queued = 10 * 2 * 900 * PREFIXES as u64;
+        let queued = ROUNDS * 2 * 900 * PREFIXES as u64;
         let grown = daemon.resident()?.saturating_sub(resident);
-        ensure!(grown < queued / 2, "{grown} octets more, where a queue would have {queued}");
+        ensure!(grown < queued / 3, "{grown} octets more, where a queue would have {queued}");
         ensure!(metric(&daemon, "margay_bmp_connected")? == 1, "it is slow, no more");
 
         drop(silent);
