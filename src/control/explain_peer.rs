@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::bfd::SessionStatus;
 use crate::config::{Authentication, PeerConfig};
 use crate::control::{ask, capabilities};
+use crate::kernel::Md5Drops;
 use crate::runtime::directory::Directory;
 use crate::session::{Party, PeerStatus, State};
 
@@ -104,6 +105,11 @@ fn session(config: &PeerConfig, status: &PeerStatus) -> Vec<String> {
     }
     if status.state != State::Established {
         because.push(hint(config, status));
+        because.extend(Md5Drops::now().filter(|drops| !drops.is_empty()).map(|drops| {
+            format!(
+                "For its TCP-MD5 signature the kernel has dropped, of all peers since it counts: {drops}. `nstat -az 'TcpExtTCPMD5*'` shows whether they grow."
+            )
+        }));
     }
     because.extend(status.capabilities.iter().flat_map(capabilities::sentences));
     because

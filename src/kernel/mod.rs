@@ -21,6 +21,7 @@
 //! notifications; what strangers do to our routes is heard. Table and protocol stay the same while the process runs.
 
 mod dry_run;
+mod md5;
 mod message;
 mod monitor;
 mod netlink;
@@ -31,6 +32,7 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 pub use dry_run::DryRun;
+pub use md5::Md5Drops;
 pub use netlink::NetlinkKernel;
 
 use crate::fib::{KernelEvent, KernelOp, KernelOps};

@@ -27,6 +27,11 @@ fn t1_t2_t3_the_right_key_and_nothing_else() {
         let [keyed, plain, other] = &daemon.peers[..] else { unreachable!("three peers") };
         unanswered(&daemon, keyed, Some("a key of another rack"))?;
         unanswered(&daemon, keyed, None)?;
+        let name = daemon.peer_view(keyed)?["name"].as_str().context("no name")?.to_owned();
+        let why = String::from_utf8(daemon.margay(&["explain", "peer", &name])?.stdout)?;
+        for words in ["segments without the key that is configured here", "segments with another key than the one configured here"] {
+            ensure!(why.contains(words), "{words}: {why}");
+        }
         let mut observer = Observer::establish(&daemon, plain)?;
         let mut session = Neighbour::establish(&daemon, keyed).context("the right key")?;
         session.send(&announce(&basics(keyed.asn), &["10.1.0.0/16"]))?;
