@@ -104,8 +104,7 @@ async fn view_of(directory: &Directory, entry: &PeerEntry, bfd: &BTreeMap<PeerId
 
 /// A peer by session name or address.
 pub fn find<'a>(directory: &'a Directory, name: &str) -> Result<(&'a String, &'a PeerEntry), Refusal> {
-    let by_name = directory.peers.get_key_value(name);
-    by_name.or_else(|| ask::peer_at(directory, name)).ok_or_else(|| {
+    directory.find(name).ok_or_else(|| {
         missing(format!("no peer `{name}`: `margay show peers` lists them, `margay explain peer {name}` says why there may be none"))
     })
 }
@@ -245,7 +244,7 @@ async fn explain(directory: Shared, Query(query): Query<PrefixQuery>) -> Result<
     let route = explained.route.unwrap_or(prefix);
     let kernel = ask::kernel(&directory, vec![route]).await.remove(&route);
     let services = ask::services(&directory, prefix).await;
-    Ok(Json(ExplainView::new(prefix, explained, kernel, &directory).with(services)))
+    Ok(Json(ExplainView::new(prefix, explained, kernel, services, &directory)))
 }
 
 async fn explain_the_peer(directory: Shared, Path(name): Path<String>) -> Json<Value> {

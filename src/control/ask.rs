@@ -1,7 +1,6 @@
 //! Questions to the owners of state, with a bound on how long an answer may take.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -13,7 +12,7 @@ use crate::fib::{self, FibStatus};
 use crate::rib::{self, Answer, Explained};
 use crate::runtime::bfd_thread::BfdMessage;
 use crate::runtime::directory::{Directory, PeerEntry};
-use crate::runtime::message::{FibMessage, Look, PeerMessage, Question, ShardMessage};
+use crate::runtime::message::{FibMessage, PeerMessage, Question, ShardMessage};
 use crate::session::PeerStatus;
 use crate::types::PeerId;
 
@@ -21,14 +20,6 @@ use crate::types::PeerId;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Parts of an answer that may wait to be read; with no room for more, whoever answers pauses.
 const PARTS: usize = 16;
-
-/// The peer at an address, which may come with its port (`10.0.0.2:1790`, `[fd00::2]:1790`) where it has several.
-pub fn peer_at<'a>(directory: &'a Directory, place: &str) -> Option<(&'a String, &'a PeerEntry)> {
-    let socket: Option<SocketAddr> = place.parse().ok();
-    let address: IpAddr = socket.map_or_else(|| place.parse().ok(), |socket| Some(socket.ip()))?;
-    let is_there = |entry: &PeerEntry| entry.config.address == address && socket.is_none_or(|socket| socket.port() == entry.config.port);
-    directory.peers.iter().find(|(_, entry)| is_there(entry))
-}
 
 /// Status of one peer; none if its task does not answer.
 pub async fn status(entry: &PeerEntry) -> Option<PeerStatus> {
@@ -51,9 +42,8 @@ pub async fn bfd(directory: &Directory) -> BTreeMap<PeerId, SessionStatus> {
 pub async fn services(directory: &Directory, prefix: IpNet) -> ServiceNotes {
     let Some(compiler) = &directory.copies.compiler else { return ServiceNotes::default() };
     let (reply, answer) = oneshot::channel();
-    // Whoever asked may be gone.
-    let look = Look(Box::new(move |compiler: &Compiler| drop(reply.send(compiler.service_notes(prefix)))));
-    if compiler.send(Question::Look(look)).await.is_err() {
+    let question = Question::new(reply, move |compiler: &Compiler| compiler.service_notes(prefix));
+    if compiler.send(question).await.is_err() {
         return ServiceNotes::default();
     }
     tokio::time::timeout(PATIENCE, answer).await.ok().and_then(Result::ok).unwrap_or_default()

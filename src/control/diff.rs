@@ -95,10 +95,10 @@ async fn answer(directory: &Directory, outlook: &Outlook, problems: &[Problem]) 
 }
 
 /// A copy of a machine, from its task.
-async fn copy<M>(owner: Option<&mpsc::Sender<Question<M>>>) -> Result<M, Refusal> {
+async fn copy<M: Clone + Send + 'static>(owner: Option<&mpsc::Sender<Question<M>>>) -> Result<M, Refusal> {
     let starting = || Refusal(StatusCode::SERVICE_UNAVAILABLE, "the daemon is starting: ask again in a moment".into());
     let (reply, copied) = oneshot::channel();
-    owner.ok_or_else(starting)?.send(Question::Copy(reply)).await.map_err(|_| ending())?;
+    owner.ok_or_else(starting)?.send(Question::new(reply, M::clone)).await.map_err(|_| ending())?;
     copied.await.map_err(|_| ending())
 }
 

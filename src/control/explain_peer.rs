@@ -11,8 +11,7 @@ use crate::session::{Party, PeerStatus, State};
 
 /// `{name, exists, state, because: [sentences]}`.
 pub async fn explain(directory: &Directory, name: &str) -> Value {
-    let by_name = directory.peers.get_key_value(name);
-    match by_name.or_else(|| ask::peer_at(directory, name)) {
+    match directory.find(name) {
         None => json!({ "name": name, "exists": false, "because": absent(directory, name) }),
         Some((name, entry)) => {
             let status = ask::status(entry).await;

@@ -202,7 +202,7 @@ struct KernelView {
 
 impl ExplainView {
     /// What the shard and the FibSyncer said, with names for numbers.
-    pub fn new(prefix: IpNet, explained: Explained, kernel: Option<FibStatus>, directory: &Directory) -> Self {
+    pub fn new(prefix: IpNet, explained: Explained, kernel: Option<FibStatus>, services: ServiceNotes, directory: &Directory) -> Self {
         let names: BTreeMap<PeerId, String> = directory.peers.iter().map(|(name, entry)| (entry.id, name.clone())).collect();
         let name = |id: PeerId| names.get(&id).cloned().unwrap_or_else(|| format!("peer {id}"));
         let candidates = explained
@@ -226,12 +226,7 @@ impl ExplainView {
                 KernelView { state: FibState::NotWanted, because: "the Loc-RIB has no route that would be written".into(), errno: None }
             }
         };
-        Self { prefix, route: explained.route, candidates, advertised_to, kernel, services: ServiceNotes::default() }
-    }
-
-    /// With what the Services have to do with it.
-    pub fn with(self, services: ServiceNotes) -> Self {
-        Self { services, ..self }
+        Self { prefix, route: explained.route, candidates, advertised_to, kernel, services }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Who is there now: published whole by the supervisor whenever it changes, read by the control API.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
@@ -60,11 +61,11 @@ pub struct Directory {
     pub chronicle: Option<Chronicle>,
     /// The collectors of monitoring data.
     pub collectors: Vec<watch::Receiver<CollectorStatus>>,
-    /// Where copies of machines are asked for.
+    /// Where machines are looked at.
     pub copies: Copies,
 }
 
-/// Who hands out a copy of its machine, to try a proposed configuration on. Shards do, by
+/// Whose machine can be looked at, or copied to try a proposed configuration on. Shards hand out copies of theirs by
 /// [`ShardMessage::Copy`].
 #[derive(Clone, Debug, Default)]
 pub struct Copies {
@@ -98,6 +99,16 @@ impl Directory {
             State::Away { since, why } => Some(format!("{name} has been away since {since}: {why}")),
             State::HeldBack { until } => Some(format!("{name} lacks most of what is in force, held back until {until}")),
         }
+    }
+
+    /// A peer by session name, or by its address, which may come with its port (`10.0.0.2:1790`, `[fd00::2]:1790`) where it has several.
+    pub fn find(&self, name: &str) -> Option<(&String, &PeerEntry)> {
+        let (address, port) = match (name.parse::<SocketAddr>(), name.parse::<IpAddr>()) {
+            (Ok(socket), _) => (Some(socket.ip()), Some(socket.port())),
+            (_, address) => (address.ok(), None),
+        };
+        let is_there = |entry: &PeerEntry| Some(entry.config.address) == address && port.is_none_or(|port| port == entry.config.port);
+        self.peers.get_key_value(name).or_else(|| self.peers.iter().find(|(_, entry)| is_there(entry)))
     }
 
     /// The session name of a peer's number.

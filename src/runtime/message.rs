@@ -1,6 +1,7 @@
 //! What tasks and threads send each other: machine inputs, and what only exists above the wall (sockets, reply channels).
 //! Every channel is bounded; the await graph is sockets → peer → shard, and a shard waits for nobody.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use ipnet::IpNet;
@@ -34,34 +35,31 @@ pub enum Order {
     Ping(oneshot::Sender<()>),
 }
 
-/// To the task of a machine that hands out copies of itself.
-#[derive(Debug)]
-pub enum Question<M> {
-    /// A copy, to try something on.
-    Copy(oneshot::Sender<M>),
-    /// Look at the machine where it is; for questions that it answers at once.
-    Look(Look<M>),
-    /// Give a sign of life.
-    Ping(oneshot::Sender<()>),
-}
+/// To the task of a machine: a look at it, from which whoever asks takes what he needs, be it a copy or a sign of life. The task does
+/// nothing else meanwhile.
+pub struct Question<M>(Box<dyn FnOnce(&M) + Send>);
 
-/// What looks at a machine, and sends what it has seen.
-pub struct Look<M>(pub Box<dyn FnOnce(&M) + Send>);
+impl<M> Question<M> {
+    /// What `look` sees goes to `reply`.
+    pub fn new<T: Send + 'static>(reply: oneshot::Sender<T>, look: impl FnOnce(&M) -> T + Send + 'static) -> Self {
+        // Whoever asked may be gone.
+        Self(Box::new(move |machine| drop(reply.send(look(machine)))))
+    }
 
-impl<M> std::fmt::Debug for Look<M> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Look")
+    /// Gives a sign of life.
+    pub fn ping(reply: oneshot::Sender<()>) -> Self {
+        Self::new(reply, |_| ())
+    }
+
+    /// Answers for `machine`.
+    pub fn answer(self, machine: &M) {
+        (self.0)(machine);
     }
 }
 
-impl<M: Clone> Question<M> {
-    /// Answers for `machine`. Whoever asked may be gone.
-    pub fn answer(self, machine: &M) {
-        match self {
-            Self::Copy(reply) => drop(reply.send(machine.clone())),
-            Self::Look(Look(look)) => look(machine),
-            Self::Ping(reply) => _ = reply.send(()),
-        }
+impl<M> fmt::Debug for Question<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Question")
     }
 }
 

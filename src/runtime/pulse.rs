@@ -129,10 +129,10 @@ async fn answer(before: Option<oneshot::Receiver<()>>, asking: Asking, until: In
 fn machines(directory: &Directory) -> Vec<(String, Asking)> {
     let mut all = Vec::new();
     if let Some(inbox) = &directory.copies.compiler {
-        all.push(machine("compiler".to_owned(), inbox, Question::Ping));
+        all.push(machine("compiler".to_owned(), inbox, Question::ping));
     }
     if let Some(inbox) = &directory.copies.origin {
-        all.push(machine("origin".to_owned(), inbox, Question::Ping));
+        all.push(machine("origin".to_owned(), inbox, Question::ping));
     }
     for (number, inbox) in directory.shards.iter().enumerate() {
         all.push(machine(format!("shard-{number}"), inbox, ShardMessage::Ping));
