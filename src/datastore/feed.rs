@@ -74,8 +74,7 @@ pub fn start(settings: &Settings, state: PathBuf, meters: Meters) -> anyhow::Res
     let (complaints, complained) = watch::channel(Vec::new());
     let (verdicts, judged) = mpsc::channel(VERDICTS);
     let listener = Listener::new(settings.node.clone());
-    let (kind, machine) = (settings.kind, Intake::new(plan));
-    let saver = Saver::start(move |table: &Table| file.save(table, Timestamp::now()));
+    let (kind, machine, saver) = (settings.kind, Intake::new(plan), Saver::start(file));
     let task = Task { kind, machine, out, again, published, saver, confirmed, meters, listener, ask, complained, judged };
     tokio::spawn(task.run(words, beside));
     Ok(Feed { inputs, status, asked, complaints, verdicts })
@@ -94,21 +93,22 @@ fn beside(settings: &Settings) -> mpsc::Receiver<Word> {
     words
 }
 
-/// Writes a state file, one version after the other; what comes meanwhile is replaced by what comes later.
+/// Writes the state file, one version after the other; what comes meanwhile is replaced by what comes later.
 #[derive(Debug)]
-struct Saver<T> {
-    newest: watch::Sender<Option<T>>,
+struct Saver {
+    newest: watch::Sender<Option<Table>>,
 }
 
-impl<T: Clone + Send + Sync + 'static> Saver<T> {
-    fn start(save: impl Fn(&T) -> anyhow::Result<()> + Clone + Send + 'static) -> Self {
-        let (newest, mut versions) = watch::channel(None::<T>);
+impl Saver {
+    fn start(file: StateFile) -> Self {
+        let (newest, mut tables) = watch::channel(None::<Table>);
         tokio::spawn(async move {
-            while versions.changed().await.is_ok() {
-                let Some(version) = versions.borrow_and_update().clone() else { continue };
-                let save = save.clone();
-                if let Ok(Err(error)) = tokio::task::spawn_blocking(move || save(&version)).await {
-                    warn!(error = format!("{error:#}"), "a start after this one would not know the newest resources");
+            while tables.changed().await.is_ok() {
+                let Some(table) = tables.borrow_and_update().clone() else { continue };
+                let file = file.clone();
+                let saved = tokio::task::spawn_blocking(move || file.save(&table, Timestamp::now())).await;
+                if let Ok(Err(error)) = saved {
+                    warn!(error = format!("{error:#}"), "a start without the datastore would not know the newest resources");
                 }
             }
         });
@@ -122,7 +122,7 @@ struct Task {
     out: mpsc::Sender<Input>,
     again: mpsc::Sender<()>,
     published: watch::Sender<Status>,
-    saver: Saver<Table>,
+    saver: Saver,
     /// Where what was confirmed last is kept.
     confirmed: StateFile,
     meters: Meters,

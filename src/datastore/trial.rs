@@ -113,10 +113,10 @@ impl Trial {
 
     /// The files say `listing`: what is to be in force.
     pub fn read(&mut self, now: Instant, listing: Table) -> Table {
-        self.files.clone_from(&listing);
+        self.files = listing;
         match &self.confirmed {
             None => self.settle(),
-            Some(confirmed) if same(confirmed, &listing) => {
+            Some(confirmed) if same(confirmed, &self.files) => {
                 if self.standing.digest().is_some() {
                     self.settle();
                 }

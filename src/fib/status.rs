@@ -19,30 +19,22 @@ pub(super) struct Known<'a> {
 impl Known<'_> {
     /// What became of a row, without the words.
     pub(super) fn state(&self, row: &Row<'_>) -> FibState {
-        match (self.failures.get(&row.prefix), self.delta.plan(row)) {
-            (_, Plan::Held) => FibState::Adopted,
-            (_, Plan::Blocked(_)) | (Some(_), _) => FibState::Failed,
-            (None, Plan::Settled) => match row.decision.map(|decision| &decision.verdict) {
-                Some(Verdict::NotWanted(_)) => FibState::NotWanted,
-                _ => FibState::Installed,
-            },
-            (None, Plan::Write(_)) => FibState::Pending,
-        }
+        state(self.failures.get(&row.prefix).is_some(), &self.delta.plan(row), row)
     }
 
     /// The state of one prefix.
     pub(super) fn status(&self, row: &Row<'_>) -> FibStatus {
         let prefix = row.prefix;
         let wanted = row.wanted().map(|shape| shape.route(self.config, prefix));
-        let failure = self.failures.get(&prefix);
-        let because = match (failure, self.delta.plan(row)) {
+        let (failure, plan) = (self.failures.get(&prefix), self.delta.plan(row));
+        let state = state(failure.is_some(), &plan, row);
+        let because = match (failure, plan) {
             (_, Plan::Held) => self.held(row),
             (_, Plan::Blocked(protocol)) => conflict(protocol),
             (Some(failure), _) => self.failed(failure.errno, wanted.as_ref()),
             (None, Plan::Settled) => settled(row),
             (None, Plan::Write(_)) => self.pending(row),
         };
-        let state = self.state(row);
         FibStatus { prefix, state, because, errno: failure.map(|failure| failure.errno), wanted }
     }
 
@@ -70,6 +62,17 @@ impl Known<'_> {
             Some(hop) => format!("{words}; {} is down or gone", self.interfaces.name(hop.interface)),
             None => words,
         }
+    }
+}
+
+fn state(has_failed: bool, plan: &Plan, row: &Row<'_>) -> FibState {
+    match plan {
+        Plan::Held => FibState::Adopted,
+        Plan::Blocked(_) => FibState::Failed,
+        _ if has_failed => FibState::Failed,
+        Plan::Write(_) => FibState::Pending,
+        Plan::Settled if row.decision.is_some_and(|decision| matches!(decision.verdict, Verdict::NotWanted(_))) => FibState::NotWanted,
+        Plan::Settled => FibState::Installed,
     }
 }
 
