@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::bunch::Bunches;
 use super::loc_rib::LocRib;
 use super::path::{Path, Sources};
 use super::update_group::Receiver;
@@ -242,12 +243,15 @@ impl<A: AddressFamily> Watched<A> {
         }
     }
 
-    fn start(&mut self, id: MonitorId) {
+    /// A collector is to hear of these peers and of the Loc-RIB.
+    pub(super) fn start(&mut self, id: MonitorId, up: impl Iterator<Item = PeerId>) {
         self.stop(id);
         self.keys.push((id, Keys { paths: BTreeMap::new(), best: BTreeSet::new(), count: 0 }));
+        self.up.extend(up);
     }
 
-    fn stop(&mut self, id: MonitorId) {
+    /// It has gone.
+    pub(super) fn stop(&mut self, id: MonitorId) {
         self.keys.retain(|(other, _)| *other != id);
         if self.keys.is_empty() {
             self.needless.clear();
@@ -259,15 +263,29 @@ impl<A: AddressFamily> Watched<A> {
         self.keys.iter_mut().find(|(other, _)| *other == id).map(|(_, keys)| keys)
     }
 
-    fn forget(&mut self, peer: PeerId) {
+    /// A peer's session is up.
+    pub(super) fn rise(&mut self, peer: PeerId) {
+        if !self.is_empty() {
+            self.up.insert(peer);
+        }
+    }
+
+    /// A peer's session has ended: nothing is to be said of its paths.
+    pub(super) fn forget(&mut self, peer: PeerId) {
         self.up.remove(&peer);
         for (_, keys) in &mut self.keys {
             keys.count -= keys.paths.remove(&peer).map_or(0, |paths| paths.len());
         }
     }
 
-    fn len(&self, id: MonitorId) -> usize {
+    /// What waits for a collector.
+    pub(super) fn waiting(&self, id: MonitorId) -> usize {
         self.keys.iter().find(|(other, _)| *other == id).map_or(0, |(_, keys)| keys.count)
+    }
+
+    /// What peers have said needlessly; with the first part of an answer, the one from `cursor` 0 on, and none with the others.
+    pub(super) fn needless(&self, cursor: u32) -> BTreeMap<PeerId, Needless> {
+        if cursor == 0 { self.needless.clone() } else { BTreeMap::new() }
     }
 }
 
@@ -506,7 +524,7 @@ impl Monitor {
     fn tell_changes<A: AddressFamily>(&self, id: MonitorId, tables: &mut Tables<'_, A>, left: &mut usize, words: &mut Vec<Monitored>) {
         let Tables { rib, sources } = tables;
         let Some(keys) = rib.watched.of(id) else { return };
-        let mut bunches = Bunches::<A>::default();
+        let mut shared = Shared::<A>::with_capacity(0);
         let (mut paths, mut best) = (Vec::new(), Vec::new());
         while *left > 0
             && let Some(path) = keys.pop_path()
@@ -531,24 +549,31 @@ impl Monitor {
             };
             let destination = rib.table.find(&prefix).and_then(|index| rib.table.get(index));
             let path = destination.and_then(|destination| destination.paths.iter().find(of_path));
-            self.offer(Nlri { prefix, path_id }, peer, path, change, &mut bunches);
+            self.offer::<A>(Nlri { prefix, path_id }, peer, path, change, &mut shared);
         }
         for prefix in best.into_iter().filter(|_| self.watch.loc) {
             let destination = rib.table.find(&prefix).and_then(|index| rib.table.get(index));
             let path = destination.and_then(|destination| destination.best());
-            bunches.add(None, View::LocRib, path.map(|path| &path.attributes), Nlri { prefix, path_id: PathId(0) });
+            add::<A>(&mut shared, (None, View::LocRib), path.map(|path| &path.attributes), Nlri { prefix, path_id: PathId(0) });
         }
-        words.extend(bunches.into_words());
+        words.extend(into_words::<A>(shared));
     }
 
     /// What is to be said of a path in both views of Adj-RIB-In.
-    fn offer<A: AddressFamily>(&self, nlri: Nlri<A::Prefix>, peer: PeerId, path: Option<&Path>, change: Change, bunches: &mut Bunches<A>) {
+    fn offer<'a, A: AddressFamily>(
+        &self,
+        nlri: Nlri<A::Prefix>,
+        peer: PeerId,
+        path: Option<&'a Path>,
+        change: Change,
+        shared: &mut Shared<'a, A>,
+    ) {
         let accepted = path.filter(|path| path.fault.is_none());
         if self.watch.pre && if path.is_some() { change.received } else { change.known } {
-            bunches.add(Some(peer), View::PrePolicy, path.map(Path::received), nlri);
+            add::<A>(shared, (Some(peer), View::PrePolicy), path.map(Path::received), nlri);
         }
         if self.watch.post && if accepted.is_some() { change.made } else { change.accepted } {
-            bunches.add(Some(peer), View::PostPolicy, accepted.map(|path| &path.attributes), nlri);
+            add::<A>(shared, (Some(peer), View::PostPolicy), accepted.map(|path| &path.attributes), nlri);
         }
     }
 
@@ -564,7 +589,7 @@ impl Monitor {
         const NEW: Change = Change { known: false, accepted: false, received: true, made: true };
         let Tables { rib, sources } = tables;
         let LocRib { table, watched, .. } = &mut **rib;
-        let mut bunches = Bunches::<A>::default();
+        let mut shared = Shared::<A>::with_capacity(0);
         let end = table.end().min(cursor.saturating_add(STEP as u32));
         let mut at = cursor;
         while at < end && *left > 0 {
@@ -581,92 +606,39 @@ impl Monitor {
                 if let Some(keys) = watched.of(id) {
                     keys.remove_path(peer, prefix, source.path_id);
                 }
-                self.offer(Nlri { prefix, path_id: source.path_id }, peer, Some(path), NEW, &mut bunches);
+                self.offer::<A>(Nlri { prefix, path_id: source.path_id }, peer, Some(path), NEW, &mut shared);
                 *left = left.saturating_sub(1);
             }
             if let Some(best) = destination.best().filter(|_| of.is_none() && self.watch.loc) {
-                bunches.add(None, View::LocRib, Some(&best.attributes), Nlri { prefix, path_id: PathId(0) });
+                add::<A>(&mut shared, (None, View::LocRib), Some(&best.attributes), Nlri { prefix, path_id: PathId(0) });
                 if let Some(keys) = watched.of(id) {
                     keys.remove_best(prefix);
                 }
             }
         }
-        words.extend(bunches.into_words());
+        words.extend(into_words::<A>(shared));
         (at < table.end()).then_some(at)
     }
 }
 
-/// Whose, in which view, with which attributes (by address).
-type Sharing = (Option<PeerId>, View, usize);
+/// Whose, in which view, with which attributes (by address; none for paths that are gone).
+type Sharing = (Option<PeerId>, View, Option<*const Attributes>);
 
-/// Paths gathered by what they share, in the order in which that first came up.
-struct Bunches<A: AddressFamily> {
-    numbers: BTreeMap<Sharing, usize>,
-    bunches: Vec<Bunch<A>>,
+/// Paths on their way into words, with their attributes; those that share everything become one.
+type Shared<'a, A> = Bunches<Sharing, (Nlri<<A as AddressFamily>::Prefix>, Option<&'a Arc<Attributes>>)>;
+
+fn add<'a, A: AddressFamily>(
+    shared: &mut Shared<'a, A>,
+    (peer, view): (Option<PeerId>, View),
+    attributes: Option<&'a Arc<Attributes>>,
+    nlri: Nlri<A::Prefix>,
+) {
+    shared.push((peer, view, attributes.map(Arc::as_ptr)), (nlri, attributes));
 }
 
-struct Bunch<A: AddressFamily> {
-    peer: Option<PeerId>,
-    view: View,
-    attributes: Option<Arc<Attributes>>,
-    list: Vec<Nlri<A::Prefix>>,
-}
-
-impl<A: AddressFamily> Default for Bunches<A> {
-    fn default() -> Self {
-        Self { numbers: BTreeMap::new(), bunches: Vec::new() }
-    }
-}
-
-impl<A: AddressFamily> Bunches<A> {
-    fn add(&mut self, peer: Option<PeerId>, view: View, attributes: Option<&Arc<Attributes>>, nlri: Nlri<A::Prefix>) {
-        let key = (peer, view, attributes.map_or(0, |attributes| Arc::as_ptr(attributes) as usize));
-        let at = *self.numbers.entry(key).or_insert(self.bunches.len());
-        match self.bunches.get_mut(at) {
-            Some(bunch) => bunch.list.push(nlri),
-            None => self.bunches.push(Bunch { peer, view, attributes: attributes.cloned(), list: vec![nlri] }),
-        }
-    }
-
-    fn into_words(self) -> impl Iterator<Item = Monitored> {
-        self.bunches.into_iter().map(|Bunch { peer, view, attributes, list }| Monitored::Routes {
-            peer,
-            view,
-            attributes,
-            list: A::list(list),
-        })
-    }
-}
-
-/// A collector is to hear of these peers and of the Loc-RIB.
-pub(super) fn start<A: AddressFamily>(rib: &mut LocRib<A>, id: MonitorId, up: impl Iterator<Item = PeerId>) {
-    rib.watched.start(id);
-    rib.watched.up.extend(up);
-}
-
-/// A peer's session is up.
-pub(super) fn rise<A: AddressFamily>(rib: &mut LocRib<A>, peer: PeerId) {
-    if !rib.watched.is_empty() {
-        rib.watched.up.insert(peer);
-    }
-}
-
-/// See [`start`].
-pub(super) fn stop<A: AddressFamily>(rib: &mut LocRib<A>, id: MonitorId) {
-    rib.watched.stop(id);
-}
-
-/// What waits for a collector.
-pub(super) fn waiting<A: AddressFamily>(rib: &LocRib<A>, id: MonitorId) -> usize {
-    rib.watched.len(id)
-}
-
-/// A peer's session has ended: nothing is to be said of its paths.
-pub(super) fn forget<A: AddressFamily>(rib: &mut LocRib<A>, peer: PeerId) {
-    rib.watched.forget(peer);
-}
-
-/// What peers have said needlessly in a family; with the first part of an answer, the one from `cursor` 0 on, and none with the others.
-pub(super) fn needless<A: AddressFamily>(rib: &LocRib<A>, cursor: u32) -> BTreeMap<PeerId, Needless> {
-    if cursor == 0 { rib.watched.needless.clone() } else { BTreeMap::new() }
+fn into_words<A: AddressFamily>(shared: Shared<'_, A>) -> impl Iterator<Item = Monitored> {
+    shared.into_bunches().into_iter().map(|((peer, view, _), paths)| {
+        let attributes = paths.first().and_then(|(_, attributes)| attributes.cloned());
+        Monitored::Routes { peer, view, attributes, list: A::list(paths.into_iter().map(|(nlri, _)| nlri).collect()) }
+    })
 }

@@ -562,11 +562,11 @@ impl Shard {
                 let (totals, needless, more) = match family {
                     Family::IPV4_UNICAST => {
                         let (best, more) = self.ipv4.count_best(cursor..end);
-                        (PerFamily { ipv4: count(best), ipv6: 0 }, monitor::needless(&self.ipv4, cursor), more)
+                        (PerFamily { ipv4: count(best), ipv6: 0 }, self.ipv4.watched.needless(cursor), more)
                     }
                     _ => {
                         let (best, more) = self.ipv6.count_best(cursor..end);
-                        (PerFamily { ipv4: 0, ipv6: count(best) }, monitor::needless(&self.ipv6, cursor), more)
+                        (PerFamily { ipv4: 0, ipv6: count(best) }, self.ipv6.watched.needless(cursor), more)
                     }
                 };
                 return self.answered(id, query, family, more.then_some(end), Answer::Totals(totals, needless), out);

@@ -16,8 +16,8 @@ impl Shard {
         let up: Vec<_> = self.peers.values().filter_map(|state| Some((Arc::clone(&state.facts), state.group?))).collect();
         self.monitors.start(id, watch, up.iter().map(|(facts, _)| facts));
         if watch.tables() {
-            monitor::start(&mut self.ipv4, id, up.iter().map(|(facts, _)| facts.peer));
-            monitor::start(&mut self.ipv6, id, up.iter().map(|(facts, _)| facts.peer));
+            self.ipv4.watched.start(id, up.iter().map(|(facts, _)| facts.peer));
+            self.ipv6.watched.start(id, up.iter().map(|(facts, _)| facts.peer));
         }
         for (facts, group) in up.iter().filter(|_| watch.out) {
             self.read_along(facts, *group, id);
@@ -27,8 +27,8 @@ impl Shard {
     /// It has gone.
     pub(super) fn unwatch(&mut self, id: MonitorId) {
         self.monitors.stop(id);
-        monitor::stop(&mut self.ipv4, id);
-        monitor::stop(&mut self.ipv6, id);
+        self.ipv4.watched.stop(id);
+        self.ipv6.watched.stop(id);
         for (peer, group) in self.peers.iter().filter_map(|(peer, state)| Some((*peer, state.group?))) {
             if let Some(group) = self.shared.groups.get_mut(group) {
                 group.out.leave(monitor::shadow(peer, id));
@@ -39,8 +39,8 @@ impl Shard {
     /// A session is up and hears with a group.
     pub(super) fn watch_peer(&mut self, facts: &Arc<SessionFacts>, group: GroupId, has_paths: bool) {
         self.monitors.up(facts, has_paths);
-        monitor::rise(&mut self.ipv4, facts.peer);
-        monitor::rise(&mut self.ipv6, facts.peer);
+        self.ipv4.watched.rise(facts.peer);
+        self.ipv6.watched.rise(facts.peer);
         for id in self.monitors.of_adj_rib_out().collect::<Vec<_>>() {
             self.read_along(facts, group, id);
         }
@@ -50,8 +50,8 @@ impl Shard {
     pub(super) fn unwatch_peer(&mut self, peer: PeerId, end: &SessionEnd) {
         if !self.monitors.is_empty() {
             self.monitors.down(peer, end);
-            monitor::forget(&mut self.ipv4, peer);
-            monitor::forget(&mut self.ipv6, peer);
+            self.ipv4.watched.forget(peer);
+            self.ipv6.watched.forget(peer);
         }
     }
 
@@ -67,7 +67,7 @@ impl Shard {
     }
 
     fn waiting(&self, id: MonitorId) -> usize {
-        monitor::waiting(&self.ipv4, id) + monitor::waiting(&self.ipv6, id)
+        self.ipv4.watched.waiting(id) + self.ipv6.watched.waiting(id)
     }
 
     /// Tells collectors that have room a step each, and gives up those for which too much waits.
