@@ -5,17 +5,16 @@
 //! no systemd as the first process here: `proto_tests::package::unit` says what of the unit is kept when a test starts the service.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use proto_tests::lab::image::{Missing, Speaker, margay_folder, repository};
 use proto_tests::lab::process::Signal;
 use proto_tests::lab::suite::{self, Story};
 use proto_tests::lab::{Lab, Node, enclosure};
+use proto_tests::live::ServiceManager;
 use proto_tests::package::unit::Unit;
 use proto_tests::package::{deb, root};
 
@@ -26,44 +25,6 @@ const STORIES: [Story; 2] = [
 
 fn main() -> ExitCode {
     suite::main(&STORIES)
-}
-
-/// The service manager's end of `NOTIFY_SOCKET`, where the service's user may write.
-struct Manager {
-    socket: UnixDatagram,
-    folder: tempfile::TempDir,
-}
-
-impl Manager {
-    fn new() -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755))?;
-        let path = folder.path().join("notify");
-        let socket = UnixDatagram::bind(&path)?;
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o777))?;
-        socket.set_read_timeout(Some(Duration::from_secs(20)))?;
-        Ok(Self { socket, folder })
-    }
-
-    fn path(&self) -> PathBuf {
-        self.folder.path().join("notify")
-    }
-
-    /// Listens until these words come.
-    fn wait_for(&self, words: &str) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        let mut said = String::new();
-        let mut buffer = [0; 4096];
-        while Instant::now() < deadline {
-            let length = self.socket.recv(&mut buffer).with_context(|| format!("`{words}` was not said, but: {said}"))?;
-            let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
-            if text.contains(words) {
-                return Ok(());
-            }
-            said += &text;
-        }
-        bail!("`{words}` was not said, but: {said}")
-    }
 }
 
 /// The node has the margay of the lab no more, and may have another in its place, for dpkg or in a root of its own.
@@ -100,7 +61,7 @@ fn debian_package(lab: &mut Lab) -> Result<()> {
     node.exec(&format!("dpkg --no-triggers --install {}", package.display()))?;
     shell(&node, "grep -x NODENAME=node1 /etc/default/margay && test -e /etc/margay/resources/nodes.yaml")?;
     let unit = Unit::parse(&shell(&node, "cat /usr/lib/systemd/system/margay.service")?);
-    let manager = Manager::new()?;
+    let manager = ServiceManager::new(Duration::from_secs(30))?;
     let script = unit.script(&shell(&node, "cat /etc/default/margay")?, &manager.path().display().to_string())?;
     let (start, calls) = (folder.path().join("start"), folder.path().join("calls"));
     std::fs::write(&start, script)?;

@@ -12,6 +12,7 @@
 
 pub mod daemon;
 mod enclosed;
+mod manager;
 pub mod message;
 pub mod neighbour;
 mod observer;
@@ -22,5 +23,6 @@ pub mod terminal;
 
 pub use daemon::{Daemon, PeerPlan, Plan};
 pub use enclosed::enclosed;
+pub use manager::ServiceManager;
 pub use neighbour::{Heard, Neighbour, Open};
 pub use observer::{Observer, Route};

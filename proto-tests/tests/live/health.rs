@@ -1,66 +1,31 @@
 //! What the daemon says of its own health: on the control socket, by its exit code, and to the service manager.
 
-use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use proto_tests::lab::process::wait_until;
 use proto_tests::lab::skip::skipped;
 use proto_tests::live::daemon::program;
-use proto_tests::live::{Daemon, Neighbour, Plan, enclosed};
+use proto_tests::live::{Daemon, Neighbour, Plan, ServiceManager, enclosed};
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::session::WAIT;
 
-/// The service manager's end of `NOTIFY_SOCKET`.
-struct Manager {
-    socket: UnixDatagram,
-    folder: tempfile::TempDir,
-}
-
-impl Manager {
-    fn new() -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let socket = UnixDatagram::bind(folder.path().join("notify"))?;
-        socket.set_read_timeout(Some(WAIT))?;
-        Ok(Self { socket, folder })
-    }
-
-    fn environment(&self, watchdog: Option<Duration>) -> Vec<(String, String)> {
-        let socket = ("NOTIFY_SOCKET".to_owned(), self.folder.path().join("notify").display().to_string());
-        let watchdog = watchdog.map(|time| ("WATCHDOG_USEC".to_owned(), time.as_micros().to_string()));
-        [socket].into_iter().chain(watchdog).collect()
-    }
-
-    fn hear(&self) -> Result<String> {
-        let mut buffer = [0; 4096];
-        let length = self.socket.recv(&mut buffer).context("the service manager hears nothing more")?;
-        Ok(String::from_utf8(buffer[..length].to_vec())?)
-    }
-
-    /// Reads until something is said that holds these words; what was said before it is handed back.
-    fn wait_for(&self, words: &str) -> Result<Vec<String>> {
-        let deadline = Instant::now() + WAIT;
-        let mut before = Vec::new();
-        while Instant::now() < deadline {
-            let said = self.hear()?;
-            if said.contains(words) {
-                return Ok(before);
-            }
-            before.push(said);
-        }
-        bail!("`{words}` was not said, but {before:?}")
-    }
+/// What a service manager puts into the environment.
+fn environment(manager: &ServiceManager, watchdog: Option<Duration>) -> Vec<(String, String)> {
+    let socket = ("NOTIFY_SOCKET".to_owned(), manager.path().display().to_string());
+    let watchdog = watchdog.map(|time| ("WATCHDOG_USEC".to_owned(), time.as_micros().to_string()));
+    [socket].into_iter().chain(watchdog).collect()
 }
 
 #[test]
 fn the_service_manager_hears_of_start_sessions_changes_and_end() {
     enclosed(|| {
-        let manager = Manager::new()?;
-        let plan = Plan { environment: manager.environment(None), ..Plan::default().external(2) };
+        let manager = ServiceManager::new(WAIT)?;
+        let plan = Plan { environment: environment(&manager, None), ..Plan::default().external(2) };
         let mut daemon = plan.start()?;
         let before = manager.wait_for("READY=1")?;
         ensure!(before.iter().all(|said| said.starts_with("STATUS=")), "before it serves: {before:?}");
@@ -87,7 +52,7 @@ fn the_service_manager_hears_of_start_sessions_changes_and_end() {
 #[test]
 fn a_daemon_without_a_configuration_is_ready_and_says_what_it_waits_for() {
     enclosed(|| {
-        let manager = Manager::new()?;
+        let manager = ServiceManager::new(WAIT)?;
         let folder = tempfile::tempdir()?;
         let (resources, socket) = (folder.path().join("resources"), folder.path().join("socket"));
         std::fs::create_dir(&resources)?;
@@ -100,7 +65,7 @@ fn a_daemon_without_a_configuration_is_ready_and_says_what_it_waits_for() {
             .arg(&socket)
             .arg("--state")
             .arg(folder.path().join("state"))
-            .envs(manager.environment(None))
+            .envs(environment(&manager, None))
             .stderr(Stdio::null())
             .spawn()?;
         let _ended = Ended(child);
@@ -164,8 +129,8 @@ fn thread(daemon: &Daemon, name: &str) -> Result<String> {
 #[test]
 fn a_shard_that_hangs_starves_the_watchdog_and_fails_livez() {
     enclosed(|| {
-        let manager = Manager::new()?;
-        let plan = Plan { environment: manager.environment(Some(Duration::from_secs(2))), ..Plan::default().external(1) };
+        let manager = ServiceManager::new(WAIT)?;
+        let plan = Plan { environment: environment(&manager, Some(Duration::from_secs(2))), ..Plan::default().external(1) };
         let daemon = plan.start()?;
         for _ in 0..3 {
             manager.wait_for("WATCHDOG=1")?;
@@ -192,13 +157,12 @@ fn a_shard_that_hangs_starves_the_watchdog_and_fails_livez() {
         let (code, health) = show_health(&daemon.socket())?;
         ensure!(code == Some(1) && health["live"] == false && health["silent"] == serde_json::json!(["shard-0"]), "{health}");
         manager.wait_for("STATUS=hangs: no answer of shard-0; ")?;
-        manager.socket.set_read_timeout(Some(Duration::from_secs(4)))?;
         // Two watchdog times pass in silence.
-        while let Ok(said) = manager.hear() {
+        manager.until_silent(Duration::from_secs(4), |said| {
             ensure!(!said.contains("WATCHDOG=1"), "the watchdog is fed though a shard hangs");
-        }
+            Ok(())
+        })?;
         drop(tracer);
-        manager.socket.set_read_timeout(Some(WAIT))?;
         manager.wait_for("WATCHDOG=1")?;
         wait_until(WAIT, "livez is well again", || {
             ensure!(daemon.api_text("/livez")? == "ok\n");
