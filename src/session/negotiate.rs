@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::config::PeerConfig;
+use crate::config::{PeerConfig, Role};
 use crate::types::{Afi, Asn, Family, PerFamily, RouterId, Safi};
 use crate::wire::{Capability, Context, EXTENDED_LIMIT, GracefulRestart, Notification, Open, STANDARD_LIMIT, capability_octets, code};
 
@@ -223,7 +223,8 @@ pub(super) fn negotiate(config: &PeerConfig, ours: &Open, theirs: &Open) -> Resu
         receive_limit: limit(ours),
         ebgp,
         peer_asn: config.remote_asn,
-        check_first_as: ebgp,
+        // A route server does not put its own AS in front (RFC 7947 section 2.2.2.1).
+        check_first_as: ebgp && config.role.is_none_or(|ours| ours.role != Role::RouteServerClient),
         allow_as_set: false,
         discard: config.discard_attributes,
     };
@@ -388,7 +389,7 @@ fn keepalive_interval(config: &PeerConfig, hold_time: u16) -> Option<Duration> {
 mod tests {
     use super::super::sample;
     use super::*;
-    use crate::config::AddPath;
+    use crate::config::{AddPath, RoleConfig};
 
     fn theirs() -> Open {
         our_open(&sample::pair().1, &Advert::default())
@@ -610,6 +611,36 @@ mod tests {
         assert_eq!(our_open(&config, &advert).capabilities, []);
         assert!(advert.omitted.refused(&second, &refusal(&[])));
         assert_eq!(our_open(&config, &advert), full);
+    }
+
+    /// What routers in racks send: Cisco's old refresh, a restart time without a family, and capabilities that nobody else has.
+    #[test]
+    fn w6_a_top_of_rack_router_is_as_it_is() {
+        let settled = settle(|_, open| {
+            open.capabilities.retain(|capability| !matches!(capability, Capability::GracefulRestart(_)));
+            let helper = GracefulRestart { restart_time: 300, ..GracefulRestart::default() };
+            open.capabilities.push(Capability::GracefulRestart(helper));
+            for code in [128, 131, 67, 74] {
+                open.capabilities.push(Capability::Unknown { code, value: Bytes::from_static(&[0; 4]) });
+            }
+            open.hold_time = 180;
+        })
+        .expect("a session");
+        assert_eq!((settled.hold_time, settled.restartable()), (90, PerFamily::default()));
+        assert!(settled.refresh && settled.context.check_first_as == settled.context.ebgp);
+    }
+
+    /// A route server does not stand in its clients' paths: whoever is one's client cannot insist on the first AS.
+    #[test]
+    fn the_first_as_is_not_asked_of_a_route_server() {
+        for (role, checked) in [(None, true), (Some(Role::Customer), true), (Some(Role::RouteServerClient), false)] {
+            let settled = settle(|config, open| {
+                (config.remote_asn, config.role) = (Asn(65001), role.map(|role| RoleConfig { role, strict: false }));
+                open.capabilities.retain(|capability| capability.code() != 65);
+                open.capabilities.push(Capability::FourOctetAs(Asn(65001)));
+            });
+            assert_eq!(settled.expect("a session").context.check_first_as, checked, "{role:?}");
+        }
     }
 
     #[test]
