@@ -110,8 +110,19 @@ fn session(config: &PeerConfig, status: &PeerStatus) -> Vec<String> {
             )
         }));
     }
+    because.extend(silence(config, status));
     because.extend(status.capabilities.iter().flat_map(capabilities::sentences));
     because
+}
+
+/// A router of another AS that tells nothing: what usually lies behind it is in the router (W3).
+fn silence(config: &PeerConfig, status: &PeerStatus) -> Option<String> {
+    let silent = status.state == State::Established && status.families.iter().all(|(_, counts)| counts.received == 0);
+    (silent && !config.is_ibgp()).then(|| {
+        "It has told no routes. A router of another AS may tell, and take, none before it has a policy for this session (RFC 8212); FRR's \
+         `show bgp neighbors` then says `policy` beside them, and `no bgp ebgp-requires-policy` or a route map helps."
+            .to_owned()
+    })
 }
 
 /// A time in its greatest unit.
