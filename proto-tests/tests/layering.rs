@@ -128,6 +128,30 @@ fn every_pure_room_denies_the_outside() {
     }
 }
 
+/// Q12: a wall clock that jumps changes nothing, since nothing below the wall has one, and what asks for one above it writes it for
+/// people and collectors, or into a file: each place is named here with what it is for.
+#[test]
+fn q12_the_wall_clock_is_only_written_down() {
+    let known = [
+        ("datastore/feed.rs", "the time in a file of last known resources, and the trial's end for people"),
+        ("datastore/meters.rs", "a metric"),
+        ("runtime/speaker.rs", "when the configuration was taken"),
+        ("runtime/bmp/", "since when a collector is connected; BMP's timestamps"),
+        ("runtime/mod.rs", "when the daemon started"),
+        ("runtime/metrics.rs", "a metric"),
+        ("control/", "answers to people, MRT and the status in the datastore"),
+        ("cli/", "what is printed"),
+    ];
+    let mut wrong = Vec::new();
+    every_line(|room, line, place| {
+        let asked = ["SystemTime::now", "Timestamp::now", "Zoned::now"].iter().any(|clock| line.contains(clock));
+        if asked && (PURE.contains(&room) || !known.iter().any(|(file, _)| place.contains(&format!("src/{file}")))) {
+            wrong.push(place.to_owned());
+        }
+    });
+    assert!(wrong.is_empty(), "the wall clock is asked:\n{}", wrong.join("\n"));
+}
+
 #[test]
 fn unsafe_stands_in_two_files_only() {
     let mut wrong = Vec::new();

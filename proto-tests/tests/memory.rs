@@ -55,7 +55,7 @@ fn fresh(peer: u32, count: usize) -> Announced {
 }
 
 #[test]
-fn a_prefix_of_one_peer_and_one_listener() {
+fn q1_a_prefix_of_one_peer_and_one_listener() {
     let _turn = turn();
     let count = prefixes();
     let mut bench = Bench::new(1, 1);
@@ -114,7 +114,7 @@ fn nine_more_paths_of_the_same_prefixes() {
 const PATH: i64 = 120;
 
 #[test]
-fn five_hundred_peers_of_one_group_cost_a_cursor_each() {
+fn q1_five_hundred_peers_of_one_group_cost_a_cursor_each() {
     let _turn = turn();
     // All of it is told to each of them: that takes its time.
     let count = prefixes() / 50;

@@ -524,6 +524,81 @@ fn law_calm_after_any_trouble() {
     }
 }
 
+/// V13: both ends are told to stop or to begin anew in the same instant, at any moment of a session's life, a thousand times.
+#[test]
+fn v13_both_ends_stop_at_once() {
+    let reasons = [
+        StopReason::AdministrativeShutdown("bye".to_owned()),
+        StopReason::AdministrativeReset(String::new()),
+        StopReason::HardReset(String::new()),
+        StopReason::ConfigurationChange,
+        StopReason::Deconfigured,
+        StopReason::HandedOver,
+    ];
+    let (mut up, mut connecting) = (0, 0);
+    for seed in 0..1000 {
+        let mut dice = Dice(seed);
+        // While connections are made, collide and come up; or long after.
+        let (at_once, moment) = [(false, 60_000), (true, 60), (true, 200), (false, 3_000)][(seed % 4) as usize];
+        let mut pair = Pair::new(seed, |a, b| {
+            if at_once {
+                (a.connect_delay, b.connect_delay) = (Duration::ZERO, Duration::ZERO);
+            }
+        });
+        pair.start();
+        pair.run(Duration::from_millis(dice.below(moment)));
+        up += u32::from(pair.states() == [State::Established; 2]);
+        connecting += u32::from(pair.states().iter().any(|state| matches!(state, State::OpenSent | State::OpenConfirm)));
+        for end in [0, 1] {
+            let reason = reasons[dice.below(reasons.len() as u64) as usize].clone();
+            pair.tell(end, Input::Stop(reason));
+        }
+        pair.run(Duration::from_millis(dice.below(2_000)));
+        for end in [0, 1] {
+            pair.tell(end, Input::Start);
+        }
+        pair.run(seconds(60));
+        assert_eq!(pair.states(), [State::Established; 2], "seed {seed}: {:?} {:?}", pair.ends[0].reasons(), pair.ends[1].reasons());
+        for end in &pair.ends {
+            let downs = end.log.iter().filter(|(_, output)| matches!(output, Output::Down { .. })).count();
+            assert_eq!(end.ups().len(), downs + 1, "seed {seed}: each session ends once");
+            assert!(end.peer.status(Instant::now()).stale.is_empty(), "seed {seed}");
+        }
+    }
+    assert!(up > 200 && connecting > 20, "{up} stopped while Established, {connecting} on the way there");
+}
+
+/// Q12: a process that sleeps for ten minutes. The other end has dropped it, keeps its paths for the restart time and no longer; the
+/// sleeper learns of it all when it wakes, and both are well again.
+#[test]
+fn q12_ten_minutes_asleep() {
+    let mut pair = Pair::new(12, |_, _| {});
+    pair.establish();
+    pair.run(seconds(100));
+    pair.blackhole = true;
+    pair.run(seconds(600));
+    assert_eq!((pair.ends[0].downs(), pair.ends[0].sweeps().len()), (vec![V4], 1), "kept, and then swept");
+    pair.blackhole = false;
+    pair.run(seconds(60));
+    assert_eq!(pair.states(), [State::Established; 2]);
+    assert!(pair.ends.iter().all(|end| end.peer.status(Instant::now()).stale.is_empty()));
+}
+
+/// W1: BIRD ends an Established session when its peer connects anew: whoever has a session tries nothing else.
+#[test]
+fn w1_who_has_a_session_does_not_connect() {
+    for seed in 0..20 {
+        let mut pair = Pair::new(seed, |_, _| {});
+        pair.establish();
+        let since = pair.now();
+        pair.run(seconds(4 * 3600));
+        for end in &pair.ends {
+            let connects = end.log.iter().filter(|(at, output)| *at > since && matches!(output, Output::Connect { .. })).count();
+            assert_eq!(connects, 0, "seed {seed}");
+        }
+    }
+}
+
 fn bfd(strict: bool, graceful: bool) -> BfdConfig {
     BfdConfig { interval: Duration::from_millis(50), multiplier: 3, multihop: false, strict, graceful }
 }

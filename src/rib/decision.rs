@@ -244,7 +244,7 @@ mod tests {
 
     /// The classic: pairwise comparison in order of arrival finds three different winners.
     #[test]
-    fn med_is_compared_within_a_neighbouring_as_whatever_the_order() {
+    fn d5_med_is_compared_within_a_neighbouring_as_whatever_the_order() {
         let with_med = |n, asn, med, metric| {
             let mut e = entry(n, asn);
             (e.attributes.med, e.metric, e.source.kind) = (Some(med), metric, RouteSource::Ibgp);

@@ -161,6 +161,17 @@ impl Bench {
         bench
     }
 
+    /// Another shard in the place of this one, that hears what a new one hears first.
+    pub(super) fn restart_as(&mut self, shard: Shard) {
+        self.shard = shard;
+        self.link(1, "lo", true);
+        self.link(2, "eth0", true);
+        self.address(2, "10.0.0.100/24", true);
+        self.say(Input::RecoveryDone);
+        self.local_synced();
+        self.round();
+    }
+
     pub(super) fn say(&mut self, input: Input) {
         self.shard.handle(self.now, input, &mut self.out);
     }

@@ -1,5 +1,7 @@
 //! The Peer machine from outside, one machine at a time: what it answers in each state.
 
+mod patience;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -234,7 +236,7 @@ fn f1_every_state_answers_every_event() {
 
 /// U25, Q13: a faulty UPDATE is told with its octets, at most ten in a second.
 #[test]
-fn u25_faults_are_told_and_counted() {
+fn u25_q13_faults_are_told_and_counted() {
     let (mut bench, connection) = bench_in(State::Established);
     // ORIGIN 7, an empty AS_PATH, a next hop and LOCAL_PREF, 10.0.0.0/8: treated as a withdrawal.
     let body: [u8; 27] = [0, 0, 0, 21, 0x40, 1, 1, 7, 0x40, 2, 0, 0x40, 3, 4, 10, 0, 0, 2, 0x40, 5, 4, 0, 0, 0, 100, 8, 10];

@@ -13,7 +13,8 @@ pub struct Seeded {
 }
 
 impl Seeded {
-    /// The function of this seed.
+    /// The function of this seed, which wants to be random in all its bits: under a small number prefixes that follow each other crowd
+    /// into few places.
     pub fn new(seed: u64) -> Self {
         Self { own: seed.rotate_left(32), shared: SharedSeed::from_u64(seed) }
     }

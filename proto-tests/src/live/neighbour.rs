@@ -255,6 +255,18 @@ impl Neighbour {
         }
     }
 
+    /// Reads one octet, which [`Neighbour::hear`] has before the next ones.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn take_octet(&mut self) -> Result<()> {
+        let mut octet = [0];
+        self.stream.set_read_timeout(Some(PATIENCE))?;
+        self.stream.read_exact(&mut octet)?;
+        self.pending.push(octet[0]);
+        Ok(())
+    }
+
     /// Lets the end of this value be a RST.
     ///
     /// # Errors

@@ -192,7 +192,7 @@ fn an_own_address_as_peer_is_skipped() {
 }
 
 #[test]
-fn link_local_peers_name_their_interface() {
+fn n12_link_local_peers_name_their_interface_and_carry_both_families() {
     let six = "kind: Node\nmetadata: {name: a}\nspec: {bgp: {ipv4Address: 10.0.0.1/24, ipv6Address: \"fd00::1/64\"}}\n";
     let annotated =
         "---\nkind: BGPPeer\nmetadata: {name: q, annotations: {margay.io/interface: eth1}}\nspec: {peerIP: \"fe80::2\", asNumber: 65002}\n";
@@ -716,7 +716,7 @@ fn annotations_of_the_configuration_are_defaults_for_all() {
 }
 
 #[test]
-fn rfc_8212_default_policy_reject_lets_only_filtered_routes_through() {
+fn e6_rfc_8212_calicos_rules_are_a_policy_and_reject_lets_only_filtered_routes_through() {
     let resources = |filters: &str| {
         let filter =
             "---\nkind: BGPFilter\nmetadata: {name: some}\nspec: {importV4: [{action: Accept, matchOperator: In, cidr: 10.9.0.0/16}]}\n";
@@ -727,6 +727,14 @@ fn rfc_8212_default_policy_reject_lets_only_filtered_routes_through() {
         with(&[filter, &peer].concat())
     };
     let last = |policy: &Policy| policy.terms.last().map(|term| term.name.to_string()).unwrap_or_default();
+    // Without the annotation: what Calico generates for every peer is its policy, by name, and no problem.
+    let calico = with("---\nkind: BGPPeer\nmetadata: {name: p}\nspec: {peerIP: 192.0.2.1, asNumber: 65001}\n");
+    let peer = calico.peer("a", "Global_192_0_2_1");
+    assert_eq!(
+        [last(&peer.import.ipv4).as_str(), last(&peer.export.ipv4).as_str()],
+        ["Calico import: everything", "Calico export 11: outside every block, service range and pool"]
+    );
+    assert!(calico.problems("a").is_empty(), "{:#?}", calico.problems("a"));
     let reject = "margay.io/default-policy reject: accepted by no BGPFilter";
     let bare = resources("");
     let peer = bare.peer("a", "Global_192_0_2_1");

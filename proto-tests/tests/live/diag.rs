@@ -35,7 +35,7 @@ fn packed(daemon: &Daemon, file: &Path) -> Result<BTreeMap<String, String>> {
 }
 
 #[test]
-fn the_archive_has_what_a_report_needs_and_no_secret() {
+fn t5_the_archive_has_what_a_report_needs_and_no_secret() {
     enclosed(|| {
         let documents = [
             // A key of TCP-AO.

@@ -1,4 +1,4 @@
-//! TCP-MD5: T1 to T4, with the key in a Secret.
+//! TCP-MD5: T1 to T5 and V18, with the key in a Secret.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn unanswered(daemon: &Daemon, plan: &PeerPlan, key: Option<&str>) -> Result<()>
 }
 
 #[test]
-fn t1_t2_t3_the_right_key_and_nothing_else() {
+fn t1_t2_t3_t5_the_right_key_and_nothing_else() {
     enclosed(|| {
         let daemon = Plan::default().peer(external(0).keyed(KEY)).peer(external(1)).peer(external(2).keyed(KEY)).start()?;
         let [keyed, plain, other] = &daemon.peers[..] else { unreachable!("three peers") };
@@ -41,6 +41,26 @@ fn t1_t2_t3_the_right_key_and_nothing_else() {
         // Two peers may have the same key; their sessions are their own.
         Neighbour::establish(&daemon, other)?;
         ensure!(!daemon.log().contains(KEY) && !daemon.api_text("/v1/config")?.contains(KEY), "T5: the key is shown");
+        Ok(())
+    });
+}
+
+/// V18: a NOTIFICATION on a signed connection is read to its end, although both sides have been talking and margay closes: its last
+/// segments are signed, and no RST overtakes them.
+#[test]
+fn v18_a_notification_on_a_signed_connection_arrives() {
+    enclosed(|| {
+        let daemon = Plan::default().peer(external(0).keyed(KEY)).start()?;
+        let plan = &daemon.peers[0];
+        let mut session = Neighbour::establish(&daemon, plan)?;
+        // The reset is asked for while margay has megabytes of us to read.
+        for number in 0..200u32 {
+            session.send(&announce(&basics(plan.asn), &[&format!("10.{number}.0.0/16")]))?;
+        }
+        daemon.post(&format!("/v1/peers/{}/reset?reason=new%20key%20tomorrow", plan.address))?;
+        session.send(&keepalive().repeat(2000)).ok();
+        let data = session.expect_notification(6, 4)?;
+        ensure!(data == [&[16][..], b"new key tomorrow"].concat(), "{data:02x?}");
         Ok(())
     });
 }

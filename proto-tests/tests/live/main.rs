@@ -18,6 +18,8 @@ mod faults;
 mod fields;
 mod header;
 mod health;
+mod import;
+mod isolation;
 mod keys;
 mod looks;
 mod metrics;

@@ -16,7 +16,7 @@ use crate::session::WAIT;
 const KEY: &str = "hunter2hunter2";
 
 #[test]
-fn a_recorded_session_is_a_transcript_that_runs_again() {
+fn t5_a_recorded_session_is_a_transcript_that_runs_again_and_holds_no_key() {
     enclosed(|| {
         let folder = tempfile::tempdir()?;
         let arguments = vec!["--record".to_owned(), folder.path().display().to_string()];

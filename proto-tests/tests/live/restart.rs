@@ -34,6 +34,7 @@ fn g5_g6_g7_what_a_loss_leaves_row_by_row() {
             ("TCP lost, IPv4 covered", Some(restarts(0, 120, true)), End::Lost, true),
             ("F is irrelevant for the loss", Some(restarts(0, 120, false)), End::Lost, true),
             ("G6: no family, BIRD as a mere helper", Some(vec![0, 120]), End::Lost, false),
+            ("W2: no family, R set: OpenBGPD as a mere helper", Some(vec![0x80, 0]), End::Lost, false),
             ("G5: restart time 0", Some(restarts(0, 0, true)), End::Lost, false),
             ("another family only", Some([&[0, 120][..], &[0, 2, 1, 0x80]].concat()), End::Lost, false),
             ("NOTIFICATION received, no N", Some(restarts(0, 120, true)), End::Told(6, 4), false),
@@ -85,7 +86,7 @@ fn g5_g6_g7_what_a_loss_leaves_row_by_row() {
 fn g_what_a_return_leaves_row_by_row() {
     enclosed(|| {
         let rows: [(&str, Option<Vec<u8>>, bool); 4] = [
-            ("with F: what is stale waits for End-of-RIB", Some(restarts(0x80, 120, true)), true),
+            ("W2: with F, and R set as OpenBGPD always has it: what is stale waits for End-of-RIB", Some(restarts(0x80, 120, true)), true),
             ("without F", Some(restarts(0x80, 120, false)), false),
             ("without the family", Some(vec![0x80, 120]), false),
             ("without graceful restart", None, false),

@@ -55,7 +55,7 @@ fn a_looped_path_replaces_the_good_one() {
 }
 
 #[test]
-fn our_as_may_occur_as_often_as_configured() {
+fn e8_our_as_may_occur_as_often_as_configured() {
     let mut bench = Bench::new();
     bench.up_with(1, 65001, |config, _| config.allow_local_as = 1);
     bench.announce(1, "192.0.2.0/24", attributes("10.0.0.1", &[65001, US]));
@@ -121,7 +121,7 @@ fn refuse(communities: &[u32]) -> PerFamily<Arc<Policy>> {
 }
 
 #[test]
-fn policy_refuses_and_a_new_policy_is_applied_to_what_was_kept() {
+fn r5_policy_refuses_and_a_new_policy_is_applied_to_what_was_kept() {
     let mut bench = Bench::new();
     bench.up_with(1, 65001, |config, _| config.import = refuse(&[7]));
     for (prefix, value) in [("192.0.2.0/24", 7), ("198.51.100.0/24", 8)] {

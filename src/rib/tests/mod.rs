@@ -1,5 +1,6 @@
 //! The shard as a whole.
 
+mod bounds;
 mod export;
 mod import;
 mod measure;

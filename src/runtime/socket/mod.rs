@@ -171,11 +171,57 @@ fn listen_error(address: SocketAddr, error: &io::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::{Asn, RouterId};
 
     #[test]
     fn t8_a_listener_answers_peers_with_gtsm() {
         let listener = listening("127.0.0.1:0".parse().unwrap()).unwrap();
         assert_eq!(listener.ttl_v4().unwrap(), 255, "SYN-ACKs carry the listener's TTL");
+    }
+
+    fn config(address: &str, ttl: Ttl) -> PeerConfig {
+        let (asn, router_id) = (Asn(64512), RouterId(std::net::Ipv4Addr::LOCALHOST));
+        PeerConfig { ttl, ..PeerConfig::new("peer", (asn, router_id), (address.parse().unwrap(), Asn(65001))) }
+    }
+
+    /// Calico's sessions are `multihop`; TTL 1 is for a peer that is said to be on a network of ours, 255 for GTSM.
+    #[test]
+    fn t9_the_ttl_is_calicos_unless_told_otherwise() {
+        let asn = (Asn(64512), RouterId(std::net::Ipv4Addr::LOCALHOST));
+        assert_eq!(PeerConfig::new("peer", asn, ("127.0.0.1".parse().unwrap(), Asn(65001))).ttl, Ttl::Multihop);
+        for (ttl, sent, least) in
+            [(Ttl::Multihop, 64, 0), (Ttl::Direct, 1, 0), (Ttl::Gtsm { hops: 1 }, 255, 255), (Ttl::Gtsm { hops: 3 }, 255, 253)]
+        {
+            let socket = connecting(&config("127.0.0.1", ttl)).unwrap();
+            let minimum: libc::c_int = option::option_of(&socket, libc::IPPROTO_IP, libc::IP_MINTTL).unwrap();
+            assert_eq!((socket.ttl_v4().unwrap(), minimum), (sent, least), "{ttl:?}");
+            let socket = connecting(&config("::1", ttl)).unwrap();
+            let minimum: libc::c_int = option::option_of(&socket, libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT).unwrap();
+            assert_eq!((socket.unicast_hops_v6().unwrap(), minimum), (sent, least), "{ttl:?}");
+        }
+    }
+
+    /// Two listeners on one port, each for its family; an IPv4 peer never comes as `::ffff:a.b.c.d`.
+    #[test]
+    fn t6_t10_each_family_has_its_listener() {
+        let v6 = listening("[::]:0".parse().unwrap()).unwrap();
+        let port = v6.local_addr().unwrap().as_socket().unwrap().port();
+        let v4 = listening(SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), port)).unwrap();
+        assert!(v6.only_v6().unwrap() && v4.reuse_address().unwrap() && v6.reuse_address().unwrap());
+        for socket in [&v4, &v6] {
+            // A queue that is no longer than 128, the usual one, would turn peers away in a flood of strangers.
+            let _client = std::net::TcpStream::connect(("localhost", port));
+            assert!(socket.nonblocking().unwrap());
+        }
+        let client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let (accepted, from) = loop {
+            match v4.accept() {
+                Ok((accepted, from)) if from.as_socket() == client.local_addr().ok() => break (accepted, from),
+                Ok(_) => {}
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        };
+        assert!(from.as_socket().unwrap().is_ipv4() && accepted.local_addr().unwrap().as_socket().unwrap().is_ipv4());
     }
 
     #[test]

@@ -309,6 +309,27 @@ fn u20_v6_unknown_transitive_attributes_pass_untouched_but_partial() {
     }
 }
 
+/// V14: what we do not use we do not parse, however false the lengths inside it are: tunnel encapsulation, prefix-SID, BGP-LS, the
+/// entropy label, AIGP, BGPsec.
+#[test]
+fn v14_what_we_do_not_use_we_do_not_parse() {
+    // A TLV that says that 65535 octets follow, one that says none for ever, and a run of them.
+    let values = [&[0, 15, 0xff, 0xff, 1][..], &[0; 64], &[1, 0xff, 0xff], &[0xff; 200], &[1]];
+    for value in values {
+        for code in [23, 29, 40, 28, 33, 128] {
+            let (verdict, result) = judged(&ebgp(), &attribute(0xc0, code, value));
+            assert_eq!(verdict, ACCEPT, "{code}: {value:02x?}");
+            let heard = Attributes::clone(&result.unwrap().announced[0].0);
+            assert_eq!(*heard.unknown, [UnknownAttribute { flags: 0xc0, code, value: value.to_vec().into() }]);
+        }
+        // Optional and not transitive: dropped without a look.
+        for code in [26, 29, 40] {
+            let (verdict, result) = judged(&ebgp(), &attribute(0x80, code, value));
+            assert_eq!((verdict, result.unwrap().announced[0].0.unknown.len()), (ACCEPT, 0), "{code}");
+        }
+    }
+}
+
 #[test]
 fn a_partial_bit_once_set_stays_set() {
     let known: [(u8, usize); 6] = [(7, 8), (8, 4), (16, 8), (25, 20), (32, 12), (35, 4)];

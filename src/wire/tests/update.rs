@@ -258,7 +258,7 @@ fn u14_v22_ipv4_in_mp_attributes_is_the_same_table() {
 }
 
 #[test]
-fn n1_n2_n3_next_hops() {
+fn n1_n2_n3_w4_next_hops() {
     let extended = Context { extended_next_hop: true, ..ebgp() };
     let v6 = |text: &str| text.parse::<std::net::Ipv6Addr>().unwrap().octets().to_vec();
     let pair = |first: &str, second: &str| [v6(first), v6(second)].concat();
