@@ -2,10 +2,12 @@
 //! kept (RFC 4724 section 4.1).
 //!
 //! A peer is waited for until, in every family of its session, it has sent End-of-RIB; or it came up without
-//! graceful restart, or restarting itself (two nodes back from one power cut do not wait for each other); or it has not
-//! come up within [`COME_UP`]. One that refuses, cannot be reached, or is lost again is given [`PATIENCE`] from then: a
-//! speaker that starts together with us is often there a moment later, and comes to be waited for again. Nobody is
-//! waited for beyond [`DEFERRAL`]. With `keep_without_peers` the end is put off until some peer has come up.
+//! graceful restart; or it has not come up within [`COME_UP`]. One that refuses, cannot be reached, or is lost again is given
+//! [`PATIENCE`] from then: a speaker that starts together with us is often there a moment later, and comes to be waited for
+//! again. One that says that it restarts itself is given [`THEIR_RESTART`]: it may wait for our End-of-RIB as we for its own (two
+//! nodes back from one power cut), but FRR says so for two minutes after each start, and tells its routes a second after the
+//! session has come up all the same. Nobody is waited for beyond [`DEFERRAL`]. With `keep_without_peers` the end is put off
+//! until some peer has come up.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,8 +18,11 @@ use crate::types::{Family, Outbox, PeerId, PerFamily};
 
 /// How long a peer may take to come up before it is no longer waited for.
 pub const COME_UP: Duration = Duration::from_secs(120);
-/// How long a peer may take to come (back) after a failed attempt, or after its session was lost.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a peer may take to come (back) after a failed attempt, or after its session was lost. GoBGP closes every connection for
+/// 5 s after it has lost a session, and our next attempt may come 5 s after that.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a peer that restarts itself may take to send End-of-RIB.
+pub const THEIR_RESTART: Duration = Duration::from_secs(5);
 /// Selection deferral: the longest wait altogether.
 pub const DEFERRAL: Duration = Duration::from_secs(360);
 
@@ -72,8 +77,8 @@ enum Wait {
     ToComeUp,
     /// It has failed; until when it may come back.
     Failing(Instant),
-    /// Families whose End-of-RIB is missing.
-    ForEndOfRib(PerFamily<bool>),
+    /// Families whose End-of-RIB is missing, and until when it may come.
+    ForEndOfRib(PerFamily<bool>, Instant),
 }
 
 impl Recovery {
@@ -113,9 +118,9 @@ impl Recovery {
                 let waited_for = peers.into_iter().map(|peer| (peer, Wait::ToComeUp)).collect();
                 self.state = State::Waiting { waited_for, give_up_absent: now + COME_UP, give_up: now + DEFERRAL };
             }
-            (State::Waiting { waited_for, .. }, input) => {
+            (State::Waiting { waited_for, give_up, .. }, input) => {
                 self.seen |= matches!(input, Input::Up(_));
-                wait_otherwise(now, waited_for, input);
+                wait_otherwise(now, *give_up, waited_for, input);
             }
             (State::Starting { .. } | State::Done, _) => {}
         }
@@ -128,8 +133,7 @@ impl Recovery {
             State::Waiting { waited_for, give_up_absent, give_up } => {
                 let due = waited_for.values().map(|wait| match wait {
                     Wait::ToComeUp => *give_up_absent,
-                    Wait::Failing(until) => *until,
-                    Wait::ForEndOfRib(_) => *give_up,
+                    Wait::Failing(until) | Wait::ForEndOfRib(_, until) => *until,
                 });
                 due.min().map(|due| due.min(*give_up))
             }
@@ -143,8 +147,7 @@ impl Recovery {
             waited_for.retain(|_, wait| match wait {
                 _ if now >= *give_up => false,
                 Wait::ToComeUp => now < *give_up_absent,
-                Wait::Failing(until) => now < *until,
-                Wait::ForEndOfRib(_) => true,
+                Wait::Failing(until) | Wait::ForEndOfRib(_, until) => now < *until,
             });
         }
         self.finish_if_alone(out);
@@ -159,7 +162,7 @@ impl Recovery {
     }
 }
 
-fn wait_otherwise(now: Instant, waited_for: &mut BTreeMap<PeerId, Wait>, input: Input) {
+fn wait_otherwise(now: Instant, give_up: Instant, waited_for: &mut BTreeMap<PeerId, Wait>, input: Input) {
     match input {
         Input::Start(_) => {}
         Input::Failed(peer) => {
@@ -173,12 +176,16 @@ fn wait_otherwise(now: Instant, waited_for: &mut BTreeMap<PeerId, Wait>, input: 
             waited_for.remove(&peer);
         }
         // Also one that had been given up: while others are waited for, so may be this one.
-        Input::Up(facts) => match expected(&facts) {
-            Some(families) => drop(waited_for.insert(facts.peer, Wait::ForEndOfRib(families))),
+        Input::Up(facts) => match &facts.graceful_restart {
+            // A helper-only peer lists no families (BIRD's "aware" mode) and sends the marker all the same.
+            Some(theirs) => {
+                let until = if theirs.restarting { now + THEIR_RESTART } else { give_up };
+                waited_for.insert(facts.peer, Wait::ForEndOfRib(facts.context.families, until));
+            }
             None => drop(waited_for.remove(&facts.peer)),
         },
         Input::EndOfRib(peer, family) => {
-            let Some(Wait::ForEndOfRib(missing)) = waited_for.get_mut(&peer) else { return };
+            let Some(Wait::ForEndOfRib(missing, _)) = waited_for.get_mut(&peer) else { return };
             if let Some(missing) = missing.of_mut(family) {
                 *missing = false;
             }
@@ -187,13 +194,6 @@ fn wait_otherwise(now: Instant, waited_for: &mut BTreeMap<PeerId, Wait>, input: 
             }
         }
     }
-}
-
-/// Families whose End-of-RIB can be expected: those in use, if the peer speaks graceful restart and is not restarting itself.
-/// A helper-only peer lists no families (BIRD's "aware" mode) and sends the marker all the same.
-fn expected(facts: &SessionFacts) -> Option<PerFamily<bool>> {
-    let graceful_restart = facts.graceful_restart.as_ref()?;
-    (!graceful_restart.restarting).then_some(facts.context.families)
 }
 
 #[cfg(test)]
@@ -245,9 +245,10 @@ mod tests {
     /// Section 11, "we restarted", step 2: one row, one way for the wait for a peer to end.
     #[test]
     fn what_ends_the_wait_for_a_peer() {
-        let rows: [(&str, Vec<Input>, Duration); 8] = [
+        let rows: [(&str, Vec<Input>, Duration); 9] = [
             ("End-of-RIB", vec![up(1, Some(false)), END_1], Duration::ZERO),
-            ("R in its OPEN", vec![up(1, Some(true))], Duration::ZERO),
+            ("R in its OPEN, and End-of-RIB", vec![up(1, Some(true)), END_1], Duration::ZERO),
+            ("R in its OPEN", vec![up(1, Some(true))], THEIR_RESTART),
             ("no graceful restart", vec![up(1, None)], Duration::ZERO),
             ("removed", vec![Input::Removed(ONE)], Duration::ZERO),
             ("refused or unreachable", vec![Input::Failed(ONE), Input::Failed(ONE)], PATIENCE),
