@@ -12,6 +12,7 @@
 //! memory; its old connections answer with a reset, as a kernel does.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::{BuildHasher, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,6 +40,11 @@ impl Dice {
     pub fn below(&mut self, bound: u64) -> u64 {
         self.roll() % bound.max(1)
     }
+}
+
+/// A seed that was probably never tried.
+pub fn fresh_seed() -> u64 {
+    std::hash::RandomState::new().build_hasher().finish() >> 16
 }
 
 /// The configuration of a session between two nodes of AS 64512, as the node at `us` sees it.

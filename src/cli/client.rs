@@ -47,6 +47,16 @@ impl Target {
         self.ask(Method::GET, path, Bytes::new())
     }
 
+    /// The daemon of this control socket.
+    pub fn at(socket: PathBuf) -> Self {
+        Self { socket, json: false }
+    }
+
+    /// Whether anybody listens on the control socket.
+    pub fn answers(&self) -> bool {
+        std::os::unix::net::UnixStream::connect(&self.socket).is_ok()
+    }
+
     /// The daemon that a command line means, as far as it has been typed.
     pub fn of_line(words: &[OsString]) -> Self {
         let after = words.iter().position(|word| word == "--socket").and_then(|at| words.get(at + 1));

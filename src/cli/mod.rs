@@ -16,6 +16,7 @@ mod health;
 mod man;
 mod progress;
 mod render;
+mod replace;
 mod reset;
 mod routes;
 mod run;

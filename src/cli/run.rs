@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
 
-use crate::cli::{Ended, Failure, time};
+use crate::cli::{Ended, Failure, replace, time};
 use crate::datastore::{self, Variables};
 use crate::runtime::log::{Format, Log};
 use crate::runtime::{self, bmp, settings::Settings};
@@ -20,6 +20,7 @@ use crate::telemetry::bmp::View;
   margay run --datastore kubernetes --bird-sockets /var/run/calico       in calico-node's place of BIRD and confd
   margay run --page 127.0.0.1:9181                                       with a page for eyes on this host
   margay run --bmp 192.0.2.10:1790 --bmp-views pre,post,out,loc          tells a BMP collector everything
+  margay run --node node1 --replace                                      a new binary takes the place of the one that runs
   margay run --dry-run --socket /tmp/margay.sock --state /tmp/margay     a look at it: BGP, but nothing written to the kernel")]
 pub struct Run {
     /// Which Node resource is ours [default: what $CALICO_NODENAME_FILE (/var/lib/calico/nodename) says, else $HOSTNAME,
@@ -82,6 +83,11 @@ pub struct Run {
     /// `margay show kernel` has nothing to tell.
     #[arg(long, env = "MARGAY_NO_FIB")]
     no_fib: bool,
+    /// An upgrade in place: the daemon that answers on the control socket ends as for a restart, once this one has a configuration to run with;
+    /// kernel routes stay, and peers keep theirs. Without such a daemon this one just starts. Where a service manager has started it, that
+    /// restarts it (`systemctl restart margay`).
+    #[arg(long)]
+    replace: bool,
     /// error, warn, info, debug or trace, of margay itself; or directives such as `info,margay::session=debug` [default: what
     /// BGPConfiguration's logSeverityScreen says, live].
     #[arg(long, env = "MARGAY_LOG_LEVEL", value_name = "LEVEL")]
@@ -125,10 +131,14 @@ impl Run {
             LogFormat::Json => Format::Json,
         };
         let log = Log::start(self.log_level.as_deref(), format)?;
+        let replace = self.replace;
         let settings = self.settings(log)?;
         let workers = std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1));
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build().context("cannot start the runtime")?;
+        if replace {
+            replace::make_room(&settings, &runtime)?;
+        }
         runtime.block_on(runtime::run(settings))?;
         Ok(Ended::Done)
     }

@@ -50,6 +50,8 @@ pub struct Health {
     shut: bool,
     /// The collectors that monitoring data (BMP) go to.
     collectors: Vec<CollectorStatus>,
+    /// A service manager has started it, and starts it again when it ends.
+    managed: bool,
     /// When the process began (RFC 3339).
     started: String,
 }
@@ -98,6 +100,7 @@ pub async fn of(directory: &Directory) -> Health {
         drained: directory.drained,
         shut: directory.shut,
         collectors: directory.collectors.iter().map(|status| status.borrow().clone()).collect(),
+        managed: directory.managed,
         started: format!("{:.0}", directory.started),
     }
 }
@@ -205,6 +208,7 @@ mod tests {
             drained: false,
             shut: false,
             collectors: Vec::new(),
+            managed: false,
             started: String::new(),
         }
     }

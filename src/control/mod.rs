@@ -67,7 +67,7 @@ pub fn router(directory: watch::Receiver<Arc<Directory>>) -> axum::Router {
 /// # Errors
 /// The folder cannot be made, another daemon answers on the socket, or it cannot be bound.
 pub fn serve(socket: &Path, registry: Arc<Registry>, directory: watch::Receiver<Arc<Directory>>) -> Result<JoinHandle<Result<()>>> {
-    let other = "stop it, or give this one its own --socket";
+    let other = "stop it, take its place with --replace, or give this one its own --socket";
     let listener = bind(socket, other).with_context(|| format!("cannot open the control socket {}", socket.display()))?;
     let owner = std::fs::metadata(socket).context("the control socket has just been made")?.uid();
     let guard = axum::middleware::from_fn(move |asker, request, next| asker::guard(owner, asker, request, next));

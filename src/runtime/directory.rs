@@ -45,6 +45,8 @@ pub struct Directory {
     pub recovered: bool,
     /// What our own restart waits for; none before the first configuration.
     pub recovery: Option<watch::Receiver<RecoveryStatus>>,
+    /// A service manager has started us and is told how we are.
+    pub managed: bool,
     /// When the process began.
     pub started: jiff::Timestamp,
     /// When the configuration in force was taken.

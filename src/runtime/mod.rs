@@ -30,6 +30,7 @@ mod peer_task;
 pub mod pulse;
 mod questions;
 pub mod recording;
+pub mod rehearsal;
 pub mod settings;
 mod shard_meters;
 mod shard_thread;
@@ -96,6 +97,7 @@ pub async fn run(settings: Settings) -> Result<()> {
     let now = jiff::Timestamp::now();
     let (directory, watched) = watch::channel(Arc::new(Directory {
         node: settings.datastore.node.clone(),
+        managed: manager.is_some(),
         started: now,
         configured: now,
         ..Directory::default()
@@ -203,12 +205,9 @@ fn start_compiler(
     copies: mpsc::Receiver<Question<Compiler>>,
     recording: Option<&Recording>,
 ) -> Result<(watch::Receiver<Compiled>, watch::Receiver<datastore::Status>, mpsc::Sender<Judgement>)> {
-    let variables = &settings.datastore.variables;
-    let of_variables = Environment::from_variables(|name| variables.exactly(name).map(str::to_owned));
-    let environment = Environment { listen: settings.listen.clone(), ..of_variables };
-    let mut machine = Compiler::new(settings.datastore.node.clone(), environment);
+    let mut machine = compiler_of(settings);
     // Before the first word of the datastore, so that no session is made without them and then again.
-    let mut workloads = Workloads::new(variables);
+    let mut workloads = Workloads::new(&settings.datastore.variables);
     machine.set_workloads(Instant::now(), workloads.read().0.unwrap_or_default());
     let (found, selected) = mpsc::channel(1);
     tokio::spawn(workloads.watch(found));
@@ -223,6 +222,13 @@ fn start_compiler(
     tokio::spawn(tasks::compiler(machine, feed.inputs, selected, copies, newest, recorder));
     tokio::spawn(tasks::log_level(settings.log.clone(), compiled.clone()));
     Ok((compiled, feed.status, feed.verdicts))
+}
+
+/// The Compiler of this node, which knows no resource yet.
+fn compiler_of(settings: &Settings) -> Compiler {
+    let variables = &settings.datastore.variables;
+    let of_variables = Environment::from_variables(|name| variables.exactly(name).map(str::to_owned));
+    Compiler::new(settings.datastore.node.clone(), Environment { listen: settings.listen.clone(), ..of_variables })
 }
 
 /// Waits for the first configuration; says what is missing meanwhile. None when a signal came first.

@@ -501,6 +501,7 @@ impl Speaker {
                 fib: Some(self.inboxes.fib.clone()),
                 recovered: *self.recovered.borrow(),
                 recovery: now.recovery.clone(),
+                managed: now.managed,
                 started: now.started,
                 configured: self.configured,
                 drained: self.drained,

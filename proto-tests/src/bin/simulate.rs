@@ -8,6 +8,7 @@ use clap::Parser;
 use proto_tests::lab::cli;
 use proto_tests::sim::script::{Run, run};
 use proto_tests::sim::spec::Spec;
+use proto_tests::story::fresh_seed;
 
 /// Runs networks of margays in virtual time and looks for what must never be. A failure prints the command that repeats it.
 #[derive(Parser)]
@@ -50,7 +51,7 @@ fn simulate(arguments: &Arguments) -> Result<()> {
     let specs = specs(&arguments.topology)?;
     let first = match (arguments.seed, arguments.minutes) {
         (Some(seed), _) => seed,
-        (None, Some(_)) => fresh(),
+        (None, Some(_)) => fresh_seed(),
         (None, None) => 0,
     };
     let end = arguments.minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
@@ -99,10 +100,4 @@ fn specs(names: &[String]) -> Result<Vec<Spec>> {
         spec.notes.iter().for_each(|note| println!("{}: {note}", spec.name));
     }
     Ok(specs)
-}
-
-/// A seed that was probably never tried.
-fn fresh() -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    std::hash::RandomState::new().build_hasher().finish() >> 16
 }

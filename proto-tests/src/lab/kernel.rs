@@ -150,16 +150,50 @@ impl Node<'_> {
 }
 
 impl RouteWatch {
-    /// The routes that a BGP speaker removed so far, a line each.
+    /// The routes that a BGP speaker (margay and BIRD write as `bird`, FRR as `bgp`) removed so far, a line each.
+    ///
+    /// FRR's zebra replaces an IPv6 route by a deletion and an addition in one go, less than a tenth of a millisecond apart, where
+    /// the others have the kernel replace it: what is the very next thing to come back was not removed.
     pub fn removed(&self) -> Result<Vec<String>> {
-        let text = std::fs::read_to_string(&self.output)?;
-        Ok(text.lines().filter(|line| line.contains("Deleted") && line.contains("proto bird")).map(str::to_owned).collect())
+        Ok(removed(&std::fs::read_to_string(&self.output)?))
     }
+}
+
+fn removed(text: &str) -> Vec<String> {
+    // Next hops of a route are indented lines below it.
+    let mut events = text.lines().filter(|line| line.starts_with('[')).peekable();
+    let mut gone = Vec::new();
+    while let Some(line) = events.next() {
+        let Some((_, route)) = line.split_once("] Deleted ") else { continue };
+        let replaced = route.contains("proto bgp")
+            && events
+                .peek()
+                .and_then(|next| next.split_once("] "))
+                .is_some_and(|(_, next)| next.split(' ').next() == route.split(' ').next());
+        if !replaced && (route.contains("proto bird") || route.contains("proto bgp")) {
+            gone.push(line.to_owned());
+        }
+    }
+    gone
 }
 
 impl Drop for RouteWatch {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_zebra_replaces_is_not_removed() {
+        let replaced = "[t] Deleted fd00:1::/122 nhid 29 proto bgp metric 20 pref medium\n\tnexthop via fd00::1 dev br0 weight 1\n\
+                        [t] fd00:1::/122 nhid 29 proto bgp metric 20 pref medium\n\tnexthop via fd00::1 dev br0 weight 1\n";
+        let gone = "[t] Deleted fd00:1::/122 nhid 29 proto bgp metric 20\n[t] fd00:2::/122 nhid 29 proto bgp metric 20\n\
+                    [t] Deleted 10.1.0.0/26 via 172.20.0.1 dev eth0 proto bird\n[t] 10.1.0.0/26 via 172.20.0.1 dev eth0 proto bird\n\
+                    [t] Deleted blackhole 198.18.0.0 proto static\n";
+        assert_eq!(super::removed(replaced), Vec::<String>::new());
+        assert_eq!(super::removed(gone).len(), 2);
     }
 }

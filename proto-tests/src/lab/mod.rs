@@ -33,6 +33,7 @@ mod speaker;
 pub mod suite;
 mod topology;
 mod traffic;
+mod witness;
 
 pub use expect::Expectations;
 pub use kernel::{KernelRoute, RouteWatch};
@@ -40,3 +41,4 @@ pub use runner::{Lab, Node};
 pub use speaker::{Learned, LearnedPath};
 pub use topology::{Bind, End, Healthcheck, Link, Network, Stage, Topology, WaitFor};
 pub use traffic::{Pings, Report};
+pub use witness::Witness;

@@ -194,6 +194,15 @@ impl Lab {
         self.start(node, &command)
     }
 
+    /// Starts `line` (no shell) beside the node's program, which is to end by itself and leave its place to the new one.
+    pub fn hand_over(&mut self, node: &str, line: &str) -> Result<()> {
+        let running = self.nodes.get_mut(node).context("no such node")?;
+        let mut old = running.program.take().with_context(|| format!("{node} runs nothing"))?;
+        self.start(node, &expand::words(line)?)?;
+        let gone = || if old.try_wait()?.is_some() { Ok(()) } else { bail!("it still runs") };
+        process::wait_until(Duration::from_secs(30), &format!("the old program of {node} makes room"), gone)
+    }
+
     fn log(&self, node: &str) -> PathBuf {
         self.logs.path().join(format!("{node}.log"))
     }

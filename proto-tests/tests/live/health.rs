@@ -42,6 +42,15 @@ fn the_service_manager_hears_of_start_sessions_changes_and_end() {
         manager.wait_for("READY=1")?;
         manager.wait_for("STATUS=1 of 1 sessions Established")?;
 
+        // Another margay may not take its place: the manager would start it again beside that one.
+        let other = daemon.margay(&["run", "--node", "bench", "--dry-run", "--replace"])?;
+        let words = String::from_utf8_lossy(&other.stderr).into_owned();
+        ensure!(
+            !other.status.success() && words.contains("has a service manager") && words.contains("systemctl restart margay"),
+            "{words}"
+        );
+        daemon.alive()?;
+
         daemon.end(Signal::TERM)?;
         let before = manager.wait_for("STOPPING=1")?;
         ensure!(before.iter().all(|said| !said.contains("WATCHDOG")), "no watchdog was asked for: {before:?}");
