@@ -17,7 +17,7 @@
 //!
 //! | input | |
 //! |---|---|
-//! | `START`, `STOP reset\|change\|deconfigured\|restart\|shutdown [TEXT]`, `RECOVERED`, `REFRESH FAMILY` | |
+//! | `START`, `STOP reset\|hard\|shutdown [TEXT]`, `STOP out-of-resources SECONDS TEXT`, `STOP change\|deconfigured\|handed-over\|restart`, `RECOVERED`, `REFRESH FAMILY` | |
 //! | `CONFIGURE …` | as `config`, from the defaults |
 //! | `N CONNECTED in\|out`, `N FAILED TEXT`, `N CLOSED [TEXT]`, `N WRITTEN OCTETS`, `N PAUSED on\|off` | an accepted connection is allocated the next number |
 //! | `N FRAMES SHARD OCTETS [ended FAMILY…]` | one frame of that size, none for 0 |
@@ -225,6 +225,9 @@ impl Stage {
             ["START"] => Input::Start,
             ["STOP", "reset", text @ ..] => Input::Stop(StopReason::AdministrativeReset(text.join(" "))),
             ["STOP", "hard", text @ ..] => Input::Stop(StopReason::HardReset(text.join(" "))),
+            ["STOP", "out-of-resources", after, text @ ..] => {
+                Input::Stop(StopReason::OutOfResources { text: text.join(" "), after: Duration::from_secs(after.parse()?) })
+            }
             ["STOP", "handed-over"] => Input::Stop(StopReason::HandedOver),
             ["LINGER"] => Input::Linger,
             ["LINK-DOWN", text @ ..] => Input::LinkDown(text.join(" ")),

@@ -686,3 +686,29 @@ fn q3_too_many_prefixes_restart_after_their_time() {
     pair.run(seconds(60));
     assert_eq!(pair.states(), [State::Established; 2]);
 }
+
+/// Q2: no memory is left for what the peer says: it is told so, nothing of it stays, and it may come back after its time; also where the
+/// operator resets it, and not where he has shut it down.
+#[test]
+fn q2_out_of_resources_ends_the_session_for_its_time() {
+    let stop = || Input::Stop(StopReason::OutOfResources { text: "memory is at its ceiling".to_owned(), after: seconds(600) });
+    let mut pair = Pair::new(6, |_, _| {});
+    pair.establish();
+    pair.tell(0, stop());
+    // 6/8 inside a hard reset, since both sides have N (G7): nobody keeps anything.
+    assert!(pair.ends[0].reasons().contains(&(6, 9)), "{:?}", pair.ends[0].reasons());
+    pair.run(seconds(599));
+    assert_eq!(pair.ends[0].ups().len(), 1, "not before");
+    pair.run(seconds(60));
+    assert_eq!(pair.states(), [State::Established; 2]);
+
+    pair.tell(0, stop());
+    pair.tell(0, Input::Stop(StopReason::AdministrativeReset(String::new())));
+    pair.run(seconds(60));
+    assert_eq!(pair.states(), [State::Established; 2], "the operator knows better");
+
+    pair.tell(0, Input::Stop(StopReason::AdministrativeShutdown(String::new())));
+    pair.tell(0, stop());
+    pair.run(seconds(1200));
+    assert_eq!(pair.states()[0], State::Idle, "what is shut down stays so");
+}

@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use crate::cli::{Ended, Failure, replace, time};
 use crate::datastore::{self, Variables};
 use crate::runtime::log::{Format, Log};
+use crate::runtime::memory_guard::MemoryLimit;
 use crate::runtime::{self, bmp, settings::Settings};
 use crate::telemetry::bmp::View;
 
@@ -72,6 +73,11 @@ pub struct Run {
     /// [default: a change counts for good].
     #[arg(long, env = "MARGAY_CONFIRM", value_name = "MINUTES", value_parser = time::minutes)]
     confirm: Option<Duration>,
+    /// How much memory margay may use, such as 512M or 2G; or `none`. At 90 % of it the peer with the most paths is no longer read; at it, that
+    /// peer's session is ended for ten minutes (Cease 6/8), before the kernel ends margay [default: 75 % of the control group's limit, or of the
+    /// machine's memory].
+    #[arg(long, env = "MARGAY_MEMORY_LIMIT", value_name = "SIZE")]
+    memory_limit: Option<MemoryLimit>,
     /// Write what every machine hears and says into this folder, a file a machine, no keys; a file begins anew at 64 MiB, and the one before it is
     /// kept. Those of sessions can be run again as a test; they all belong to a bug report [default: nothing is recorded].
     #[arg(long, env = "MARGAY_RECORD", value_name = "DIR")]
@@ -164,6 +170,7 @@ impl Run {
             record: self.record,
             dry_run: self.dry_run || self.no_fib,
             no_fib: self.no_fib,
+            memory_limit: self.memory_limit.unwrap_or_default(),
             log,
         })
     }

@@ -20,6 +20,7 @@ use crate::control::{ask, view};
 use crate::datastore;
 use crate::runtime::bmp::CollectorStatus;
 use crate::runtime::directory::Directory;
+use crate::runtime::memory_guard::MemoryStatus;
 use crate::session::State as SessionState;
 
 /// `show health --json`.
@@ -48,6 +49,8 @@ pub struct Health {
     drained: bool,
     /// All sessions are shut down until the drain ends.
     shut: bool,
+    /// How much memory is in use, and may be; none where nothing bounds it.
+    memory: Option<MemoryStatus>,
     /// The collectors that monitoring data (BMP) go to.
     collectors: Vec<CollectorStatus>,
     /// A service manager has started it, and starts it again when it ends.
@@ -99,6 +102,7 @@ pub async fn of(directory: &Directory) -> Health {
         restarting: directory.config.is_some() && !directory.recovered,
         drained: directory.drained,
         shut: directory.shut,
+        memory: directory.memory.as_ref().map(|memory| memory.borrow().clone()),
         collectors: directory.collectors.iter().map(|status| status.borrow().clone()).collect(),
         managed: directory.managed,
         started: format!("{:.0}", directory.started),
@@ -147,6 +151,9 @@ impl fmt::Display for Health {
             (Some(status), None) => write!(f, "; {} in sync", status.kind.name())?,
             (_, Some(words)) if !self.because.as_ref().is_some_and(|because| because.contains(words)) => write!(f, "; {words}")?,
             _ => {}
+        }
+        if let Some(words) = self.memory.as_ref().and_then(MemoryStatus::words) {
+            write!(f, "; {words}")?;
         }
         for away in self.collectors.iter().filter(|status| !status.connected) {
             write!(f, "; BMP collector {} is away", away.collector)?;
@@ -207,6 +214,7 @@ mod tests {
             restarting: false,
             drained: false,
             shut: false,
+            memory: None,
             collectors: Vec::new(),
             managed: false,
             started: String::new(),

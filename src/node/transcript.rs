@@ -143,6 +143,7 @@ fn stop(reason: &StopReason) -> String {
         StopReason::Deconfigured => "deconfigured".to_owned(),
         StopReason::ConfigurationChange => "change".to_owned(),
         StopReason::ProcessRestart => "restart".to_owned(),
+        StopReason::OutOfResources { text, after } => format!("out-of-resources {} {text}", after.as_secs()),
         StopReason::HandedOver => "handed-over".to_owned(),
     }
 }

@@ -14,6 +14,7 @@ use crate::origin::Origin;
 use crate::runtime::bfd_thread::BfdMessage;
 use crate::runtime::bmp::CollectorStatus;
 use crate::runtime::history::Chronicle;
+use crate::runtime::memory_guard::MemoryStatus;
 use crate::runtime::message::{FibMessage, Order, PeerMessage, Question, RecoveryStatus, ShardMessage};
 use crate::runtime::pulse::Silent;
 use crate::types::PeerId;
@@ -51,6 +52,8 @@ pub struct Directory {
     pub started: jiff::Timestamp,
     /// When the configuration in force was taken.
     pub configured: jiff::Timestamp,
+    /// How much memory the process uses, and may; none where nothing bounds it.
+    pub memory: Option<watch::Receiver<MemoryStatus>>,
     /// The node is drained: peers are told GRACEFUL_SHUTDOWN with every route.
     pub drained: bool,
     /// All sessions are shut down until the drain ends.
@@ -88,6 +91,8 @@ pub struct PeerEntry {
     pub leaving: bool,
     /// Its task.
     pub inbox: mpsc::Sender<PeerMessage>,
+    /// Paths received from it, before policy, in all families.
+    pub paths: watch::Receiver<u64>,
 }
 
 impl Directory {

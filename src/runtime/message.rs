@@ -20,6 +20,8 @@ pub enum PeerMessage {
     Input(session::Input),
     /// A connection from its address.
     Accepted(TcpStream, SocketAddr),
+    /// Read nothing from the peer, or read again: memory is short (Q2).
+    Hold(bool),
     /// Tell how you are.
     Status(oneshot::Sender<PeerStatus>),
 }

@@ -19,6 +19,8 @@
 //! | `configurations_total`, `configuration_timestamp_seconds` | | configurations applied; when the last one was |
 //! | `restarting` | | 1 until our own restart is over |
 //! | `silent_machines` | | threads and machines of the daemon that do not answer; `/livez` names them |
+//! | `memory_resident_bytes`, `memory_ceiling_bytes` | | memory in use, and how much may be; 0 where nothing bounds it |
+//! | `memory_acts_total` | act | peers held, released and stopped because memory was short |
 //! | `events_lost_total` | | events that the history had no room for |
 //! | `datastore_state` | datastore, state | 1 for the state that it is in: starting, in-sync, away, held-back |
 //! | `datastore_last_word_timestamp_seconds` | | when the datastore said something last; one in which nothing changes is silent |
@@ -47,6 +49,7 @@ use crate::config::PeerConfig;
 use crate::datastore::Meters;
 use crate::runtime::shard_meters::ShardMeters;
 use crate::session::{DownReason, MessageCounts, PrefixCounts, State, Traffic};
+use crate::telemetry::MemoryAct;
 use crate::types;
 
 /// Where paths are counted: Adj-RIB-In before policy, after it, Adj-RIB-Out.
@@ -84,6 +87,11 @@ struct Errno {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfAct {
+    act: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfCollector {
     collector: String,
 }
@@ -115,6 +123,9 @@ pub struct Metrics {
     configured: Gauge,
     restarting: Gauge,
     silent: Gauge,
+    memory_resident: Gauge,
+    memory_ceiling: Gauge,
+    memory_acts: Family<OfAct, Counter>,
     lost: Counter,
     started: Gauge,
     bmp_connected: Family<OfCollector, Gauge>,
@@ -148,6 +159,9 @@ impl Default for Metrics {
             configured: Gauge::default(),
             restarting: Gauge::default(),
             silent: Gauge::default(),
+            memory_resident: Gauge::default(),
+            memory_ceiling: Gauge::default(),
+            memory_acts: Family::default(),
             lost: Counter::default(),
             started: Gauge::default(),
             bmp_connected: Family::default(),
@@ -158,6 +172,9 @@ impl Default for Metrics {
         };
         metrics.started.set(unix_now());
         metrics.problems(&[]);
+        for act in [MemoryAct::Held, MemoryAct::Released, MemoryAct::Stopped] {
+            metrics.memory_acts.get_or_create(&OfAct { act: act.name() }).inc_by(0);
+        }
         metrics
     }
 }
@@ -205,6 +222,13 @@ impl Metrics {
         registry.register("configuration_timestamp_seconds", "When the configuration in force was put in force", self.configured.clone());
         registry.register("restarting", "1 until our own restart is over", self.restarting.clone());
         registry.register("silent_machines", "Threads and machines of the daemon that do not answer", self.silent.clone());
+        registry.register(
+            "memory_resident_bytes",
+            "Resident memory at the last look; 0 where nothing bounds it",
+            self.memory_resident.clone(),
+        );
+        registry.register("memory_ceiling_bytes", "How much memory may be used; 0 where nothing bounds it", self.memory_ceiling.clone());
+        registry.register("memory_acts", "Peers held, released and stopped because memory was short", self.memory_acts.clone());
         registry.register("events_lost", "Events that the history had no room for", self.lost.clone());
         registry.register("bmp_connected", "Whether the BMP collector is being told", self.bmp_connected.clone());
         registry.register("bmp_messages", "BMP messages for the collector", self.bmp_messages.clone());
@@ -264,6 +288,17 @@ impl Metrics {
     /// So many machines do not answer.
     pub fn silent_machines(&self, count: usize) {
         self.silent.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Resident memory and its ceiling in octets.
+    pub fn memory(&self, resident: u64, ceiling: u64) {
+        self.memory_resident.set(i64::try_from(resident).unwrap_or(i64::MAX));
+        self.memory_ceiling.set(i64::try_from(ceiling).unwrap_or(i64::MAX));
+    }
+
+    /// Something was done about short memory.
+    pub fn memory_act(&self, act: MemoryAct) {
+        self.memory_acts.get_or_create(&OfAct { act: act.name() }).inc();
     }
 
     /// The history had no room for an event.

@@ -9,7 +9,8 @@
 //!                └─▶ recovery task           └─Loc-RIB changes (pulled)─▶ FibSyncer task
 //! ```
 //!
-//! Beside them: [`bmp`] tells collectors what the shards say when asked, `pulse` asks each of these for a sign of life, `manager` tells the service manager.
+//! Beside them: [`bmp`] tells collectors what the shards say when asked, `pulse` asks each of these for a sign of life, [`memory_guard`] keeps
+//! the process below its ceiling of memory, `manager` tells the service manager.
 //!
 //! Await graph: sockets → peer → shard; a shard waits for nobody. A panic in a peer's task ends that peer; one in a
 //! shard or the FibSyncer ends the process, whose kernel routes stay.
@@ -24,6 +25,7 @@ pub mod history;
 mod listener;
 pub mod log;
 mod manager;
+pub mod memory_guard;
 pub mod message;
 pub mod metrics;
 mod peer_task;
@@ -63,6 +65,7 @@ use crate::runtime::handover_task::HandoverTask;
 use crate::runtime::history::Chronicle;
 use crate::runtime::listener::{ListenTable, Listener};
 use crate::runtime::manager::Manager;
+use crate::runtime::memory_guard::MemoryGuardTask;
 use crate::runtime::message::{Order, Question, RecoveryStatus, ShardMessage};
 use crate::runtime::metrics::Metrics;
 use crate::runtime::pulse::{Pulse, Silent};
@@ -108,6 +111,7 @@ pub async fn run(settings: Settings) -> Result<()> {
     let recording = settings.record.as_deref().map(Recording::start).transpose()?;
     let metrics = Metrics::default();
     feel_the_pulse(&directory, manager.clone(), &metrics);
+    MemoryGuardTask::start(settings.memory_limit, &directory, &metrics);
     let registry = Arc::new(metrics.registry());
     if let Some(address) = settings.metrics {
         crate::control::metrics::serve(address, Arc::clone(&registry), watched.clone()).await?;

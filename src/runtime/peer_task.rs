@@ -23,7 +23,7 @@ use crate::runtime::recording::{self, Recorder};
 use crate::runtime::socket;
 use crate::session::{DownReason, Event, Input, Output, Peer, State};
 use crate::telemetry;
-use crate::types::{ConnectionId, Outbox, PeerId};
+use crate::types::{ConnectionId, Family, Outbox, PeerId};
 
 /// Answers of shards that may be on their way: one `Pull` a shard, doubled for a replaced one.
 const FRAME_REPLIES: usize = 16;
@@ -69,6 +69,10 @@ pub struct PeerTask {
     metrics: PeerMetrics,
     /// Since when the session is Established.
     established: Option<Instant>,
+    /// Paths received, for whoever asks for the greatest.
+    paths: watch::Sender<u64>,
+    /// Memory is short: nothing is read.
+    held: bool,
 }
 
 enum Waiting {
@@ -122,7 +126,14 @@ impl PeerTask {
             told: None,
             metrics,
             established: None,
+            paths: watch::channel(0).0,
+            held: false,
         }
+    }
+
+    /// Paths received from the peer, before policy, in all families.
+    pub fn paths(&self) -> watch::Receiver<u64> {
+        self.paths.subscribe()
     }
 
     /// Runs until the inbox is closed: the peer is no longer configured, or the process ends.
@@ -148,7 +159,7 @@ impl PeerTask {
                 Turn::Room(room) => {
                     self.send_first(room);
                     self.drain_waiting();
-                    if self.waiting.is_empty() {
+                    if self.waiting.is_empty() && !self.held {
                         self.pause(false);
                         self.deliver();
                     }
@@ -160,7 +171,7 @@ impl PeerTask {
 
     async fn turn(&mut self) -> Turn {
         let deadline = self.machine.deadline().map(tokio::time::Instant::from_std);
-        let reading = self.waiting.is_empty();
+        let reading = self.waiting.is_empty() && !self.held;
         // Sockets before timers: a hold timer is judged on the bytes that are there (F4).
         tokio::select! {
             biased;
@@ -183,8 +194,17 @@ impl PeerTask {
             }
             PeerMessage::Input(input) => self.input(input),
             PeerMessage::Accepted(stream, remote) => self.accepted(stream, remote),
+            PeerMessage::Hold(held) => self.hold(held),
             // Whoever asked may have gone; then nobody misses the answer.
             PeerMessage::Status(reply) => drop(reply.send(self.machine.status(Instant::now()))),
+        }
+    }
+
+    fn hold(&mut self, held: bool) {
+        let changes = std::mem::replace(&mut self.held, held) != held;
+        if changes && self.waiting.is_empty() {
+            self.pause(held);
+            self.deliver();
         }
     }
 
@@ -328,7 +348,7 @@ impl PeerTask {
         let was_empty = self.waiting.is_empty();
         self.waiting.push_back(word);
         self.drain_waiting();
-        if was_empty && !self.waiting.is_empty() {
+        if was_empty && !self.waiting.is_empty() && !self.held {
             self.pause(true);
         }
     }
@@ -396,6 +416,7 @@ impl PeerTask {
         for family in self.machine.config().offered() {
             self.metrics.prefixes(family, counts.of(family).copied().unwrap_or_default());
         }
+        self.paths.send_replace(Family::ALL.into_iter().filter_map(|family| counts.of(family)).map(|counts| counts.received).sum());
     }
 
     fn log(&mut self, event: &Event) {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::datastore;
 use crate::runtime::bmp;
 use crate::runtime::log::Log;
+use crate::runtime::memory_guard::MemoryLimit;
 
 /// Settings of the daemon; see `margay run --help`.
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ pub struct Settings {
     pub dry_run: bool,
     /// This node forwards nothing: nothing is written to the kernel, nor kept for it.
     pub no_fib: bool,
+    /// How much memory the process may use.
+    pub memory_limit: MemoryLimit,
     /// The log.
     pub log: Log,
 }

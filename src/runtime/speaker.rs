@@ -342,9 +342,10 @@ impl Speaker {
         self.reports.insert(id, Arc::new(reports));
         let watched = Watched { recovered: self.recovered.subscribe(), bfd: reported };
         let task = PeerTask::new(id, (machine, recorder), context, messages, watched);
+        let paths = task.paths();
         let handle = self.tasks.spawn(task.run().instrument(info_span!("peer", name)));
         self.names.insert(handle.id(), name.to_owned());
-        self.peers.insert(name.to_owned(), PeerEntry { id, config, leaving: false, inbox });
+        self.peers.insert(name.to_owned(), PeerEntry { id, config, leaving: false, inbox, paths });
     }
 
     async fn every_shard(&self, input: &rib::Input) {
@@ -512,6 +513,7 @@ impl Speaker {
                 copies: now.copies.clone(),
                 kernel: now.kernel.clone(),
                 silent: now.silent.clone(),
+                memory: now.memory.clone(),
                 collectors: now.collectors.clone(),
             });
         });

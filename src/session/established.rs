@@ -15,7 +15,7 @@ use super::counts::Alarm;
 use super::flow::{Flow, Mark};
 use super::line::Ends;
 use super::negotiate::Negotiated;
-use super::peer::{Peer, link_of};
+use super::peer::{Peer, Trip, link_of};
 use super::refusal::Refusal;
 use super::restart::Cause;
 use super::timer::{STALE_PATHS, Timer};
@@ -196,13 +196,9 @@ impl Peer {
             match alarm {
                 Alarm::Warn(family, received) => out.push(Output::Event(Event::PrefixLimit { family, received, limit: limits.limit })),
                 Alarm::Stop(family) => {
-                    self.tripped = true;
                     self.part(now, &Parting::Notify(Refusal::maximum_prefixes(family, limits.limit)), out);
-                    self.give_up_stale(out);
-                    if let MaxPrefixAction::Restart(after) = limits.action {
-                        self.timers.set(Timer::PrefixRestart, now + after);
-                    }
-                    return;
+                    let until = if let MaxPrefixAction::Restart(after) = limits.action { Some(now + after) } else { None };
+                    return self.trip(Trip::Prefixes, until, out);
                 }
             }
         }

@@ -47,6 +47,7 @@ mod traffic;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -160,6 +161,13 @@ pub enum StopReason {
     ConfigurationChange,
     /// The process ends and comes back: TCP just closes, no NOTIFICATION (G4).
     ProcessRestart,
+    /// 6/8: the process has no memory left for what the peer says, in words; starts again by itself after this time (Q2).
+    OutOfResources {
+        /// What people are told.
+        text: String,
+        /// How long it stays down.
+        after: Duration,
+    },
     /// The peer is no longer configured, and as a node of this cluster it will know by itself: TCP just closes where
     /// graceful restart is agreed, so that it keeps our routes until then; else 6/3.
     HandedOver,

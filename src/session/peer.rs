@@ -76,8 +76,8 @@ pub struct Peer {
     pub(super) bfd: Option<bfd::Report>,
     /// The last session ended because BFD was down: its return is worth an attempt at once.
     pub(super) path_lost: bool,
-    /// Down because of max-prefix, until reset or new configuration.
-    pub(super) tripped: bool,
+    /// Down because of what it said, until reset, new configuration, or its time.
+    pub(super) tripped: Option<Trip>,
     /// No longer configured; what takes its place is awaited.
     pub(super) lingering: bool,
     /// A stop is under way: nothing plans the next attempt.
@@ -105,6 +105,15 @@ pub(super) enum Place {
     Incoming(ConnectionId),
 }
 
+/// What a peer said too much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trip {
+    /// More paths than its limit allows (Q3).
+    Prefixes,
+    /// The process is at its ceiling of memory (Q2).
+    Memory,
+}
+
 impl Peer {
     /// A peer that waits for `Start`.
     pub fn new(id: PeerId, config: Arc<PeerConfig>, settings: Settings) -> Self {
@@ -128,7 +137,7 @@ impl Peer {
             stopped: true,
             bfd: None,
             path_lost: false,
-            tripped: false,
+            tripped: None,
             lingering: false,
             stopping: false,
             outgoing: Connection::outgoing(),
@@ -282,11 +291,16 @@ impl Peer {
         if self.lingering {
             return Some("no longer configured; it lingers until others have taken its place".to_owned());
         }
-        if self.tripped {
-            return Some(match self.timers.runs(Timer::PrefixRestart) {
-                true => "too many prefixes: it starts again by itself after its time, or when the peer is reset".to_owned(),
-                false => "too many prefixes: reset the peer, or raise its limit".to_owned(),
-            });
+        if let Some(trip) = self.tripped {
+            let words = match (trip, self.timers.runs(Timer::Tripped)) {
+                (Trip::Prefixes, true) => "too many prefixes: it starts again by itself after its time, or when the peer is reset",
+                (Trip::Prefixes, false) => "too many prefixes: reset the peer, or raise its limit",
+                (Trip::Memory, _) => {
+                    "no memory was left for its paths: it starts again by itself after its time, or when the peer is reset; give margay more memory, \
+                     or the peer a limit of prefixes"
+                }
+            };
+            return Some(words.to_owned());
         }
         if self.awaits_bfd() {
             return Some("BFD is not up, and `strict` is asked for".to_owned());
@@ -308,14 +322,14 @@ impl Peer {
     }
 
     fn start(&mut self, now: Instant, out: &mut Outbox<Output>) {
-        if std::mem::take(&mut self.lingering) && !self.stopped && !self.tripped && self.state() == State::Idle {
+        if std::mem::take(&mut self.lingering) && !self.stopped && self.tripped.is_none() && self.state() == State::Idle {
             self.helper.wait(now, self.config.restart_time, &mut self.timers);
             self.begin(now, out);
         }
-        if self.stopped || self.tripped {
+        if self.stopped || self.tripped.is_some() {
             self.stopped = false;
-            self.tripped = false;
-            self.timers.clear(Timer::PrefixRestart);
+            self.tripped = None;
+            self.timers.clear(Timer::Tripped);
             self.begin(now, out);
         }
     }
@@ -329,6 +343,7 @@ impl Peer {
             StopReason::Deconfigured => (cease(cease::PEER_DECONFIGURED, "the peer is no longer configured"), true),
             StopReason::ConfigurationChange => (cease(cease::CONFIGURATION_CHANGE, "its configuration changed"), false),
             StopReason::ProcessRestart => (Parting::ProcessRestart, true),
+            StopReason::OutOfResources { text, .. } => (cease(cease::OUT_OF_RESOURCES, text), false),
             StopReason::HandedOver if self.is_restartable() => (Parting::HandedOver, true),
             StopReason::HandedOver => (cease(cease::PEER_DECONFIGURED, "the peer is no longer configured"), true),
         };
@@ -340,11 +355,25 @@ impl Peer {
             }
             return;
         }
-        self.tripped = false;
-        self.timers.clear(Timer::PrefixRestart);
+        self.tripped = None;
+        self.timers.clear(Timer::Tripped);
+        if let StopReason::OutOfResources { after, .. } = reason
+            && !self.stopped
+        {
+            return self.trip(Trip::Memory, Some(now + *after), out);
+        }
         self.backoff.reset();
         if !self.stopped {
             self.begin_after(now, RESTART_PAUSE, out);
+        }
+    }
+
+    /// The session has ended because of what the peer said: nothing of it stays, and it does not come back before `until`, if that is set.
+    pub(super) fn trip(&mut self, trip: Trip, until: Option<Instant>, out: &mut Outbox<Output>) {
+        self.tripped = Some(trip);
+        self.give_up_stale(out);
+        if let Some(until) = until {
+            self.timers.set(Timer::Tripped, until);
         }
     }
 
@@ -369,8 +398,8 @@ impl Peer {
             return;
         }
         self.advert.omitted = Omitted::default();
-        self.tripped = false;
-        self.timers.clear(Timer::PrefixRestart);
+        self.tripped = None;
+        self.timers.clear(Timer::Tripped);
         for place in self.places() {
             let config = Arc::clone(&self.config);
             if let Some(open) = self.connection_mut(place) {
@@ -574,7 +603,7 @@ impl Peer {
         match timer {
             Timer::IdleHold => self.step(now, Place::Outgoing, Event::Start { after: Duration::ZERO }, out),
             Timer::Restart => self.restart_expired(now, out),
-            Timer::PrefixRestart => self.start(now, out),
+            Timer::Tripped => self.start(now, out),
             Timer::LongLivedIpv4 => self.settle_stale(Family::IPV4_UNICAST, out),
             Timer::LongLivedIpv6 => self.settle_stale(Family::IPV6_UNICAST, out),
             Timer::StaleIpv4 => self.settle_stale(Family::IPV4_UNICAST, out),

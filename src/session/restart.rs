@@ -260,7 +260,10 @@ fn is_covered(cause: Cause, both: bool) -> bool {
 /// G7: with N on both sides an end that is meant to be final is said as a hard reset (6/9) around the real reason.
 pub(super) fn hardened(notification: Notification, both: bool) -> Notification {
     let is_final = notification.code == code::CEASE
-        && matches!(notification.subcode, cease::MAXIMUM_PREFIXES | cease::ADMINISTRATIVE_SHUTDOWN | cease::PEER_DECONFIGURED);
+        && matches!(
+            notification.subcode,
+            cease::MAXIMUM_PREFIXES | cease::ADMINISTRATIVE_SHUTDOWN | cease::PEER_DECONFIGURED | cease::OUT_OF_RESOURCES
+        );
     if both && is_final { notification.into_hard_reset() } else { notification }
 }
 

@@ -69,8 +69,8 @@ pub(super) enum Timer {
     LongLivedIpv4,
     /// The same for IPv6.
     LongLivedIpv6,
-    /// A session that had too many prefixes may start again.
-    PrefixRestart,
+    /// A session that was ended because of what the peer said may start again (Q2, Q3).
+    Tripped,
 }
 
 impl Timer {
@@ -89,7 +89,7 @@ impl Timer {
         Self::RefreshIpv6,
         Self::LongLivedIpv4,
         Self::LongLivedIpv6,
-        Self::PrefixRestart,
+        Self::Tripped,
     ];
 
     /// The stale path timer of a family that margay routes.

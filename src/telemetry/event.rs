@@ -60,6 +60,17 @@ pub enum Event {
         /// The limit.
         limit: u32,
     },
+    /// Memory is short, and this was done about it (Q2).
+    Memory {
+        /// Session name.
+        peer: String,
+        /// What was done.
+        act: MemoryAct,
+        /// Resident memory in octets.
+        resident: u64,
+        /// The ceiling in octets.
+        ceiling: u64,
+    },
     /// A peer's task panicked; its session starts anew.
     Panic {
         /// Session name.
@@ -123,6 +134,39 @@ pub enum Event {
     },
 }
 
+/// What is done about a peer when memory is short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MemoryAct {
+    /// It is no longer read.
+    Held,
+    /// It is read again.
+    Released,
+    /// Its session was ended with 6/8, out of resources.
+    Stopped,
+}
+
+impl MemoryAct {
+    /// As a label.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Released => "released",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+impl fmt::Display for MemoryAct {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Held => "no longer read",
+            Self::Released => "read again",
+            Self::Stopped => "session ended",
+        })
+    }
+}
+
 /// What an event is about, for those who want to hear of one thing only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject<'a> {
@@ -155,6 +199,7 @@ impl Event {
             | Self::Superseded { peer, .. }
             | Self::Fault { peer, .. }
             | Self::PrefixLimit { peer, .. }
+            | Self::Memory { peer, .. }
             | Self::Panic { peer } => Subject::Peer(peer),
             Self::KernelRefused { prefix, .. } | Self::BestPath { prefix, .. } => Subject::Prefix(*prefix),
             Self::Configured { .. }
@@ -169,7 +214,7 @@ impl Event {
     /// Octets of text that remembering it takes, roughly.
     pub fn weight(&self) -> usize {
         let text = match self {
-            Self::State { peer, .. } | Self::PrefixLimit { peer, .. } | Self::Panic { peer } => peer.len(),
+            Self::State { peer, .. } | Self::PrefixLimit { peer, .. } | Self::Memory { peer, .. } | Self::Panic { peer } => peer.len(),
             Self::Down { peer, reason } | Self::Superseded { peer, reason } => peer.len() + reason.text.len(),
             Self::Fault { peer, text, message } => peer.len() + text.len() + message.len(),
             Self::Configured { added, removed, reset, reloaded } => {
@@ -191,6 +236,10 @@ impl fmt::Display for Event {
             Self::Down { peer, reason } | Self::Superseded { peer, reason } => write!(f, "{peer}: {}", reason.text),
             Self::Fault { peer, text, .. } => write!(f, "{peer}: fault in UPDATE: {text}"),
             Self::PrefixLimit { peer, family, received, limit } => write!(f, "{peer}: {received} {family} paths, the limit is {limit}"),
+            Self::Memory { peer, act, resident, ceiling } => {
+                let percent = resident.saturating_mul(100).checked_div(*ceiling).unwrap_or(100);
+                write!(f, "{peer}: {act}: memory is at {percent} % of its ceiling of {} MiB", ceiling >> 20)
+            }
             Self::Panic { peer } => write!(f, "{peer}: its task panicked, the session starts anew; please report this"),
             Self::Configured { added, removed, reset, reloaded } => {
                 f.write_str("new configuration in force")?;

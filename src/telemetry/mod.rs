@@ -17,5 +17,5 @@ mod event;
 mod history;
 pub mod mrt;
 
-pub use event::{Event, Subject};
+pub use event::{Event, MemoryAct, Subject};
 pub use history::{Entry, Filter, History};
