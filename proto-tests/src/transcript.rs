@@ -390,6 +390,7 @@ fn configuration(options: &str) -> Result<(PeerConfig, Settings)> {
             "discard" => _ = config.discard_attributes.insert(value.parse()?),
             "extended-next-hop" => config.extended_next_hop = true,
             "drop-consecutive" => config.consecutive_restarts = ConsecutiveRestarts::Drop,
+            "allow-sets" => config.as_path.allow_sets = true,
             "max-restart" => {
                 let (limit, after) = value.split_once('/').context("max-restart=LIMIT/TIME")?;
                 config.max_prefixes = MaxPrefixes { limit: limit.parse()?, action: MaxPrefixAction::Restart(time(after)?) };

@@ -114,6 +114,7 @@ impl<'a> Peering<'a> {
             role: annotations.role.filter(|_| !is_ibgp),
             host_name: annotations.host_name.unwrap_or(true).then(|| cluster.name.into()),
             discard_attributes: annotations.discard_attributes.unwrap_or_default(),
+            as_path: annotations.as_path.unwrap_or_default(),
             bfd: annotations.bfd.and_then(|bfd| self.bfd(bfd, cluster, &annotations)),
             import,
             export,

@@ -165,6 +165,7 @@ pub fn peer_change(old: &PeerConfig, new: &PeerConfig) -> PeerChange {
         bfd,
         host_name,
         discard_attributes,
+        as_path,
         import,
         export,
     ];
@@ -277,6 +278,7 @@ mod tests {
             role: _,
             host_name: _,
             discard_attributes: _,
+            as_path: _,
             import: _,
             export: _,
         } = peer("p");
@@ -286,7 +288,7 @@ mod tests {
             assert_eq!(change(f), Some(PeerChange::Keep));
         }
         // In place: the rules at once, the timers and what only a connect needs from the next one on.
-        let reload: [(&str, Change); 23] = [
+        let reload: [(&str, Change); 24] = [
             ("kind", |p| p.kind = PeerKind::Global),
             ("cluster_node", |p| p.cluster_node = true),
             ("port", |p| p.port = 1179),
@@ -315,6 +317,7 @@ mod tests {
                 })
             }),
             ("host_name", |p| p.host_name = Some("a".into())),
+            ("as_path", |p| p.as_path.remove_private = true),
             ("import", |p| p.import.ipv4 = Arc::new(Policy::accept())),
             ("export", |p| p.export.ipv4 = Arc::new(Policy::accept())),
             ("export", |p| p.export.ipv6 = Arc::new(Policy::accept())),

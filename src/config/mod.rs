@@ -189,6 +189,17 @@ pub enum SendHold {
     After(Duration),
 }
 
+/// What becomes of AS paths beyond what the protocol says (`margay.io/as-path`). The first two concern sessions with another AS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AsPathRules {
+    /// Private AS numbers (RFC 6996) are left out of what is told, but for ours in front.
+    pub remove_private: bool,
+    /// The peer's own AS number in what it is told is replaced by ours, so that two sites of one AS hear each other.
+    pub replace_peer: bool,
+    /// AS_SETs are let in, which RFC 9774 has treated as withdrawals; such a path is used here and told to nobody.
+    pub allow_sets: bool,
+}
+
 /// A TCP-MD5 key, never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password(pub Arc<[u8]>);
@@ -316,6 +327,8 @@ pub struct PeerConfig {
     pub host_name: Option<Arc<str>>,
     /// Attributes that are dropped from what the peer says before anything looks at them (U21).
     pub discard_attributes: AttributeCodes,
+    /// What becomes of AS paths beyond what the protocol says.
+    pub as_path: AsPathRules,
     /// Import policy by family.
     pub import: PerFamily<Arc<Policy>>,
     /// Export policy by family.
@@ -364,6 +377,7 @@ impl PeerConfig {
             role: None,
             host_name: None,
             discard_attributes: AttributeCodes::default(),
+            as_path: AsPathRules::default(),
             import: PerFamily::default(),
             export: PerFamily::default(),
         }

@@ -80,6 +80,7 @@ fn options(config: &PeerConfig) -> String {
         ("key-missing", matches!(config.authentication, Authentication::Missing(_))),
         ("bfd", config.bfd.is_some()),
         ("role", config.role.is_some()),
+        ("allow-sets", config.as_path.allow_sets),
     ];
     for (name, _) in flags.into_iter().filter(|(_, set)| *set) {
         let _ = write!(line, " {name}");

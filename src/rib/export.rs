@@ -62,6 +62,10 @@ pub(super) struct GroupKey {
     draining: bool,
     /// Our role towards them (RFC 9234).
     ours: Option<config::Role>,
+    /// Private AS numbers are left out of paths.
+    remove_private: bool,
+    /// This AS number in paths is replaced by ours.
+    replaced: Option<Asn>,
 }
 
 impl GroupKey {
@@ -97,6 +101,8 @@ impl GroupKey {
             policies: config.export.clone(),
             draining,
             ours: config.role.filter(|_| role == Role::External).map(|ours| ours.role),
+            remove_private: config.as_path.remove_private && role == Role::External,
+            replaced: (config.as_path.replace_peer && role == Role::External).then_some(config.remote_asn),
         }
     }
 
@@ -169,6 +175,8 @@ pub(super) enum Refusal {
     NoExport,
     /// ONLY_TO_CUSTOMER towards a provider, a lateral peer or a route server (RFC 9234).
     OnlyToCustomer,
+    /// An AS_SET, which is sent to nobody (RFC 9774), although this peer's are let in.
+    AsSet,
     /// The next hop cannot be sent, and we have no address to stand in for it (N8).
     NextHop,
     /// The export policy.
@@ -184,6 +192,7 @@ impl fmt::Display for Refusal {
             Self::NoExport => "carries NO_EXPORT",
             Self::LongLivedStale => "carries LLGR_STALE, and the peer does not know long-lived graceful restart",
             Self::OnlyToCustomer => "carries ONLY_TO_CUSTOMER, and the peer is a provider, a lateral peer or a route server (RFC 9234)",
+            Self::AsSet => "its AS_PATH holds an AS_SET, which is told to nobody (RFC 9774)",
             Self::NextHop => "no next hop that the peer could use: no address of the family on the session's interface",
             Self::Policy(_) => "refused by export policy",
         })
@@ -343,6 +352,9 @@ impl Exporter {
         if self.memo.get(place).and_then(Option::as_ref).is_some_and(known) {
             return Ok(place);
         }
+        if path.attributes.as_path.segments.iter().any(|segment| segment.kind == SegmentKind::Set) {
+            return Err(Refusal::AsSet);
+        }
         let before_policy = self.before_policy(path, next_hop, interner);
         let as_sent = match self.strip(Attributes::clone(&before_policy)) {
             same if same == *before_policy => Arc::clone(&before_policy),
@@ -376,6 +388,12 @@ impl Exporter {
         if out.as_path.segments.iter().any(|segment| confederation(segment.kind)) {
             let segments = out.as_path.segments.iter().filter(|segment| !confederation(segment.kind)).cloned();
             out.as_path = AsPath { segments: segments.collect() };
+        }
+        if self.key.remove_private {
+            out.as_path = out.as_path.rewritten(|asn| (!asn.is_private()).then_some(asn));
+        }
+        if let Some(replaced) = self.key.replaced {
+            out.as_path = out.as_path.rewritten(|asn| Some(if asn == replaced { self.key.local_asn } else { asn }));
         }
         out.as_path = out.as_path.prepend(&[self.key.local_asn]);
         if let Some(config::Role::Provider | config::Role::Peer | config::Role::RouteServer) = self.key.ours {

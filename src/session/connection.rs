@@ -220,9 +220,10 @@ impl Connection {
     /// Takes over what a new configuration changes about reading, on a session that stays.
     pub(super) fn reload(&mut self, config: &PeerConfig) {
         if let State::OpenConfirm(OpenConfirm { settled, .. }) | State::Established(Established { settled, .. }) = &mut self.state
-            && settled.context.discard != config.discard_attributes
+            && (settled.context.discard, settled.context.allow_as_set) != (config.discard_attributes, config.as_path.allow_sets)
         {
-            Arc::make_mut(settled).context.discard = config.discard_attributes;
+            let context = &mut Arc::make_mut(settled).context;
+            (context.discard, context.allow_as_set) = (config.discard_attributes, config.as_path.allow_sets);
         }
     }
 

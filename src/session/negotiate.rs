@@ -225,7 +225,7 @@ pub(super) fn negotiate(config: &PeerConfig, ours: &Open, theirs: &Open) -> Resu
         peer_asn: config.remote_asn,
         // A route server does not put its own AS in front (RFC 7947 section 2.2.2.1).
         check_first_as: ebgp && config.role.is_none_or(|ours| ours.role != Role::RouteServerClient),
-        allow_as_set: false,
+        allow_as_set: config.as_path.allow_sets,
         discard: config.discard_attributes,
     };
     let graceful_restart = last(theirs, |capability| match capability {

@@ -406,7 +406,8 @@ impl Peer {
                 open.reload(&config);
             }
         }
-        if old.discard_attributes != self.config.discard_attributes {
+        let reads = |config: &PeerConfig| (config.discard_attributes, config.as_path.allow_sets);
+        if reads(&old) != reads(&self.config) {
             // What the peer has said before is asked for again, where it can be.
             Family::ALL.into_iter().for_each(|family| self.request_refresh(now, family, out));
         }

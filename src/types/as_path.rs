@@ -75,6 +75,16 @@ impl AsPath {
         self.segments.iter().flat_map(|segment| segment.asns.iter().copied())
     }
 
+    /// Each AS as `say` has it, or without it; a segment that has none left is none.
+    #[must_use]
+    pub fn rewritten(&self, say: impl Fn(Asn) -> Option<Asn>) -> Self {
+        let segments = self
+            .segments
+            .iter()
+            .map(|segment| Segment { kind: segment.kind, asns: segment.asns.iter().copied().filter_map(&say).collect() });
+        Self { segments: segments.filter(|segment| !segment.asns.is_empty()).collect() }
+    }
+
     /// Whether there is no segment.
     pub fn is_empty(&self) -> bool {
         self.segments.is_empty()

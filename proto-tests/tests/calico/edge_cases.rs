@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use margay::config::{AddPath, Authentication, MaxPrefixAction, NextHopMode, SendHold, Ttl};
+use margay::config::{AddPath, AsPathRules, Authentication, MaxPrefixAction, NextHopMode, SendHold, Ttl};
 use margay::policy::Policy;
 use margay::types::PerFamily;
 
@@ -695,6 +695,37 @@ fn annotations_that_say_nothing_useful_are_problems() {
         "a",
         "error: BGPPeer p: metadata.annotations.margay.io/tcp-ao: there is no Secret keys in namespace kube-system",
     );
+}
+
+/// E8: our AS by peer and how often it may occur are Calico's fields; the rest of what may become of AS paths is one annotation.
+#[test]
+fn e8_as_paths_of_a_peer() {
+    let session = |annotation: &str| {
+        let annotations =
+            if annotation.is_empty() { String::new() } else { format!(", annotations: {{margay.io/as-path: \"{annotation}\"}}") };
+        with(&format!(
+            "---\nkind: BGPPeer\nmetadata: {{name: p{annotations}}}\n\
+             spec: {{peerIP: 192.0.2.1, asNumber: 65001, localASNumber: 64999, numAllowedLocalASNumbers: 2}}\n"
+        ))
+    };
+    let cluster = session("");
+    let plain = cluster.peer("a", "Global_192_0_2_1");
+    assert_eq!((plain.local_asn.0, plain.allow_local_as, plain.as_path), (64999, 2, AsPathRules::default()));
+    for (words, remove_private, replace_peer, allow_sets) in [
+        ("remove-private", true, false, false),
+        ("replace-peer", false, true, false),
+        ("allow-sets", false, false, true),
+        ("allow-sets  remove-private replace-peer", true, true, true),
+    ] {
+        let cluster = session(words);
+        assert!(cluster.problems("a").is_empty(), "{:#?}", cluster.problems("a"));
+        assert_eq!(cluster.peer("a", "Global_192_0_2_1").as_path, AsPathRules { remove_private, replace_peer, allow_sets }, "{words}");
+    }
+    for wrong in ["remove", "remove-private,replace-peer", "on"] {
+        let cluster = session(wrong);
+        assert_one_problem(&cluster, "a", "warning: BGPPeer p: metadata.annotations.margay.io/as-path: `");
+        assert_eq!(cluster.peer("a", "Global_192_0_2_1").as_path, AsPathRules::default());
+    }
 }
 
 #[test]

@@ -69,6 +69,30 @@ fn u21_attributes_are_dropped_by_code_and_peer_without_a_restart() {
     });
 }
 
+/// RFC 9774: an AS_SET is a withdrawal, unless the peer's annotation lets sets in; the change needs no new session.
+#[test]
+fn as_sets_are_let_in_where_they_are_allowed() {
+    enclosed(|| {
+        let daemon = Plan::default().external(2).start()?;
+        let [peer, watcher] = &daemon.peers[..] else { unreachable!("two peers") };
+        let mut observer = Observer::establish(&daemon, watcher)?;
+        let mut session = Neighbour::establish(&daemon, peer)?;
+        let path = attribute(0x40, 2, &[segment(2, &[peer.asn]), segment(1, &[65001, 65002])].concat());
+        let aggregated = announce(&[origin(0), path, next_hop(NEXT_HOP)], &["10.1.0.0/16"]);
+        session.send(&[&aggregated[..], &announce(&basics(peer.asn), &["10.2.0.0/16"])].concat())?;
+        observer.route("10.2.0.0/16")?;
+        ensure!(!observer.knows("10.1.0.0/16"), "a set was let in");
+        daemon.rewrite(&peer.name, Some(&external(0).annotated("as-path", "allow-sets")))?;
+        ensure!(refresh_asked(&mut session)? == [0, 1, 0, 1], "what was refused is asked for again");
+        session.send(&[&aggregated[..], &announce(&basics(peer.asn), &["10.3.0.0/16"])].concat())?;
+        observer.route("10.3.0.0/16")?;
+        let explained = daemon.api("/v1/explain?prefix=10.1.0.0/16")?;
+        ensure!(explained["candidates"][0]["best"] == true, "it is used: {explained}");
+        ensure!(!observer.knows("10.1.0.0/16"), "RFC 9774: it is told to nobody");
+        no_flaps(&daemon)
+    });
+}
+
 /// R5: another import policy is applied to what the peer has said already, without a word to it; `--soft in` asks it, where it can.
 #[test]
 fn r5_a_new_policy_needs_no_word_of_the_peer() {

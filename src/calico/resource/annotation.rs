@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{Fields, Text, duration};
 use crate::calico::{Document, Report};
-use crate::config::{AddPath, AoAlgorithm, ConsecutiveRestarts, MaxPrefixAction, MaxPrefixes, Role, RoleConfig, SendHold};
+use crate::config::{AddPath, AoAlgorithm, AsPathRules, ConsecutiveRestarts, MaxPrefixAction, MaxPrefixes, Role, RoleConfig, SendHold};
 use crate::types::AttributeCodes;
 
 /// Defines [`Annotations`] from rows `field: type = "name", "values", reader;`.
@@ -69,6 +69,8 @@ annotations! {
     host_name: bool = "host-name", "`on` or `off`", switch;
     /// Attributes that are dropped from what the peer says.
     discard_attributes: AttributeCodes = "discard-attributes", "attribute codes such as `23 28 40`, but none of 1, 2, 3, 14, 15", attribute_codes;
+    /// What becomes of AS paths.
+    as_path: AsPathRules = "as-path", "one or more of remove-private, replace-peer, allow-sets", as_path;
     /// BFD (RFC 5880) beside the session.
     bfd: Bfd = "bfd", "`off`, or interval (50 ms at least) × multiplier such as `300ms*3`, then any of single-hop, multihop, strict, graceful", bfd;
     /// Long-lived graceful restart (RFC 9494); inside: for how many seconds, or off.
@@ -206,6 +208,19 @@ fn role(value: &str) -> Option<RoleConfig> {
         Some(_) => return None,
     };
     words.next().is_none().then_some(RoleConfig { role, strict })
+}
+
+fn as_path(value: &str) -> Option<AsPathRules> {
+    let mut rules = AsPathRules::default();
+    for word in value.split_whitespace() {
+        match word {
+            "remove-private" => rules.remove_private = true,
+            "replace-peer" => rules.replace_peer = true,
+            "allow-sets" => rules.allow_sets = true,
+            _ => return None,
+        }
+    }
+    Some(rules).filter(|rules| *rules != AsPathRules::default())
 }
 
 /// Without these there is no route, or no way to tell which.

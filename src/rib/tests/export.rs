@@ -157,6 +157,49 @@ fn policy_sees_our_as_in_front_and_prepends_before_it() {
 }
 
 /// Calico's rules of next hops, as a table: (route, session, mode) → whose next hop.
+/// E8: private numbers are those of RFC 6996 and no others; ours stands in front whatever it is.
+#[test]
+fn e8_private_numbers_and_the_peers_own_are_taken_out_of_what_another_as_is_told() {
+    type Rules = fn(&mut PeerConfig, &mut Context);
+    let told = |rules: Rules, path: &[u32]| {
+        let told = passed((65001, plain), (65002, rules), attributes("10.0.0.1", path)).expect("it is told");
+        told.as_path.asns().map(|asn| asn.0).collect::<Vec<_>>()
+    };
+    let remove: Rules = |config, _| config.as_path.remove_private = true;
+    let replace: Rules = |config, _| config.as_path.replace_peer = true;
+    let both: Rules = |config, _| (config.as_path.remove_private, config.as_path.replace_peer) = (true, true);
+    for private in [64512, 64513, 65000, 65534, 4_200_000_000, 4_249_999_999, 4_294_967_294] {
+        // Not ours, which would be a loop.
+        let private = if private == US { 64514 } else { private };
+        assert_eq!(told(remove, &[65001, private, 3356, private]), [US, 3356], "{private}");
+        assert_eq!(told(plain, &[65001, private, 3356]), [US, 65001, private, 3356], "{private}");
+    }
+    for public in [1, 23456, 64511, 65535, 65536, 4_199_999_999, 4_294_967_295] {
+        assert_eq!(told(remove, &[65001, public]), [US, public], "{public}");
+    }
+    assert_eq!(told(remove, &[65001]), [US], "nothing is left but us");
+    assert_eq!(told(replace, &[65001, 65002, 3356, 65002]), [US, 65001, US, 3356, US]);
+    assert_eq!(told(both, &[65001, 65002, 3356]), [US, 3356]);
+    // Inside the AS nothing is changed.
+    let inside = passed((65001, plain), (US, |config, _| config.as_path.remove_private = true), attributes("10.0.0.1", &[65001])).unwrap();
+    assert_eq!(inside.as_path.asns().collect::<Vec<_>>(), [Asn(65001)]);
+    // A segment that has nothing left is none.
+    let mut path = attributes("10.0.0.1", &[65001, 3356]);
+    path.as_path.segments.push(Segment { kind: SegmentKind::Sequence, asns: [Asn(65010), Asn(65011)].into() });
+    assert_eq!(
+        passed((65001, plain), (65002, remove), path.clone()).unwrap().as_path,
+        crate::types::AsPath::sequence([Asn(US), Asn(3356)])
+    );
+    // A set that was let in is used here and told to nobody (RFC 9774).
+    path.as_path.segments.push(Segment { kind: SegmentKind::Set, asns: [Asn(3357), Asn(3358)].into() });
+    let mut bench = Bench::new();
+    bench.up(1, 65001);
+    bench.up(2, US);
+    bench.announce(1, PREFIX, path);
+    assert_eq!((bench.fib(PREFIX).as_str(), bench.told_of(2, PREFIX)), ("10.0.0.1", None));
+    assert!(bench.explain(PREFIX).1.iter().any(|told| !told.yes && told.because.contains("RFC 9774")));
+}
+
 #[test]
 fn n5_n6_next_hops() {
     let mode = |mode: NextHopMode| move |config: &mut PeerConfig, _: &mut Context| config.next_hop_mode = mode;
