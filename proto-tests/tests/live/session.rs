@@ -115,6 +115,27 @@ fn f2_a_notification_received_is_remembered() {
     });
 }
 
+/// F2: a RST right behind the NOTIFICATION does not take it away: what has come is read to its end.
+#[test]
+fn f2_a_notification_before_a_reset_is_remembered() {
+    enclosed(|| {
+        let daemon = Plan::default().external(10).start()?;
+        for (number, plan) in daemon.peers.iter().enumerate() {
+            let mut neighbour = Neighbour::establish(&daemon, plan)?;
+            let text = format!("round {number}");
+            neighbour.reset_on_close()?;
+            neighbour.send(&notification(6, 2, &[&[text.len() as u8], text.as_bytes()].concat()))?;
+            drop(neighbour);
+            wait_until(WAIT, "show peers tells the NOTIFICATION", || {
+                let error = &daemon.peer_view(plan)?["last_error"];
+                ensure!(error["code"] == 6 && error["text"].as_str().is_some_and(|said| said.contains(&text)), "{error}");
+                Ok(())
+            })?;
+        }
+        Ok(())
+    });
+}
+
 #[test]
 fn f3_fin_ends_the_session() {
     enclosed(|| {
