@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Parser;
 use proto_tests::compare::run::{Prepared, Row};
 use proto_tests::compare::scenario::{ALL, Scenario};
@@ -67,7 +67,7 @@ fn measure() -> Result<ExitCode> {
         return Ok(code);
     }
     compare::furnish()?;
-    let speakers = speakers(&options)?;
+    let speakers = Speaker::chosen(&options.speakers, &options.bin)?;
     for speaker in &speakers {
         println!("{}: {} ({})", speaker.name, speaker.program.display(), speaker.version());
     }
@@ -107,22 +107,6 @@ fn measure() -> Result<ExitCode> {
         std::fs::write(path, chart::svg(&lines)).with_context(|| path.display().to_string())?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn speakers(options: &Options) -> Result<Vec<Speaker>> {
-    let mut all: Vec<Speaker> = match options.speakers.is_empty() {
-        true => Speaker::installed(),
-        false => options.speakers.iter().map(|name| Speaker::named(name, None)).collect::<Result<_>>()?,
-    };
-    for pair in &options.bin {
-        let (name, path) = pair.split_once('=').with_context(|| format!("--bin {pair}: NAME=PATH is wanted"))?;
-        all.retain(|speaker| speaker.name != name);
-        all.push(Speaker::named(name, Some(path.into()))?);
-    }
-    for speaker in &all {
-        ensure!(speaker.program.exists(), "{}: there is no {}", speaker.name, speaker.program.display());
-    }
-    Ok(all)
 }
 
 fn one_line(row: &Row) -> String {

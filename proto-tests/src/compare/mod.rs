@@ -22,16 +22,24 @@
 //!
 //! All tables are IPv4: a Calico peer with an IPv4 address carries IPv4 alone, so there is no session that has both families everywhere.
 //!
+//! [`hostile`] has other questions than speed: malformed messages, and what each speaker makes of them (`cargo score`, `proto-tests/hostile.txt`).
+//!
 //! What others do, met here:
 //! - BIRD listens on the wildcard address with a backlog of 8.
 //! - FRR as a reflector tells a client its own routes too, with the client as originator: they count as messages, and are looked at
 //!   no further.
 //! - margay tells the addresses of the loopback, the speaker's among them, as Calico's BIRD does; BIRD needs a `protocol direct` for that.
 //! - FRR waits 1 s and 50 ms a session, at most 10 s, before it tells a new update group anything (`coalesce-time`).
+//! - FRR 8.4 writes AS_PATH with a length of two octets whatever its length, which is allowed, and resets sessions for most faults that
+//!   RFC 7606 has treated as withdrawals in optional attributes.
+//! - GoBGP 3.10 ends at VPN prefixes of a family that was never agreed, and at an MP_REACH_NLRI of three octets; after many another fault
+//!   it goes on using the path that the faulty one has replaced.
+//! - OpenBGPD 7.7 ends at any MP_UNREACH_NLRI of IPv4 unicast.
 //! - GoBGP without `--pprof-disable`, where it knows that option, opens a port of its own.
 
 pub mod chart;
 pub mod feed;
+pub mod hostile;
 pub mod meter;
 pub mod report;
 pub mod run;

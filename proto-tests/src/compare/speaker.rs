@@ -79,6 +79,26 @@ impl Speaker {
         all.filter(|speaker| speaker.program.exists()).collect()
     }
 
+    /// Those of these names, else all that are installed; and for each `NAME=PATH` that program in the place of its name's own.
+    ///
+    /// # Errors
+    /// A name that begins with no known one, or a program that is not there.
+    pub fn chosen(names: &[String], programs: &[String]) -> Result<Vec<Self>> {
+        let mut all: Vec<Self> = match names {
+            [] => Self::installed(),
+            names => names.iter().map(|name| Self::named(name, None)).collect::<Result<_>>()?,
+        };
+        for pair in programs {
+            let (name, path) = pair.split_once('=').with_context(|| format!("--bin {pair}: NAME=PATH is wanted"))?;
+            all.retain(|speaker| speaker.name != name);
+            all.push(Self::named(name, Some(path.into()))?);
+        }
+        for speaker in &all {
+            ensure!(speaker.program.exists(), "{}: there is no {}", speaker.name, speaker.program.display());
+        }
+        Ok(all)
+    }
+
     /// Writes its configuration and starts it; returns when it listens and has become calm.
     ///
     /// # Errors
@@ -267,6 +287,11 @@ impl Running {
     /// It has ended.
     pub fn usage(&self) -> Result<usage::Usage> {
         usage::of(self.pid())
+    }
+
+    /// Whether its process runs.
+    pub fn runs(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_none())
     }
 
     /// The end of what it has said.

@@ -12,6 +12,7 @@
 
 pub mod daemon;
 mod enclosed;
+pub mod faults;
 mod manager;
 pub mod message;
 pub mod neighbour;

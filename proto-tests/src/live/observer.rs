@@ -61,6 +61,9 @@ pub struct Observer {
     pub refreshes: Vec<u8>,
     /// UPDATEs, counted.
     pub updates: u32,
+    /// What a strict reader has to say of them, where that is not an error (see [`Observer::lenient`]).
+    pub complaints: Vec<String>,
+    strict: bool,
     terms: Terms,
 }
 
@@ -84,9 +87,34 @@ impl Observer {
 
     /// An Established session that is listened to from now on.
     pub fn of(daemon: &Daemon, session: Neighbour, add_path: bool) -> Self {
-        let terms = Terms { sender: daemon.asn, internal: session.plan.asn == daemon.asn, add_path };
+        Self::hearing(daemon.asn, session, add_path)
+    }
+
+    /// A session with any speaker of that AS, whose messages a strict reader may complain of.
+    pub fn lenient(asn: u32, session: Neighbour) -> Self {
+        Self { strict: false, ..Self::hearing(asn, session, false) }
+    }
+
+    fn hearing(asn: u32, session: Neighbour, add_path: bool) -> Self {
+        let terms = Terms { sender: asn, internal: session.plan.asn == asn, add_path };
         let (routes, withdrawals) = (BTreeMap::new(), BTreeMap::new());
-        Self { session, routes, withdrawals, ends: Vec::new(), refreshes: Vec::new(), updates: 0, terms }
+        let (ends, refreshes, complaints) = (Vec::new(), Vec::new(), Vec::new());
+        Self { session, routes, withdrawals, ends, refreshes, updates: 0, complaints, strict: true, terms }
+    }
+
+    /// Takes what comes until nothing comes for so long.
+    ///
+    /// # Errors
+    /// The session ends, or cannot be read.
+    pub fn listen(&mut self, silence: Duration) -> Result<()> {
+        loop {
+            match self.session.hear(silence)? {
+                Heard::Message(message::UPDATE, body) => self.take(&body)?,
+                Heard::Message(..) => {}
+                Heard::Silence => return Ok(()),
+                other => bail!("{}: {other:?}", self.session.address()),
+            }
+        }
     }
 
     /// Listens until `enough`.
@@ -160,7 +188,9 @@ impl Observer {
 
     fn take(&mut self, body: &[u8]) -> Result<()> {
         let update = Update::read(body, &self.terms).map_err(|error| error.context(format!("margay sent {body:02x?}")))?;
-        if !update.complaints.is_empty() {
+        if !update.complaints.is_empty() && !self.strict {
+            self.complaints.extend(update.complaints.iter().cloned());
+        } else if !update.complaints.is_empty() {
             bail!("margay sent what a strict reader complains of: {:?}: {body:02x?}", update.complaints);
         }
         self.updates += 1;
