@@ -43,6 +43,19 @@ fn two_routers_with_multipath() {
     all_well("dual-tor-ecmp", 0..5);
 }
 
+/// A day in which something goes wrong every two minutes.
+#[test]
+fn a_day_of_trouble() {
+    let report = run(&spec("quickstart"), Run { day: true, ..Run::of(1) }).unwrap_or_else(|failure| panic!("{failure}"));
+    assert!(report.time >= Duration::from_secs(24 * 3600) && report.faults > 500, "{report:?}");
+}
+
+/// BFD beside every session, of which one packet in fifty is lost.
+#[test]
+fn nodes_with_bfd() {
+    all_well("bfd", 0..5);
+}
+
 #[test]
 fn the_same_seed_gives_the_same_run_and_another_seed_another() {
     let spec = spec("quickstart");
@@ -65,10 +78,10 @@ fn what_once_failed_does_not_again() {
 fn fresh_seeds() {
     let time = Duration::from_secs(if std::env::var_os("CI").is_some() { 120 } else { 5 });
     let first = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() * 1000;
-    let specs = ["quickstart", "route-reflector", "dual-tor-ecmp", "mesh8"].map(spec);
+    let specs = ["quickstart", "route-reflector", "dual-tor-ecmp", "bfd", "mesh8"].map(spec);
     let (end, mut seed) = (Instant::now() + time, first);
     while Instant::now() < end {
-        if let Err(failure) = run(&specs[(seed % 4) as usize], Run::of(seed)) {
+        if let Err(failure) = run(&specs[(seed % 5) as usize], Run::of(seed)) {
             panic!("{failure}");
         }
         seed += 1;

@@ -51,6 +51,8 @@ pub enum Fault {
     ConfigAdd(usize, Box<(ResourceKey, Document)>, Duration),
     /// Somebody asks a peer for its table.
     Refresh(usize, PeerId),
+    /// Somebody drains a node for a while, or shuts its sessions down as well.
+    Drain(usize, bool, Duration),
 }
 
 impl fmt::Display for Fault {
@@ -73,7 +75,7 @@ impl Fault {
         let a = world.dice.below(hosts) as usize;
         let b = (a + 1 + world.dice.below(hosts.max(2) - 1) as usize) % hosts as usize;
         let seconds = |world: &mut World, most: u64| Duration::from_millis(world.dice.below(most * 1000));
-        match world.dice.below(22) {
+        match world.dice.below(24) {
             0 | 1 => Self::Kill(a, seconds(world, 60)),
             2 => Self::PowerCut(a, Duration::from_secs(1) + seconds(world, 150)),
             3 => Self::Restart(a, seconds(world, 20)),
@@ -95,6 +97,7 @@ impl Fault {
                 let links = world.hosts[a].spec.links.len() as u64;
                 Self::LinkFlap(a, 2 + world.dice.below(links.max(1)) as u32, seconds(world, 40))
             }
+            19 | 20 => Self::Drain(a, world.dice.below(2) == 0, seconds(world, 60)),
             _ => Self::workload(world, a),
         }
     }
@@ -211,6 +214,7 @@ impl Fault {
                 world.change_resource_after(cluster, key.clone(), Some(document), Duration::ZERO);
                 world.change_resource_after(cluster, key, None, length);
             }
+            Self::Drain(host, shut, length) => world.drain(host, shut, length),
             Self::Refresh(host, peer) => {
                 let family = Family::ALL[world.dice.below(2) as usize];
                 let input = if world.dice.below(2) == 0 { Input::RequestRefresh(family) } else { Input::Resend(family) };

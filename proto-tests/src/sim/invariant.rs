@@ -112,6 +112,14 @@ pub fn after_calm(world: &mut World, wrong_step: Option<Step>) -> Result<BTreeSe
             let why = status.map(|status| format!("{:?}, {:?}", status.state, status.last_error.map(|error| error.reason.text)));
             wrong.push(format!("{}: {} is not up: {why:?}", world.hosts[session.node].spec.name, session.peer));
         }
+        if let (Some(peer), Some(process)) = (up, world.hosts[session.node].process.as_ref())
+            && [(session.node, &session.peer), (session.remote, &session.remote_peer)]
+                .iter()
+                .all(|(node, peer)| configs[*node].peers[*peer].bfd.is_some())
+            && process.bfd_is_up(world.clock.instant(world.hosts[session.node].ahead), peer) != Some(true)
+        {
+            wrong.push(format!("{}: BFD with {} is not up", world.hosts[session.node].spec.name, session.peer));
+        }
     }
     for (host, expected) in outcome.fibs.iter().enumerate() {
         let found: BTreeSet<String> = world.hosts[host].kernel.ours().map(show).collect();

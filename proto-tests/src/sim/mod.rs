@@ -15,9 +15,11 @@
 //! nothing installed that nobody tells. After calm: every session that two configurations agree on is up; each kernel holds
 //! what the [`oracle`] says; what a node has told a peer (Adj-RIB-Out) is what the peer holds (Adj-RIB-In); counters add up.
 //!
+//! BFD runs beside the sessions that ask for it, at one packet a second, of which one in fifty is lost; nodes are drained and shut down.
+//!
 //! What is not here: sockets, netlink encoding, files and the control API, which are the lab's and the soak's affair. No machine
-//! writes to a disk or asks a wall clock, so a full disk and a changed date have nothing to act on; a host's monotonic clock
-//! does jump here, and processes are suspended.
+//! writes to a disk or asks a wall clock, so a full disk (`tests/live/disk.rs`) and a changed date have nothing to act on; a host's
+//! monotonic clock does jump here, and processes are suspended. Links have no link-local addresses.
 
 pub mod clock;
 pub mod fault;

@@ -78,7 +78,7 @@ enum Resolution {
     },
 }
 
-/// By prefix and, with ADD-PATH, by where the teller has it from.
+/// By prefix and, with ADD-PATH, by the number of the path and where the teller has it from.
 type Heard = BTreeMap<(IpNet, String), Attributes>;
 
 /// What the world ought to come to.
@@ -422,10 +422,12 @@ impl<'a> Oracle<'a> {
                 continue;
             }
             if matches!(peer.add_path, AddPath::Send | AddPath::Both) && matches!(theirs.add_path, AddPath::Receive | AddPath::Both) {
-                for candidate in candidates.iter().filter(|candidate| candidate.resolution != Resolution::Own) {
+                let usable = candidates.iter().filter(|candidate| candidate.resolution != Resolution::Own);
+                for (number, candidate) in usable.enumerate() {
+                    // With ADD-PATH a peer has told several, perhaps.
                     let from = candidate.peer.clone().unwrap_or_else(|| format!("{:?}", candidate.source));
                     if let Some(sent) = self.export(session, peer, *prefix, candidate) {
-                        told.entry((*prefix, from)).or_insert(sent);
+                        told.insert((*prefix, format!("{number} {from}")), sent);
                     }
                 }
                 continue;

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
+use margay::bfd::packet::{LENGTH, State as BfdState};
+use margay::bfd::{self, Bfd, Report};
 use margay::calico::{self, Compiler, Environment};
 use margay::config::diff::{PeerChange, diff};
 use margay::config::{NodeConfig, PeerConfig};
@@ -30,6 +32,8 @@ const SHARD_INBOX: usize = 256;
 const INBOX: usize = 256;
 const PEER_INBOX: usize = 64;
 const FRAME_REPLIES: usize = 16;
+/// BFD packets that a socket holds.
+const BFD_PACKETS: usize = 256;
 /// Messages a shard takes into one round.
 const MESSAGES_A_ROUND: u64 = 64;
 
@@ -61,6 +65,8 @@ pub enum Seat {
     Shard(u16),
     /// Our own restart.
     Recovery,
+    /// The BFD thread.
+    Bfd,
     /// A peer.
     Peer(PeerId),
 }
@@ -99,6 +105,8 @@ pub struct SimPeer {
     counts: BTreeMap<ShardId, PerFamily<PrefixCounts>>,
     counts_changed: bool,
     recovered_due: bool,
+    /// What BFD says, and that it is news.
+    bfd: (Option<Report>, bool),
     /// No longer configured: ends when its inbox is empty.
     leaving: bool,
     /// Open sockets.
@@ -146,6 +154,12 @@ pub struct Process {
     seed: u64,
     next_peer: u32,
     datastore: VecDeque<calico::Input>,
+    bfd: Bfd,
+    bfd_in: VecDeque<bfd::Input>,
+    /// BFD packets to be sent.
+    pub packets: Vec<(PeerId, [u8; LENGTH])>,
+    /// All sessions are shut down, until the drain ends.
+    shut: bool,
     newest: Option<Arc<NodeConfig>>,
     told: FirstTelling,
     reach: Reach,
@@ -188,6 +202,10 @@ impl Process {
             seed,
             next_peer: 0,
             datastore: VecDeque::new(),
+            bfd: Bfd::new(seed),
+            bfd_in: VecDeque::new(),
+            packets: Vec::new(),
+            shut: false,
             newest: None,
             told: FirstTelling::new(super::model_kernel::OURS),
             reach: Reach::default(),
@@ -228,13 +246,48 @@ impl Process {
         self.recovered
     }
 
-    /// Ends as SIGTERM asks: peers close without a NOTIFICATION.
-    pub fn terminate(&mut self) {
+    /// Ends as SIGTERM asks: BFD ends on purpose, then peers close without a NOTIFICATION.
+    pub fn terminate(&mut self, now: Instant) {
         self.stopping = true;
+        self.bfd_in.extend(self.peers.keys().map(|peer| bfd::Input::Remove(*peer)));
+        while !self.bfd_in.is_empty() {
+            self.step_bfd(now);
+        }
         let peers: Vec<PeerId> = self.peers.keys().copied().collect();
         for peer in peers {
             self.say(Seat::Supervisor, Word::Peer(peer, session::Input::Stop(StopReason::ProcessRestart)));
         }
+    }
+
+    /// An operator drains the node or ends that, as `Speaker::carry_out`.
+    pub fn drain_node(&mut self, on: bool) {
+        self.every_shard(Seat::Supervisor, &rib::Input::Drain(on));
+        if !on && std::mem::take(&mut self.shut) {
+            self.every_peer(&session::Input::Start);
+        }
+    }
+
+    /// An operator shuts all sessions down, until [`Self::drain_node`] ends.
+    pub fn shut_down(&mut self) {
+        self.shut = true;
+        self.every_peer(&session::Input::Stop(StopReason::AdministrativeShutdown("simulated".to_owned())));
+    }
+
+    fn every_peer(&mut self, input: &session::Input) {
+        let peers: Vec<PeerId> = self.peers.keys().copied().collect();
+        peers.into_iter().for_each(|peer| self.say(Seat::Supervisor, Word::Peer(peer, input.clone())));
+    }
+
+    /// A BFD packet has come; one too many for the socket is lost.
+    pub fn bfd_hears(&mut self, input: bfd::Input) {
+        if matches!(self.stage, Stage::Running) && self.bfd_in.len() < BFD_PACKETS {
+            self.bfd_in.push_back(input);
+        }
+    }
+
+    /// Whether BFD watches the path to a peer, and has it up.
+    pub fn bfd_is_up(&self, now: Instant, peer: PeerId) -> Option<bool> {
+        Some(self.bfd.status(now, peer)?.state == BfdState::Up)
     }
 
     /// Whether a process that was told to end has done what it must.
@@ -291,13 +344,15 @@ impl Process {
         add(Seat::KernelTask, !kernel.events.is_empty());
         add(Seat::KernelThread, kernel.has_work() || (!self.commands.is_empty() && kernel.commands.len() < COMMANDS));
         add(Seat::Fib, !self.fib_in.is_empty() || !self.fib_changes.is_empty() || due(machines.fib.deadline()));
+        add(Seat::Bfd, !self.bfd_in.is_empty() || due(self.bfd.deadline()));
         add(Seat::Recovery, !self.recovery_in.is_empty() || due(machines.recovery.deadline()));
         for (number, shard) in machines.shards.iter().enumerate() {
             let sweep = self.sweep_due[number] && shard.is_settled();
             add(Seat::Shard(number as u16), !self.shard_in[number].is_empty() || due(shard.deadline()) || sweep);
         }
         for (id, peer) in &self.peers {
-            let busy = !peer.inbox.is_empty() || !peer.replies.is_empty() || peer.counts_changed || peer.recovered_due || peer.leaving;
+            let told = !peer.inbox.is_empty() || !peer.replies.is_empty() || peer.bfd.1;
+            let busy = told || peer.counts_changed || peer.recovered_due || peer.leaving;
             let waiting = self.waiting.get(&Seat::Peer(*id)).and_then(VecDeque::front);
             // A peer whose words wait goes on with timers and inputs.
             if busy || due(peer.machine.deadline()) || waiting.is_some_and(|word| self.has_room(word)) {
@@ -315,7 +370,7 @@ impl Process {
             shards.chain([machines.fib.deadline(), machines.recovery.deadline()])
         });
         let of_peers = self.peers.values().map(|peer| peer.machine.deadline());
-        of_machines.chain(of_peers).chain([self.compiler.deadline()]).flatten().min()
+        of_machines.chain(of_peers).chain([self.compiler.deadline(), self.bfd.deadline()]).flatten().min()
     }
 
     // ── one step ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -341,6 +396,7 @@ impl Process {
             Seat::Fib => self.step_fib(now, dice),
             Seat::Shard(number) => self.step_shard(now, number, dice),
             Seat::Recovery => self.step_recovery(now),
+            Seat::Bfd => self.step_bfd(now),
         }
     }
 
@@ -433,11 +489,27 @@ impl Process {
             counts: BTreeMap::new(),
             counts_changed: false,
             recovered_due: false,
+            bfd: (None, false),
             leaving: false,
             sockets: Vec::new(),
         };
         self.peers.insert(id, peer);
+        self.configure_bfd(id);
         id
+    }
+
+    /// As `BfdThread::configure` and `forget`.
+    fn configure_bfd(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        let wanted = peer.config.bfd.filter(|_| !peer.leaving).map(|bfd| bfd::SessionConfig {
+            remote: peer.config.address,
+            local: peer.config.local_address,
+            interface: None,
+            multihop: bfd.multihop,
+            interval: bfd.interval,
+            multiplier: bfd.multiplier,
+        });
+        self.bfd_in.push_back(wanted.map_or(bfd::Input::Remove(id), |config| bfd::Input::Configure(id, config)));
     }
 
     /// As `Speaker::apply`.
@@ -475,7 +547,8 @@ impl Process {
         }
         let id = *id;
         let words = wiring::from_peer_change(id, change, &peer.config);
-        for input in words.peer {
+        // A peer that comes while all are shut down starts with the others.
+        for input in words.peer.into_iter().filter(|input| !(self.shut && matches!(input, session::Input::Start))).collect::<Vec<_>>() {
             self.say(Seat::Supervisor, Word::Peer(id, input));
         }
         if let Some(input) = words.shards {
@@ -486,6 +559,9 @@ impl Process {
         }
         if *change == PeerChange::Delete {
             self.say(Seat::Supervisor, Word::Forget(id));
+            self.bfd_in.push_back(bfd::Input::Remove(id));
+        } else {
+            self.configure_bfd(id);
         }
     }
 
@@ -607,6 +683,31 @@ impl Process {
         }
     }
 
+    /// As the BFD thread: what has come goes before timers.
+    fn step_bfd(&mut self, now: Instant) {
+        let mut out = Outbox::new();
+        match self.bfd_in.pop_front() {
+            Some(input) => {
+                let removed = if let bfd::Input::Remove(peer) = &input { Some(*peer) } else { None };
+                self.bfd.handle(now, input, &mut out);
+                if let Some(peer) = removed.and_then(|peer| self.peers.get_mut(&peer)) {
+                    peer.bfd = (None, false);
+                }
+            }
+            None => self.bfd.on_deadline(now, &mut out),
+        }
+        for output in out.drain() {
+            match output {
+                bfd::Output::Send(peer, octets) => self.packets.push((peer, octets)),
+                bfd::Output::State(peer, report) => {
+                    if let Some(peer) = self.peers.get_mut(&peer) {
+                        peer.bfd = (Some(report), true);
+                    }
+                }
+            }
+        }
+    }
+
     fn step_recovery(&mut self, now: Instant) {
         let Some(machines) = &mut self.machines else { return };
         let mut out = Outbox::new();
@@ -627,6 +728,10 @@ impl Process {
                 peer.config = Arc::clone(config);
             }
             self.peer_input(now, id, input);
+        } else if std::mem::take(&mut peer.bfd.1) {
+            if let Some(report) = peer.bfd.0 {
+                self.peer_input(now, id, session::Input::Bfd(report));
+            }
         } else if std::mem::take(&mut peer.counts_changed) {
             for (shard, counts) in peer.counts.clone() {
                 self.peer_input(now, id, session::Input::Counts { shard, counts });

@@ -151,7 +151,17 @@ impl Spec {
             return self.notes.push(format!("{} is left out: no session leads to it", host.name));
         };
         self.notes.push(format!("{} runs another speaker in the lab; here a margay of AS {asn} that announces all it has", host.name));
-        self.clusters.push(answering(&host, asn, &answers));
+        let bfd = self.clusters.iter().flat_map(|cluster| cluster.values()).find_map(|document| {
+            let asked = document.object["metadata"]["annotations"][BFD].as_str()?;
+            Some(asked.to_owned())
+        });
+        let mut resources = answering(&host, asn, &answers);
+        if let Some((bfd, document)) = bfd.zip(resources.values_mut().find(|document| document.object["kind"] == "BGPConfiguration")) {
+            let mut object = Value::clone(&document.object);
+            object["metadata"]["annotations"] = json!({ BFD: bfd });
+            *document = Document::new(object, "simulator");
+        }
+        self.clusters.push(resources);
         host.cluster = self.clusters.len() - 1;
         self.hosts.push(host);
     }
@@ -197,10 +207,25 @@ pub fn load(folder: &Path) -> Resources {
     let words = margay::datastore::load(&[folder.to_owned()]).into_iter();
     words
         .filter_map(|input| match input {
-            calico::Input::Resource(Sync::Upsert(key, document)) => Some((key, document)),
+            calico::Input::Resource(Sync::Upsert(key, document)) => Some((key, slow_bfd(document))),
             _ => None,
         })
         .collect()
+}
+
+/// The annotation that asks for BFD.
+const BFD: &str = "margay.io/bfd";
+
+/// Twenty packets a second of each session would be all that a run has to do, and TCP here is slower than BFD may be: one a second it is.
+fn slow_bfd(mut document: Document) -> Document {
+    let asked = |object: &Value| object["metadata"]["annotations"][BFD].as_str().map(str::to_owned);
+    if let Some(words) = asked(&document.object) {
+        let rest = words.split_once(' ').map_or("", |(_, rest)| rest);
+        let mut object = Value::clone(&document.object);
+        object["metadata"]["annotations"][BFD] = Value::String(format!("1s*3 {rest}").trim_end().to_owned());
+        document.object = std::sync::Arc::new(object);
+    }
+    document
 }
 
 /// What a fresh compiler makes of resources.

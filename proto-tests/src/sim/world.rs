@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use margay::bfd;
 use margay::calico;
 use margay::fib::{KernelHop, KernelRoute, RouteKey, RouteType};
 use margay::node::wiring::SocketWord;
@@ -67,6 +68,8 @@ enum Happening {
     LinkUp(usize, u32),
     Kernel(usize, KernelChange),
     Cluster(usize, margay::calico::ResourceKey, Option<margay::calico::Document>),
+    Packet { to: usize, remote: IpAddr, multihop: bool, payload: Vec<u8> },
+    Drained(usize),
 }
 
 /// A stranger's hand in a kernel.
@@ -331,6 +334,7 @@ impl World {
     /// What the last step of a host wants of its sockets.
     fn carry_out(&mut self, host: usize) {
         self.hosts[host].busy = true;
+        self.send_packets(host);
         loop {
             let Some(process) = &mut self.hosts[host].process else { return };
             if process.sockets.is_empty() {
@@ -359,6 +363,24 @@ impl World {
                         }
                     }
                 }
+            }
+        }
+    }
+
+    /// BFD packets go their way; one in fifty is lost, and all of them where nothing gets through.
+    fn send_packets(&mut self, host: usize) {
+        let Some(process) = &mut self.hosts[host].process else { return };
+        for (peer, payload) in std::mem::take(&mut process.packets) {
+            let config = self.hosts[host].process.as_ref().and_then(|process| process.peers.get(&peer)).map(|peer| peer.config.clone());
+            let Some((config, now)) = config.zip(Some(self.now())) else { continue };
+            let kernel = &self.hosts[host].kernel;
+            let local = config.local_address.or_else(|| kernel.source_for(config.address)).filter(|local| kernel.owns(*local));
+            let to = (0..self.hosts.len()).find(|to| *to != host && self.hosts[*to].kernel.owns(config.address));
+            let (Some(remote), Some(to)) = (local, to) else { continue };
+            if self.dice.below(50) != 0 && self.partitions.open_at(host, to, now) <= now {
+                let at = now + Duration::from_micros(100 + self.dice.below(5_000));
+                let multihop = config.bfd.is_some_and(|bfd| bfd.multihop);
+                self.appoint(at, Happening::Packet { to, remote, multihop, payload: payload.to_vec() });
             }
         }
     }
@@ -494,6 +516,14 @@ impl World {
                 one.busy = true;
             }
             Happening::Cluster(cluster, key, document) => self.change_resource(cluster, key, document),
+            Happening::Packet { to, remote, multihop, payload } => {
+                let one = &mut self.hosts[to];
+                if let Some(process) = one.process.as_mut().filter(|_| one.powered) {
+                    process.bfd_hears(bfd::Input::Received { remote, interface: 0, multihop, ttl: Some(bfd::TTL), payload });
+                    one.busy = true;
+                }
+            }
+            Happening::Drained(host) => self.order(host, |process| process.drain_node(false)),
         }
     }
 
@@ -670,8 +700,9 @@ impl World {
 
     /// SIGTERM: the sessions close, then the process ends.
     pub fn terminate(&mut self, host: usize, back_after: Duration) {
+        let instant = self.clock.instant(self.hosts[host].ahead);
         let Some(process) = &mut self.hosts[host].process else { return };
-        process.terminate();
+        process.terminate(instant);
         self.hosts[host].busy = true;
         // The process has the time that it needs for it; then it is killed as systemd would.
         let now = self.now();
@@ -679,6 +710,23 @@ impl World {
         self.run(until);
         if self.hosts[host].process.is_some() {
             self.kill(host, back_after);
+        }
+    }
+
+    /// An operator drains a host, maybe shuts its sessions down, and ends that after a while. A margay that has started meanwhile is in service.
+    pub fn drain(&mut self, host: usize, shut: bool, length: Duration) {
+        self.order(host, |process| process.drain_node(true));
+        if shut {
+            self.order(host, Process::shut_down);
+        }
+        self.appoint(self.now() + length, Happening::Drained(host));
+    }
+
+    fn order(&mut self, host: usize, order: impl FnOnce(&mut Process)) {
+        // No machine takes orders before the first configuration.
+        if let Some(process) = self.hosts[host].process.as_mut().filter(|process| process.listens()) {
+            order(process);
+            self.carry_out(host);
         }
     }
 
