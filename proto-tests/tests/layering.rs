@@ -133,7 +133,8 @@ fn every_pure_room_denies_the_outside() {
 #[test]
 fn q12_the_wall_clock_is_only_written_down() {
     let known = [
-        ("datastore/feed.rs", "the time in a file of last known resources, and the trial's end for people"),
+        ("datastore/feed.rs", "the end of a trial, for people and across a restart"),
+        ("datastore/keeper.rs", "the time in the files of the state folder"),
         ("datastore/meters.rs", "a metric"),
         ("runtime/speaker.rs", "when the configuration was taken"),
         ("runtime/bmp/", "since when a collector is connected; BMP's timestamps"),

@@ -1,4 +1,4 @@
-//! What drives a datastore: its task, the [`Intake`] machine between it and the Compiler, and the state folder.
+//! What drives a datastore: its task, the [`Intake`] machine between it and the Compiler, and the [`Keeper`] of the state folder.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -9,9 +9,9 @@ use tracing::{error, info, warn};
 
 use super::asked::{Asked, Listener};
 use super::intake::{Heard, Intake, Output, Plan, Trials, WallClock};
+use super::keeper::Keeper;
 use super::last_known::StateFile;
-use super::second_look::Table;
-use super::trial::{Saved, Standing, Verdict};
+use super::trial::{Standing, Verdict};
 use super::{FileDatastore, Kind, Meters, Settings, State, Status, Word, link, open};
 use crate::calico::{Input, Problem};
 use crate::types::Outbox;
@@ -74,8 +74,8 @@ pub fn start(settings: &Settings, state: PathBuf, meters: Meters) -> anyhow::Res
     let (complaints, complained) = watch::channel(Vec::new());
     let (verdicts, judged) = mpsc::channel(VERDICTS);
     let listener = Listener::new(settings.node.clone());
-    let (kind, machine, saver) = (settings.kind, Intake::new(plan), Saver::start(file));
-    let task = Task { kind, machine, out, again, published, saver, confirmed, meters, listener, ask, complained, judged };
+    let (kind, machine, keeper) = (settings.kind, Intake::new(plan), Keeper::start(file, confirmed));
+    let task = Task { kind, machine, out, again, published, keeper, meters, listener, ask, complained, judged };
     tokio::spawn(task.run(words, beside));
     Ok(Feed { inputs, status, asked, complaints, verdicts })
 }
@@ -93,38 +93,13 @@ fn beside(settings: &Settings) -> mpsc::Receiver<Word> {
     words
 }
 
-/// Writes the state file, one version after the other; what comes meanwhile is replaced by what comes later.
-#[derive(Debug)]
-struct Saver {
-    newest: watch::Sender<Option<Table>>,
-}
-
-impl Saver {
-    fn start(file: StateFile) -> Self {
-        let (newest, mut tables) = watch::channel(None::<Table>);
-        tokio::spawn(async move {
-            while tables.changed().await.is_ok() {
-                let Some(table) = tables.borrow_and_update().clone() else { continue };
-                let file = file.clone();
-                let saved = tokio::task::spawn_blocking(move || file.save(&table, Timestamp::now())).await;
-                if let Ok(Err(error)) = saved {
-                    warn!(error = format!("{error:#}"), "a start without the datastore would not know the newest resources");
-                }
-            }
-        });
-        Self { newest }
-    }
-}
-
 struct Task {
     kind: Kind,
     machine: Intake,
     out: mpsc::Sender<Input>,
     again: mpsc::Sender<()>,
     published: watch::Sender<Status>,
-    saver: Saver,
-    /// Where what was confirmed last is kept.
-    confirmed: StateFile,
+    keeper: Keeper,
     meters: Meters,
     listener: Listener,
     ask: watch::Sender<Asked>,
@@ -150,6 +125,7 @@ impl Task {
                     let problems = self.complained.borrow_and_update().clone();
                     self.machine.handle(Instant::now(), Heard::Writer(problems), &mut outbox);
                 }
+                problem = self.keeper.next() => self.machine.handle(Instant::now(), Heard::Keeper(problem), &mut outbox),
                 Some(word) = hear(&mut beside) => self.machine.handle(Instant::now(), Heard::Beside(word), &mut outbox),
                 Some(Judgement { verdict, reply }) = self.judged.recv() => {
                     let standing = self.machine.judge(Instant::now(), verdict, &mut outbox);
@@ -170,8 +146,8 @@ impl Task {
                     }
                     // One request under way is enough.
                     Output::LookAgain => drop(self.again.try_send(())),
-                    Output::Save(table) => drop(self.saver.newest.send_replace(Some(table))),
-                    Output::SaveTrial(saved) => self.save_trial(saved).await,
+                    Output::Save(table) => self.keeper.save(table),
+                    Output::SaveTrial(saved) => self.keeper.save_trial(saved).await,
                 }
             }
             self.publish();
@@ -179,16 +155,6 @@ impl Task {
                 // Whoever asked may be gone.
                 let _ = reply.send(standing);
             }
-        }
-    }
-
-    /// What to go back to is on disk before a change counts, and before an operator hears that it will be undone: the change may be what
-    /// ends this process.
-    async fn save_trial(&self, saved: Option<Saved>) {
-        let file = self.confirmed.clone();
-        let done = tokio::task::spawn_blocking(move || file.save_trial(saved.as_ref(), Timestamp::now())).await;
-        if let Ok(Err(error)) = done {
-            warn!(error = format!("{error:#}"), "a restart would not know how to undo a change of the files");
         }
     }
 

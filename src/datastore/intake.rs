@@ -39,6 +39,8 @@ pub enum Heard {
     Beside(Word),
     /// What is wrong with what is written into the datastore.
     Writer(Vec<Problem>),
+    /// What is wrong with keeping things in the state folder.
+    Keeper(Option<Problem>),
 }
 
 /// What trials of changes begin with; for files alone.
@@ -162,6 +164,7 @@ pub struct Intake {
     started: bool,
     /// What is wrong with what is written into it.
     writer_problems: Vec<Problem>,
+    keeper_problem: Option<Problem>,
     problems_told: Vec<Problem>,
     /// Of the files; a remote source has none.
     trial: Option<Trial>,
@@ -188,6 +191,7 @@ impl Intake {
             ready: false,
             started: false,
             writer_problems: Vec::new(),
+            keeper_problem: None,
             problems_told: Vec::new(),
             trial: (!plan.remote).then(|| Trial::new(plan.trials.always, plan.trials.saved, plan.clock)),
             save_due: None,
@@ -211,6 +215,7 @@ impl Intake {
             }
             Heard::Beside(Word::Away(_) | Word::Here | Word::HoldsBack(_)) => {}
             Heard::Writer(problems) => self.writer_problems = problems,
+            Heard::Keeper(problem) => self.keeper_problem = problem,
         }
         self.tell_problems(out);
     }
@@ -441,6 +446,7 @@ impl Intake {
         problems.extend(self.trial.as_ref().and_then(Trial::problem));
         problems.extend(self.source.problems.iter().cloned());
         problems.extend(self.writer_problems.iter().cloned());
+        problems.extend(self.keeper_problem.clone());
         problems.extend(self.unfilled());
         problems.extend(self.beside.iter().flat_map(|beside| beside.problems.iter().cloned()));
         if problems != self.problems_told {

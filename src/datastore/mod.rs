@@ -14,7 +14,7 @@
 //!   source is away; a start without it uses what an earlier run knew; a listing that lacks most of what is in force gets
 //!   a second look, as `second_look` says. Of files it asks the `trial`: a change that nobody confirms is undone.
 //! - `feed` drives both; `asked` finds in what it tells the CalicoNodeStatus objects of this node, which a `status_writer`
-//!   fills; `meters` are the numbers. Files are neither held back nor saved: what is in them is what somebody wrote.
+//!   fills; `keeper` keeps on disk what a restart must know; `meters` are the numbers. Files are neither held back nor saved: what is in them is what somebody wrote.
 
 mod asked;
 mod document;
@@ -24,6 +24,7 @@ mod feed;
 pub mod file;
 mod files;
 mod intake;
+mod keeper;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 mod last_known;

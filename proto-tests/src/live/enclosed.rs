@@ -1,4 +1,4 @@
-//! The namespace that a live test runs in.
+//! The namespaces that a live test runs in: a network of its own, and mounts that nobody else sees.
 
 use std::env;
 use std::process::Command;
@@ -68,7 +68,7 @@ fn namespace() -> Option<&'static [&'static str]> {
     static OPTIONS: OnceLock<Option<&'static [&'static str]>> = OnceLock::new();
     *OPTIONS.get_or_init(|| {
         let works = |options: &[&str]| Command::new("unshare").args(options).arg("true").output().is_ok_and(|o| o.status.success());
-        [&["--net"][..], &["--map-root-user", "--net"]].into_iter().find(|options| works(options))
+        [&["--net", "--mount"][..], &["--map-root-user", "--net", "--mount"]].into_iter().find(|options| works(options))
     })
 }
 

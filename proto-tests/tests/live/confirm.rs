@@ -10,7 +10,7 @@ use proto_tests::live::{Observer, Plan, enclosed};
 use super::session::WAIT;
 
 /// A range of services in the cluster's configuration: whether it is announced shows which files count.
-fn announce(daemon: &Daemon, range: &str) -> Result<()> {
+pub(crate) fn announce(daemon: &Daemon, range: &str) -> Result<()> {
     let base = daemon.resources().join("base.yaml");
     let before = fs::read_to_string(&base)?;
     let (head, rest) = before.split_once("nodeToNodeMeshEnabled: false").context("no BGPConfiguration")?;
@@ -19,12 +19,12 @@ fn announce(daemon: &Daemon, range: &str) -> Result<()> {
 }
 
 /// What `margay confirm …` said, and whether it did something.
-fn confirm(daemon: &Daemon, flags: &[&str]) -> Result<(bool, String)> {
+pub(crate) fn confirm(daemon: &Daemon, flags: &[&str]) -> Result<(bool, String)> {
     let output = daemon.margay(&[&["confirm"], flags].concat())?;
     Ok((output.status.success(), String::from_utf8([output.stdout, output.stderr].concat())?))
 }
 
-fn problem(daemon: &Daemon, words: &str) -> Result<()> {
+pub(crate) fn problem(daemon: &Daemon, words: &str) -> Result<()> {
     wait_until(WAIT, words, || {
         let problems = daemon.api_text("/v1/problems")?;
         ensure!(problems.contains(words), "{problems}");

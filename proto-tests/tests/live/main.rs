@@ -12,6 +12,7 @@ mod compare;
 mod confirm;
 mod diag;
 mod diff;
+mod disk;
 mod events;
 mod exposure;
 mod faults;

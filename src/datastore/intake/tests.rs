@@ -312,7 +312,11 @@ fn what_cannot_be_written_is_a_problem_among_the_others_and_goes() {
     let problem = Problem::general(Severity::Warning, "its status cannot be written: forbidden", "it is tried again");
     world.hear(Heard::Writer(vec![problem]));
     assert_eq!(world.problems, ["warning: its status cannot be written: forbidden; it is tried again"]);
+    world.hear(Heard::Keeper(Some(Problem::general(Severity::Warning, "no space is left", "it is tried again"))));
+    assert_eq!(world.problems.len(), 2, "{:?}", world.problems);
     world.hear(Heard::Writer(Vec::new()));
+    assert_eq!(world.problems, ["warning: no space is left; it is tried again"]);
+    world.hear(Heard::Keeper(None));
     assert!(world.problems.is_empty());
 }
 
