@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use proto_tests::live::faults::{external_rows, structure};
+
 /// One line of the list.
 #[derive(Debug)]
 struct Statement {
@@ -103,6 +105,21 @@ fn the_list_is_in_order() {
     assert_eq!(numbers.len(), list.len(), "a number stands twice");
     for statement in &list {
         assert!(is_number(&statement.number) && ["P0", "P1", "P2"].contains(&statement.priority.as_str()), "{statement:?}");
+    }
+}
+
+/// `hostile.txt` is of the rows that are played now, and margay does all of them right.
+#[test]
+fn the_table_of_malformed_messages_has_every_row() {
+    let table = include_str!("../hostile.txt");
+    let begin = table.lines().position(|line| line.trim_start().starts_with("wanted")).expect("a heading");
+    let lines: Vec<&str> = table.lines().skip(begin + 1).take_while(|line| !line.is_empty()).collect();
+    let rows: Vec<_> = structure().into_iter().chain(external_rows()).collect();
+    assert_eq!(lines.len(), rows.len(), "`cargo score --write proto-tests/hostile.txt` makes it anew");
+    let margay = table.lines().nth(begin).and_then(|heading| heading.find("margay")).expect("margay's column");
+    for (line, row) in lines.iter().zip(&rows) {
+        assert!(line.starts_with(&row.what) && line[margay..].starts_with(". "), "{row:?}: {line}");
+        assert_eq!(line[row.what.len()..].contains("~ "), row.choice, "{row:?}: {line}");
     }
 }
 

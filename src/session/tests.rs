@@ -234,6 +234,21 @@ fn f1_every_state_answers_every_event() {
     }
 }
 
+/// F1, the row "Keepalive due": one is sent from OpenConfirm on, and nothing else changes.
+#[test]
+fn f1_keepalives_are_sent_where_they_are_due() {
+    for (state, sends) in [(State::OpenSent, false), (State::OpenConfirm, true), (State::Established, true)] {
+        let (mut bench, connection) = bench_in(state);
+        bench.say(Input::Written { connection, waiting: 0 });
+        bench.now += Duration::from_secs(30);
+        bench.peer.on_deadline(bench.now, &mut bench.out);
+        let said: Vec<Output> = bench.out.drain().collect();
+        let keepalives =
+            said.iter().filter(|output| matches!(output, Output::Send { bytes, .. } if bytes.len() == 19 && bytes[18] == 4)).count();
+        assert_eq!((bench.peer.state(), keepalives, said.len()), (state, usize::from(sends), usize::from(sends)), "{said:?}");
+    }
+}
+
 /// U25, Q13: a faulty UPDATE is told with its octets, at most ten in a second.
 #[test]
 fn u25_q13_faults_are_told_and_counted() {

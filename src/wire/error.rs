@@ -64,7 +64,9 @@ pub enum DecodeError {
     /// One attribute.
     #[error(transparent)]
     Attribute(#[from] AttributeError),
-    /// Treat-as-withdraw was due, but no prefix can be found: the prefixes may be what was damaged (3/1; U7).
+    /// Treat-as-withdraw was due, but no prefix can be found: the prefixes may be what was damaged (3/1; U7). RFC 7606 section 5.2 wants
+    /// the same where prefixes are only withdrawn, as BIRD and OpenBGPD do it; margay withdraws them and keeps the session, as FRR and
+    /// GoBGP do, for they were found where they belong.
     #[error("UPDATE: a fault that asks for withdrawal, and no prefix to withdraw")]
     NothingToWithdraw,
     /// One of the above that ends the session, with every other fault of the same UPDATE (U6).

@@ -17,7 +17,7 @@ use proto_tests::live::faults::{Fate, Row, external_rows, structure};
 
 /// Plays malformed UPDATEs to margay and whichever of BIRD, FRR, GoBGP and OpenBGPD are installed, and prints what became of each row.
 #[derive(Debug, Parser)]
-#[command(name = "cargo score")]
+#[command(bin_name = "cargo score")]
 struct Options {
     /// Speakers [default: those that are installed].
     #[arg(long, value_delimiter = ',')]
