@@ -46,8 +46,8 @@ fn leading(text: &str, ends: &[char]) -> Vec<String> {
 fn functions(text: &str, named: &mut BTreeSet<String>) {
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     for (at, line) in lines.iter().enumerate() {
-        let Some(name) = line.strip_prefix("fn ") else { continue };
-        if lines[..at].iter().rev().take_while(|line| line.starts_with("#[")).any(|line| *line == "#[test]") {
+        let Some(name) = line.trim_start_matches("async ").strip_prefix("fn ") else { continue };
+        if lines[..at].iter().rev().take_while(|line| line.starts_with("#[")).any(|line| ["#[test]", "#[tokio::test]"].contains(line)) {
             let upper = |word: &str| word[..1].to_uppercase() + &word[1..];
             let name: Vec<String> = name.split(['_', '(']).filter(|word| !word.is_empty()).map(upper).collect();
             named.extend(leading(&name.join("_"), &['_']));

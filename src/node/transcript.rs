@@ -153,7 +153,8 @@ fn one_line(text: &str) -> String {
     text.trim_end().replace(char::is_control, " ")
 }
 
-fn hex(octets: &[u8]) -> String {
+/// Octets in hexadecimal.
+pub fn hex(octets: &[u8]) -> String {
     let mut text = String::with_capacity(2 * octets.len());
     for octet in octets {
         let _ = write!(text, "{octet:02x}");

@@ -24,6 +24,9 @@ pub enum PeerMessage {
     Hold(bool),
     /// Tell how you are.
     Status(oneshot::Sender<PeerStatus>),
+    /// Panic over these octets, to show what becomes of the others (V9).
+    #[cfg(test)]
+    Panic(bytes::Bytes),
 }
 
 /// To the supervisor, from the control API. The answer comes when every machine has been told.

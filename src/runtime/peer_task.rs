@@ -5,14 +5,18 @@
 
 use std::collections::VecDeque;
 use std::net::{Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
 use crate::bfd;
+use crate::config::PeerConfig;
 use crate::node::recovery;
+use crate::node::transcript;
 use crate::node::wiring::{FromPeer, SocketWord, from_peer};
 use crate::rib;
 use crate::runtime::connections::{Connections, Read, SocketEvent};
@@ -29,6 +33,8 @@ use crate::types::{ConnectionId, Family, Outbox, PeerId};
 const FRAME_REPLIES: usize = 16;
 /// Reads in a row from one socket before timers and other inputs get their turn.
 const READS_A_TURN: usize = 4;
+/// Octets of a read that are kept where they made the task panic.
+const EVIDENCE: usize = 4096;
 
 /// What a peer's task needs of the rest.
 #[derive(Clone, Debug)]
@@ -73,6 +79,26 @@ pub struct PeerTask {
     paths: watch::Sender<u64>,
     /// Memory is short: nothing is read.
     held: bool,
+}
+
+/// Tells, should the machine panic, what the peer had just said (V9).
+struct Witness<'a> {
+    chronicle: &'a Chronicle,
+    config: Arc<PeerConfig>,
+    octets: Bytes,
+}
+
+impl Drop for Witness<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let message = transcript::hex(&self.octets[..self.octets.len().min(EVIDENCE)]);
+            self.chronicle.tell(telemetry::Event::Fault {
+                peer: self.config.name.clone(),
+                text: "these octets, as they were read, made the peer's task panic".to_owned(),
+                message,
+            });
+        }
+    }
 }
 
 enum Waiting {
@@ -195,6 +221,11 @@ impl PeerTask {
             PeerMessage::Input(input) => self.input(input),
             PeerMessage::Accepted(stream, remote) => self.accepted(stream, remote),
             PeerMessage::Hold(held) => self.hold(held),
+            #[cfg(test)]
+            PeerMessage::Panic(octets) => {
+                let _witness = self.witness(octets);
+                panic!("as the test has asked");
+            }
             // Whoever asked may have gone; then nobody misses the answer.
             PeerMessage::Status(reply) => drop(reply.send(self.machine.status(Instant::now()))),
         }
@@ -268,6 +299,8 @@ impl PeerTask {
     fn handle(&mut self, input: Option<Input>) {
         let now = Instant::now();
         let heard = self.recorder.as_ref().and(input.as_ref()).map(recording::heard);
+        let read = if let Some(Input::Received { bytes, .. }) = &input { Some(bytes.clone()) } else { None };
+        let _witness = read.map(|octets| Witness { chronicle: &self.context.chronicle, config: Arc::clone(self.machine.config()), octets });
         let before = self.outbox.as_slice().len();
         match input {
             Some(input) => self.machine.handle(now, input, &mut self.outbox),
@@ -276,6 +309,11 @@ impl PeerTask {
         if let Some(recorder) = &mut self.recorder {
             recorder.note(now, heard.as_deref(), &self.outbox.as_slice()[before..]);
         }
+    }
+
+    #[cfg(test)]
+    fn witness(&self, octets: Bytes) -> Witness<'_> {
+        Witness { chronicle: &self.context.chronicle, config: Arc::clone(self.machine.config()), octets }
     }
 
     fn deliver(&mut self) {

@@ -578,3 +578,6 @@ pub fn listen_addresses(config: &NodeConfig) -> Vec<SocketAddr> {
     let addresses = if config.listen.addresses.is_empty() { &wildcards[..] } else { &config.listen.addresses };
     addresses.iter().map(|address| SocketAddr::new(*address, config.listen.port)).collect()
 }
+
+#[cfg(test)]
+mod tests;
