@@ -15,6 +15,7 @@ pub mod questions;
 pub mod scale;
 pub mod shard;
 pub mod sim;
+pub mod soak;
 pub mod story;
 pub mod transcript;
 pub mod wire;

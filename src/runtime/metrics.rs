@@ -1,4 +1,5 @@
-//! What Prometheus is told. Every number is kept up to date where it changes; a scrape only prints.
+//! What Prometheus is told. Every number is kept up to date where it changes, and a scrape only prints it, but for the tasks, which the
+//! runtime counts.
 //!
 //! | metric (prefix `margay_`) | labels | meaning |
 //! |---|---|---|
@@ -21,6 +22,7 @@
 //! | `silent_machines` | | threads and machines of the daemon that do not answer; `/livez` names them |
 //! | `memory_resident_bytes`, `memory_ceiling_bytes` | | memory in use, and how much may be; 0 where nothing bounds it |
 //! | `memory_acts_total` | act | peers held, released and stopped because memory was short |
+//! | `tasks` | | tasks of the runtime that are alive; with the same peers it stays the same |
 //! | `events_lost_total` | | events that the history had no room for |
 //! | `datastore_state` | datastore, state | 1 for the state that it is in: starting, in-sync, away, held-back |
 //! | `datastore_last_word_timestamp_seconds` | | when the datastore said something last; one in which nothing changes is silent |
@@ -36,13 +38,15 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+use tokio::runtime::Handle;
 
 use crate::calico::{Problem, Severity};
 use crate::config::PeerConfig;
@@ -54,6 +58,17 @@ use crate::types;
 
 /// Where paths are counted: Adj-RIB-In before policy, after it, Adj-RIB-Out.
 const STAGES: [&str; 3] = ["received", "accepted", "advertised"];
+
+/// The tasks of this runtime, counted when somebody asks.
+#[derive(Debug)]
+struct Tasks(Handle);
+
+impl Collector for Tasks {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        let alive = ConstGauge::new(i64::try_from(self.0.metrics().num_alive_tasks()).unwrap_or(i64::MAX));
+        alive.encode(encoder.encode_descriptor("tasks", "Tasks of the runtime that are alive", None, alive.metric_type())?)
+    }
+}
 
 /// A peer, by session name and AS.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -229,6 +244,9 @@ impl Metrics {
         );
         registry.register("memory_ceiling_bytes", "How much memory may be used; 0 where nothing bounds it", self.memory_ceiling.clone());
         registry.register("memory_acts", "Peers held, released and stopped because memory was short", self.memory_acts.clone());
+        if let Ok(runtime) = Handle::try_current() {
+            registry.register_collector(Box::new(Tasks(runtime)));
+        }
         registry.register("events_lost", "Events that the history had no room for", self.lost.clone());
         registry.register("bmp_connected", "Whether the BMP collector is being told", self.bmp_connected.clone());
         registry.register("bmp_messages", "BMP messages for the collector", self.bmp_messages.clone());

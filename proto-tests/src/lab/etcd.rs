@@ -99,6 +99,11 @@ impl Etcd {
         Ok(())
     }
 
+    /// Whether it has been started and not been killed.
+    pub fn runs(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// Throws away what it kept; it must not run.
     ///
     /// # Errors

@@ -116,6 +116,8 @@ pub struct Plan {
     pub peers_elsewhere: bool,
     /// A state folder that outlives the daemon.
     pub state: Option<PathBuf>,
+    /// Routes are written to the kernel of the test's namespace, instead of only looked at.
+    pub kernel: bool,
 }
 
 impl Plan {
@@ -204,7 +206,9 @@ impl Daemon {
         command
             .args(["--pdeathsig", "KILL", "--"])
             .arg(program()?)
-            .args(["run", "--node", "bench", "--dry-run", "--resources"])
+            .args(["run", "--node", "bench"])
+            .args((!plan.kernel).then_some("--dry-run"))
+            .arg("--resources")
             .arg(folder.path().join("resources"))
             .arg("--socket")
             .arg(folder.path().join("socket"))
@@ -226,8 +230,17 @@ impl Daemon {
     /// # Errors
     /// It does not come up.
     pub fn restart(&mut self) -> Result<()> {
-        self.child = self.command.spawn().context("setpriv (package util-linux)")?;
+        self.spawn_again()?;
         wait_until(START, "margay has its peers again", || self.has_peers(self.peers.len()))
+    }
+
+    /// Starts margay again after its end, and does not wait until it is up.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn spawn_again(&mut self) -> Result<()> {
+        self.child = self.command.spawn().context("setpriv (package util-linux)")?;
+        Ok(())
     }
 
     fn has_peers(&mut self, count: usize) -> Result<()> {

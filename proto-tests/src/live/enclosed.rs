@@ -77,7 +77,11 @@ fn build() {
     BUILT.get_or_init(|| image::build_margay().expect("margay builds"));
 }
 
-fn furnish() {
+/// Gives the network namespace of this process addresses and a link.
+///
+/// # Panics
+/// Without `ip`, or where there are some already.
+pub fn furnish() {
     let neighbours: String = (0x0a..0x40).map(|last| format!("addr add 2001:db8:7::{last:x}/128 dev lo\n")).collect();
     let mut command = Command::new("ip");
     command.args(["-batch", "-"]);

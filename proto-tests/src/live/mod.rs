@@ -23,7 +23,7 @@ pub mod signature;
 pub mod terminal;
 
 pub use daemon::{Daemon, PeerPlan, Plan};
-pub use enclosed::enclosed;
+pub use enclosed::{enclosed, furnish};
 pub use manager::ServiceManager;
 pub use neighbour::{Heard, Neighbour, Open};
 pub use observer::{Observer, Route};

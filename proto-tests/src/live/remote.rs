@@ -1,5 +1,6 @@
 //! A daemon whose BGPPeers are in a datastore elsewhere: what is asked of it there, and how they are written.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The BGPPeer of this plan.
 pub fn bgp_peer(peer: &PeerPlan) -> Value {
-    let spec = json!({ "node": "bench", "peerIP": format!("{}:1791", peer.address), "asNumber": peer.asn, "filters": ["all"] });
+    let spec =
+        json!({ "node": "bench", "peerIP": SocketAddr::new(peer.address, 1791).to_string(), "asNumber": peer.asn, "filters": ["all"] });
     json!({ "apiVersion": "projectcalico.org/v3", "kind": "BGPPeer", "metadata": { "name": peer.name }, "spec": spec })
 }
 
