@@ -126,16 +126,18 @@ pub async fn run(settings: Settings) -> Result<()> {
         let copies = Copies { compiler: Some(compiler), ..now.copies.clone() };
         *now = Arc::new(Directory { datastore: Some(datastore), verdicts: Some(verdicts), copies, ..Directory::clone(now) });
     });
-    let Some((config, mut compiled)) = first_config(compiled, &metrics, &directory, &mut signals).await else {
+    let Some((config, compiled)) = first_config(compiled, &metrics, &directory, &mut signals).await else {
         return Ok(());
     };
     let collectors = Collectors::start(&settings.bmp, &directory, &metrics);
     let (orders, ordered) = mpsc::channel(ORDERS);
-    let (mut speaker, done) = start_speaker(&settings, config, directory, (orders, recording.clone()), metrics).await?;
-    speaker.start(compiled.borrow_and_update().problems.clone()).await;
+    let (mut speaker, done) = start_speaker(&settings, Arc::clone(&config), directory, (orders, recording.clone()), metrics).await?;
+    // Only looked at: a configuration that has come since `config` is news to `supervise`.
+    let problems = Arc::clone(&compiled.borrow().problems);
+    speaker.start(problems).await;
     signals.say(Manager::ready);
     info!(node = settings.datastore.node, "running");
-    supervise(&mut speaker, compiled, done, control, ordered, &mut signals).await?;
+    supervise(&mut speaker, (config, compiled), done, control, ordered, &mut signals).await?;
     if let Some(manager) = manager {
         manager.stopping().await;
     }
@@ -159,14 +161,14 @@ fn feel_the_pulse(directory: &watch::Sender<Arc<Directory>>, manager: Option<Man
 
 async fn supervise(
     speaker: &mut Speaker,
-    mut compiled: watch::Receiver<Compiled>,
+    (config, mut compiled): (Arc<NodeConfig>, watch::Receiver<Compiled>),
     mut done: oneshot::Receiver<()>,
     mut control: tokio::task::JoinHandle<Result<()>>,
     mut ordered: mpsc::Receiver<Order>,
     signals: &mut Signals,
 ) -> Result<()> {
     let mut recovering = true;
-    let mut in_force = compiled.borrow().config.clone();
+    let mut in_force = Some(config);
     loop {
         tokio::select! {
             changed = compiled.changed() => {

@@ -1,7 +1,9 @@
 //! Restarts of peers, seen by a third one (RFC 4724, 8538, 9494), and a node that is drained (RFC 8326).
 
+use std::process::Command;
+
 use anyhow::{Context, Result, ensure};
-use proto_tests::lab::process::wait_until;
+use proto_tests::lab::process::{Signal, run, wait_until};
 use proto_tests::live::daemon::{ASN, external, internal};
 use proto_tests::live::message::{announce, basics, communities, keepalive, notification, update};
 use proto_tests::live::{Daemon, Neighbour, Observer, PeerPlan, Plan, enclosed};
@@ -289,6 +291,30 @@ fn g7_reset_and_hard_reset() {
                 let view = daemon.peer_view(plan)?;
                 ensure!(view["stale"] == serde_json::json!(["ipv4-unicast"]) && observer.withdrawals.is_empty(), "{view}");
             }
+        }
+        Ok(())
+    });
+}
+
+/// A configuration that comes while the machines start, which takes a moment where the kernel holds much, is not taken for the one they
+/// have started with.
+#[test]
+fn a_change_while_margay_starts_counts() {
+    enclosed(|| {
+        let routes: String =
+            (0..15_000u32).map(|n| format!("route add 10.{}.{}.{}/32 dev link0 proto bird\n", n >> 16, n >> 8 & 255, n & 255)).collect();
+        let mut batch = Command::new("ip");
+        batch.args(["-batch", "-"]);
+        run(batch, Some(&routes))?;
+        let mut daemon = Plan::default().external(2).start()?;
+        let late = daemon.peers[1].clone();
+        for round in 0..2 {
+            daemon.end(Signal::KILL)?;
+            daemon.rewrite(&late.name, None)?;
+            daemon.spawn_again()?;
+            wait_until(WAIT, "the control socket answers", || daemon.api("/v1/problems"))?;
+            daemon.rewrite(&late.name, Some(&late))?;
+            wait_until(WAIT, "the late peer is known", || daemon.peer_view(&late).with_context(|| format!("round {round}")))?;
         }
         Ok(())
     });
