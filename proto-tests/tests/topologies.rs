@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         Story { name: "live_resources", file: "topologies/tor-bird.clab.yml", run: live_resources },
         Story { name: "password", file: "topologies/tor-bird.clab.yml", run: password },
         Story { name: "bfd", file: "topologies/bfd.clab.yml", run: bfd },
+        Story { name: "bfd_multihop", file: "topologies/bfd-multihop.clab.yml", run: bfd_multihop },
         Story { name: "tor_frr", file: "topologies/tor-frr.clab.yml", run: top_of_rack },
         Story { name: "tor_gobgp", file: "topologies/tor-gobgp.clab.yml", run: top_of_rack },
         Story { name: "tor_openbgpd", file: "topologies/tor-openbgpd.clab.yml", run: top_of_rack },
@@ -271,6 +272,45 @@ fn bfd(lab: &mut Lab) -> Result<()> {
     lab.expect()?;
     ensure!(watch.removed()?.iter().all(|route| !route.contains("10.244.1.0")), "kill -9 cost routes: {:?}", watch.removed()?);
     Ok(())
+}
+
+/// BFD over two hops (RFC 5883), and nothing but BFD fails: the peers hear Cease 6/10 (RFC 9384) over TCP, which still works, and the
+/// session that is strict does not come back before BFD does.
+fn bfd_multihop(lab: &mut Lab) -> Result<()> {
+    lab.expect()?;
+    let (node1, router, bird, frr) = (lab.node("node1")?, lab.node("router")?, lab.node("bird")?, lab.node("frr")?);
+    let up = |peer: &str| {
+        let bfd = node1.json(&format!("margay show peer {peer} --json"))?["bfd"].clone();
+        ensure!(bfd["state"] == "Up" && bfd["multihop"] == true && bfd["detection_ms"] == 150, "{peer}: {bfd}");
+        Ok(())
+    };
+    let all_up = || {
+        ["172.21.0.3", "172.22.0.4"].into_iter().try_for_each(up)?;
+        let (birds, frrs) = (bird.exec("birdc show bfd sessions")?, frr.json("vtysh -c 'show bfd peers json'")?[0].clone());
+        ensure!(birds.lines().any(|line| line.starts_with("172.20.0.1") && line.contains(" Up ")), "{birds}");
+        ensure!(frrs["multihop"] == true && frrs["status"] == "up" && frrs["minimum-ttl"] == 253, "{frrs}");
+        Ok(())
+    };
+    wait_until(Duration::from_secs(30), "BFD is up over two hops, at 50 ms × 3, and the peers say the same", all_up)?;
+    router.exec("ip rule add ipproto udp dport 4784 blackhole")?;
+    wait_until(Duration::from_secs(15), "both peers hear that BFD is down", || {
+        // BIRD 2.0.12 has no words for it.
+        let said = bird.exec("birdc show protocols all node1")?;
+        ensure!(said.contains("Received: Unknown error 6.10"), "{said}");
+        let neighbour = frr.json("vtysh -c 'show bgp neighbors 172.20.0.1 json'")?["172.20.0.1"].clone();
+        ensure!(neighbour["lastNotificationReason"].as_str().is_some_and(|reason| reason.ends_with("BFD Down")), "{neighbour}");
+        Ok(())
+    })?;
+    wait_until(PROMPT, "the route over it is gone", || kernel(node1, "203.0.113.0/24", "absent"))?;
+    // TCP works all the while, for longer than the peer's and our attempts are apart.
+    node1.exec("ping -q -n -c 100 -i 0.1 172.21.0.3")?;
+    let state = node1.sessions()?.remove("172.21.0.3");
+    ensure!(state.as_deref().is_some_and(|state| state != "Established"), "the strict session did not wait for BFD: {state:?}");
+    let why = node1.exec("margay explain peer 172.21.0.3")?;
+    ensure!(why.contains("BFD"), "{why}");
+    router.exec("ip rule del ipproto udp dport 4784 blackhole")?;
+    wait_until(Duration::from_secs(60), "BFD comes back", all_up)?;
+    lab.expect()
 }
 
 /// TCP-MD5 (RFC 2385) with BIRD: the key comes from a Secret, and without the right one there is no session.

@@ -114,9 +114,7 @@ fn inside(arguments: &Arguments, kind: Kind) -> Result<()> {
     };
     let done = run();
     if done.is_err() {
-        let log = world.daemon.log();
-        let lines: Vec<&str> = log.lines().collect();
-        eprintln!("{}: the end of margay's log\n{}", kind.name(), lines[lines.len().saturating_sub(40)..].join("\n"));
+        eprintln!("{}", world.last_words()?);
     }
     done?;
     print!("{}", world.finish()?);

@@ -226,6 +226,20 @@ impl World {
         all.filter(|(prefix, _)| matches!(prefix, IpNet::V6(_)) == ipv6).collect()
     }
 
+    /// What margay says itself when something has gone wrong: its peers that are down, its problems, and where its log is kept.
+    pub fn last_words(&self) -> Result<String> {
+        let name = self.kind.name();
+        let log = std::env::temp_dir().join(format!("margay-soak-{name}-{}.log", std::process::id()));
+        std::fs::write(&log, self.daemon.log())?;
+        // A margay that has ended answers nothing.
+        let peers = self.daemon.api("/v1/peers").unwrap_or_default();
+        let down: Vec<String> =
+            peers.as_array().into_iter().flatten().filter(|peer| peer["state"] != "Established").map(ToString::to_string).collect();
+        let known = peers.as_array().map_or(0, Vec::len);
+        let problems = self.daemon.api_text("/v1/problems").unwrap_or_default();
+        Ok(format!("{name}: {known} peers, down: {down:#?}\n{name}: problems: {problems}\n{name}: margay's log: {}", log.display()))
+    }
+
     /// The end: what it has come to, and whether anything has grown.
     pub fn finish(self) -> Result<String> {
         let lost: u64 = self.everybody().map(|handle| handle.standing().losses).sum();
