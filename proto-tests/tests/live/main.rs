@@ -22,6 +22,7 @@ mod health;
 mod import;
 mod isolation;
 mod keys;
+mod large;
 mod looks;
 mod metrics;
 mod mrt;
