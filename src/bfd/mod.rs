@@ -26,6 +26,7 @@ use rand_pcg::Pcg32;
 use rand_pcg::rand_core::RngCore;
 use serde::Serialize;
 
+use crate::config::PeerConfig;
 use crate::types::{Outbox, PeerId};
 use packet::{Diagnostic, Dropped, LENGTH, Packet, State};
 use session::Session;
@@ -52,6 +53,21 @@ pub struct SessionConfig {
     pub interval: Duration,
     /// Packets that may be missed before the peer is taken for dead.
     pub multiplier: u8,
+}
+
+impl SessionConfig {
+    /// What the configuration of a peer asks for; none where that is no BFD. `interface` is that of a link-local peer.
+    pub fn of(config: &PeerConfig, interface: Option<u32>) -> Option<Self> {
+        let bfd = config.bfd?;
+        Some(Self {
+            remote: config.address,
+            local: config.local_address,
+            interface,
+            multihop: bfd.multihop,
+            interval: bfd.interval,
+            multiplier: bfd.multiplier,
+        })
+    }
 }
 
 /// What the Bfd machine hears.

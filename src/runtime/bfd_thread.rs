@@ -245,20 +245,12 @@ fn send(wanted: Option<&Wanted>, octets: &[u8]) {
 }
 
 fn session_config(config: &PeerConfig) -> io::Result<SessionConfig> {
-    let bfd = config.bfd.ok_or_else(|| io::Error::other("BFD is off"))?;
     let link_local = matches!(config.address, IpAddr::V6(address) if address.is_unicast_link_local());
     let interface = match config.interface.as_deref().filter(|_| link_local) {
         Some(name) => Some(socket::interface_index(name)?),
         None => None,
     };
-    Ok(SessionConfig {
-        remote: config.address,
-        local: config.local_address,
-        interface,
-        multihop: bfd.multihop,
-        interval: bfd.interval,
-        multiplier: bfd.multiplier,
-    })
+    SessionConfig::of(config, interface).ok_or_else(|| io::Error::other("BFD is off"))
 }
 
 fn needs_another_socket(old: &PeerConfig, new: &PeerConfig) -> bool {

@@ -501,14 +501,7 @@ impl Process {
     /// As `BfdThread::configure` and `forget`.
     fn configure_bfd(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get(&id) else { return };
-        let wanted = peer.config.bfd.filter(|_| !peer.leaving).map(|bfd| bfd::SessionConfig {
-            remote: peer.config.address,
-            local: peer.config.local_address,
-            interface: None,
-            multihop: bfd.multihop,
-            interval: bfd.interval,
-            multiplier: bfd.multiplier,
-        });
+        let wanted = bfd::SessionConfig::of(&peer.config, None).filter(|_| !peer.leaving);
         self.bfd_in.push_back(wanted.map_or(bfd::Input::Remove(id), |config| bfd::Input::Configure(id, config)));
     }
 

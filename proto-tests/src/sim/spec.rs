@@ -151,15 +151,10 @@ impl Spec {
             return self.notes.push(format!("{} is left out: no session leads to it", host.name));
         };
         self.notes.push(format!("{} runs another speaker in the lab; here a margay of AS {asn} that announces all it has", host.name));
-        let bfd = self.clusters.iter().flat_map(|cluster| cluster.values()).find_map(|document| {
-            let asked = document.object["metadata"]["annotations"][BFD].as_str()?;
-            Some(asked.to_owned())
-        });
+        let bfd = self.clusters.iter().flat_map(|cluster| cluster.values()).find_map(bfd_of);
         let mut resources = answering(&host, asn, &answers);
         if let Some((bfd, document)) = bfd.zip(resources.values_mut().find(|document| document.object["kind"] == "BGPConfiguration")) {
-            let mut object = Value::clone(&document.object);
-            object["metadata"]["annotations"] = json!({ BFD: bfd });
-            *document = Document::new(object, "simulator");
+            ask_for_bfd(document, &bfd);
         }
         self.clusters.push(resources);
         host.cluster = self.clusters.len() - 1;
@@ -218,14 +213,21 @@ const BFD: &str = "margay.io/bfd";
 
 /// Twenty packets a second of each session would be all that a run has to do, and TCP here is slower than BFD may be: one a second it is.
 fn slow_bfd(mut document: Document) -> Document {
-    let asked = |object: &Value| object["metadata"]["annotations"][BFD].as_str().map(str::to_owned);
-    if let Some(words) = asked(&document.object) {
+    if let Some(words) = bfd_of(&document) {
         let rest = words.split_once(' ').map_or("", |(_, rest)| rest);
-        let mut object = Value::clone(&document.object);
-        object["metadata"]["annotations"][BFD] = Value::String(format!("1s*3 {rest}").trim_end().to_owned());
-        document.object = std::sync::Arc::new(object);
+        ask_for_bfd(&mut document, format!("1s*3 {rest}").trim_end());
     }
     document
+}
+
+fn bfd_of(document: &Document) -> Option<String> {
+    document.object["metadata"]["annotations"][BFD].as_str().map(str::to_owned)
+}
+
+fn ask_for_bfd(document: &mut Document, words: &str) {
+    let mut object = Value::clone(&document.object);
+    object["metadata"]["annotations"][BFD] = json!(words);
+    document.object = std::sync::Arc::new(object);
 }
 
 /// What a fresh compiler makes of resources.
