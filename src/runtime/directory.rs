@@ -118,8 +118,13 @@ impl Directory {
         self.peers.get_key_value(name).or_else(|| self.peers.iter().find(|(_, entry)| is_there(entry)))
     }
 
+    /// The peer with this number, and its session name.
+    pub fn numbered(&self, id: PeerId) -> Option<(&str, &PeerEntry)> {
+        self.peers.iter().find(|(_, entry)| entry.id == id).map(|(name, entry)| (name.as_str(), entry))
+    }
+
     /// The session name of a peer's number.
     pub fn peer_name(&self, id: PeerId) -> Option<&str> {
-        self.peers.iter().find(|(_, entry)| entry.id == id).map(|(name, _)| name.as_str())
+        self.numbered(id).map(|(name, _)| name)
     }
 }

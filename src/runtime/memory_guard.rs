@@ -20,7 +20,7 @@ use crate::runtime::message::PeerMessage;
 use crate::runtime::metrics::Metrics;
 use crate::session::{Input, StopReason};
 use crate::telemetry::{Event, MemoryAct};
-use crate::types::{Outbox, PeerId};
+use crate::types::Outbox;
 
 /// Of what there is, in percent.
 const SHARE: u64 = 75;
@@ -186,7 +186,7 @@ async fn carry_out(directory: &Directory, output: Output, resident: u64, ceiling
         Output::Stop(peer) => (peer, MemoryAct::Stopped),
     };
     // Gone in the meantime, and what it had with it.
-    let Some((name, entry)) = of(directory, peer) else { return };
+    let Some((name, entry)) = directory.numbered(peer) else { return };
     let event = Event::Memory { peer: name.to_owned(), act, resident, ceiling };
     warn!(peer = name, "{event}");
     match act {
@@ -201,10 +201,6 @@ async fn carry_out(directory: &Directory, output: Output, resident: u64, ceiling
         chronicle.metrics().memory_act(act);
         chronicle.tell(event);
     }
-}
-
-fn of(directory: &Directory, peer: PeerId) -> Option<(&str, &PeerEntry)> {
-    directory.peers.iter().find(|(_, entry)| entry.id == peer).map(|(name, entry)| (name.as_str(), entry))
 }
 
 /// A peer's task takes messages whatever else it waits for; one that has ended needs none.

@@ -185,7 +185,7 @@ impl PeerTask {
                 Turn::Room(room) => {
                     self.send_first(room);
                     self.drain_waiting();
-                    if self.waiting.is_empty() && !self.held {
+                    if self.reads() {
                         self.pause(false);
                         self.deliver();
                     }
@@ -197,7 +197,7 @@ impl PeerTask {
 
     async fn turn(&mut self) -> Turn {
         let deadline = self.machine.deadline().map(tokio::time::Instant::from_std);
-        let reading = self.waiting.is_empty() && !self.held;
+        let reading = self.reads();
         // Sockets before timers: a hold timer is judged on the bytes that are there (F4).
         tokio::select! {
             biased;
@@ -231,9 +231,15 @@ impl PeerTask {
         }
     }
 
+    /// Nothing keeps us from reading: every word has found room, and there is memory.
+    fn reads(&self) -> bool {
+        self.waiting.is_empty() && !self.held
+    }
+
     fn hold(&mut self, held: bool) {
-        let changes = std::mem::replace(&mut self.held, held) != held;
-        if changes && self.waiting.is_empty() {
+        let reads = self.reads();
+        self.held = held;
+        if reads != self.reads() {
             self.pause(held);
             self.deliver();
         }
@@ -383,10 +389,10 @@ impl PeerTask {
     }
 
     fn wait_or_send(&mut self, word: Waiting) {
-        let was_empty = self.waiting.is_empty();
+        let reads = self.reads();
         self.waiting.push_back(word);
         self.drain_waiting();
-        if was_empty && !self.waiting.is_empty() && !self.held {
+        if reads && !self.reads() {
             self.pause(true);
         }
     }
