@@ -14,6 +14,9 @@ use crate::calico::{Problem, Severity};
 
 /// Pause before what could not be written is tried again.
 const AGAIN: Duration = Duration::from_secs(15);
+/// What it means that they are not written.
+const NO_RESOURCES: &str = "what is in force stays, but a start without the datastore would not know the newest resources";
+const NO_TRIAL: &str = "what is in force stays, but a restart would not know how to undo a change of the files";
 
 /// What is to be kept.
 #[derive(Clone, Debug)]
@@ -103,7 +106,3 @@ async fn keep(resources: StateFile, trials: StateFile, mut newest: watch::Receiv
         told.send_replace(Kept { version, problem });
     }
 }
-
-/// What it means that they are not written.
-const NO_RESOURCES: &str = "what is in force stays, but a start without the datastore would not know the newest resources";
-const NO_TRIAL: &str = "what is in force stays, but a restart would not know how to undo a change of the files";
