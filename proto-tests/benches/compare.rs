@@ -13,7 +13,7 @@ use proto_tests::compare::run::{Prepared, Row};
 use proto_tests::compare::scenario::{ALL, Scenario};
 use proto_tests::compare::speaker::Speaker;
 use proto_tests::compare::{self, chart, report};
-use proto_tests::lab::{enclosure, image};
+use proto_tests::lab::enclosure;
 use serde_json::json;
 
 /// Runs margay and whichever of BIRD, FRR, GoBGP and OpenBGPD are installed through the same scenarios, in turn, and prints one table.
@@ -60,10 +60,7 @@ fn main() -> ExitCode {
 
 fn measure() -> Result<ExitCode> {
     let options = Options::parse();
-    if enclosure::current().is_none() {
-        image::build_margay()?;
-    }
-    if let Some(code) = enclosure::enter()? {
+    if let Some(code) = enclosure::enter_with_margay()? {
         return Ok(code);
     }
     compare::furnish()?;

@@ -9,7 +9,7 @@ use proto_tests::compare;
 use proto_tests::compare::run::Prepared;
 use proto_tests::compare::scenario::{Phase, Scenario};
 use proto_tests::compare::speaker::{Running, Speaker};
-use proto_tests::lab::{enclosure, image};
+use proto_tests::lab::enclosure;
 use proto_tests::questions::{ALL, Places};
 
 /// How often each is asked; the median counts.
@@ -26,10 +26,7 @@ fn main() -> ExitCode {
 }
 
 fn measure() -> Result<ExitCode> {
-    if enclosure::current().is_none() {
-        image::build_margay()?;
-    }
-    if let Some(code) = enclosure::enter()? {
+    if let Some(code) = enclosure::enter_with_margay()? {
         return Ok(code);
     }
     compare::furnish()?;

@@ -12,7 +12,7 @@ use clap::Parser;
 use proto_tests::compare;
 use proto_tests::compare::hostile::{self, Outcome};
 use proto_tests::compare::speaker::Speaker;
-use proto_tests::lab::{enclosure, image, process};
+use proto_tests::lab::{enclosure, process};
 use proto_tests::live::faults::{Fate, Row, external_rows, structure};
 
 /// Plays malformed UPDATEs to margay and whichever of BIRD, FRR, GoBGP and OpenBGPD are installed, and prints what became of each row.
@@ -46,10 +46,7 @@ fn main() -> ExitCode {
 /// 0 where margay has done everything right.
 fn score() -> Result<ExitCode> {
     let options = Options::parse();
-    if enclosure::current().is_none() {
-        image::build_margay()?;
-    }
-    if let Some(code) = enclosure::enter()? {
+    if let Some(code) = enclosure::enter_with_margay()? {
         return Ok(code);
     }
     compare::furnish()?;

@@ -182,16 +182,8 @@ fn status(file: &Path) -> Result<ExitCode> {
     Ok(if dead == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Goes into an enclosure with a freshly built margay; `Some` is the exit code, seen from outside.
-fn inside() -> Result<Option<ExitCode>> {
-    if enclosure::current().is_none() {
-        image::build_margay()?;
-    }
-    enclosure::enter()
-}
-
 fn test(files: Vec<PathBuf>) -> Result<ExitCode> {
-    if let Some(outside) = inside()? {
+    if let Some(outside) = enclosure::enter_with_margay()? {
         return Ok(outside);
     }
     let mut code = ExitCode::SUCCESS;
@@ -217,7 +209,7 @@ fn test(files: Vec<PathBuf>) -> Result<ExitCode> {
 }
 
 fn quickstart() -> Result<ExitCode> {
-    if let Some(outside) = inside()? {
+    if let Some(outside) = enclosure::enter_with_margay()? {
         return Ok(outside);
     }
     let start = Instant::now();

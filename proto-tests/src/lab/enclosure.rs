@@ -9,6 +9,8 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 
+use super::image;
+
 /// Set inside, so that the program knows that it has arrived; the value is `root` or `user`.
 const MARK: &str = "MARGAY_LAB_ENCLOSURE";
 
@@ -75,4 +77,15 @@ pub fn enter() -> Result<Option<ExitCode>> {
     }
     let status = command(possible()?, env::args().skip(1), true)?.status().context("cannot run setpriv (package util-linux)")?;
     Ok(Some(ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1))))
+}
+
+/// The same with a freshly built margay: inside nothing can be fetched.
+///
+/// # Errors
+/// margay does not build, or see [`enter`].
+pub fn enter_with_margay() -> Result<Option<ExitCode>> {
+    if current().is_none() {
+        image::build_margay()?;
+    }
+    enter()
 }

@@ -45,19 +45,11 @@ pub fn main(stories: &[Story]) -> ExitCode {
         println!("\nrunning 0 labs\n");
         return ExitCode::SUCCESS;
     }
-    match prepare() {
+    match enclosure::enter_with_margay() {
         Ok(Some(outside)) => outside,
         Ok(None) => run_all(&chosen, None),
         Err(reason) => run_all(&chosen, Some(&format!("{reason:#}"))),
     }
-}
-
-/// Builds what is tested and goes inside; `Some` is the exit code of the inside, seen from outside.
-fn prepare() -> Result<Option<ExitCode>> {
-    if enclosure::current().is_none() {
-        image::build_margay()?;
-    }
-    enclosure::enter()
 }
 
 fn run_all(stories: &[&Story], obstacle: Option<&str>) -> ExitCode {
