@@ -42,6 +42,10 @@ pub(super) struct Fate {
 
 /// The fates of the contenders, in their order. At most `max_paths` of them, the best included, are used together.
 pub(super) fn select(contenders: &[Contender<'_>], max_paths: usize) -> SmallVec<[Fate; 4]> {
+    // The last path has gone.
+    if contenders.is_empty() {
+        return SmallVec::new();
+    }
     let lost = |step| Fate { best: false, multipath: false, lost_at: Some(step) };
     let mut round = Round {
         contenders,
@@ -76,6 +80,9 @@ impl Round<'_, '_> {
     }
 
     fn keep_least_med(&mut self) {
+        if self.alive.len() < 2 {
+            return;
+        }
         let med = |c: &Contender<'_>| c.attributes.med.unwrap_or(0);
         let before = self.alive.clone();
         let beaten = |contender: &Contender<'_>, rival: &Contender<'_>| {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use proto_tests::lab::process::wait_until;
-use proto_tests::live::message::{NEXT_HOP, announce, as_path, attribute, basics, next_hop, origin, update};
+use proto_tests::live::message::{NEXT_HOP, announce, as_path, attribute, basics, next_hop, origin};
 use proto_tests::live::{Daemon, Heard, Neighbour, Observer, PeerPlan, Plan, enclosed};
 use proto_tests::wire::mutate::mutate;
 
@@ -126,16 +126,17 @@ fn q11_q14_whatever_a_peer_says_other_sessions_and_routes_stay() {
         bystander.send(&announce(&basics(bystander.plan.asn), &["11.0.0.0/8", "12.1.0.0/16"]))?;
         observer.route("12.1.0.0/16")?;
         let (mut said, mut resets, mut kept) = (0u64, 0, Vec::new());
-        for plan in hostile {
-            let mut session = Neighbour::establish(&daemon, plan)?;
-            match harass(&mut session, &mut said)? {
+        for (number, plan) in hostile.iter().enumerate() {
+            let mut session = Neighbour::establish_with(&daemon, plan, &plan.open().with(70, &[]))?;
+            // Few sessions live through many of them.
+            match harass(&mut session, [1, 5, 100][number % 3], &mut said)? {
                 true => kept.push(session),
                 false => resets += 1,
             }
             daemon.alive()?;
         }
         println!("    {said} messages, {resets} of {HOSTILE} sessions reset");
-        ensure!(said > 1000 && resets < HOSTILE, "{said} messages, {resets} resets");
+        ensure!(said > 1000 && (1..HOSTILE).contains(&resets), "{said} messages, {resets} resets");
         bystander.send(&announce(&basics(bystander.plan.asn), &["11.255.0.0/16"]))?;
         observer.route("11.255.0.0/16")?;
         for prefix in ["11.0.0.0/8", "12.1.0.0/16"] {
@@ -149,10 +150,10 @@ fn q11_q14_whatever_a_peer_says_other_sessions_and_routes_stay() {
     });
 }
 
-/// A hundred UPDATEs with errors in their bodies, or as many as the session lives through; whether it does.
-fn harass(session: &mut Neighbour, said: &mut u64) -> Result<bool> {
+/// So many UPDATEs with errors in their bodies, or as many as the session lives through; whether it does.
+fn harass(session: &mut Neighbour, messages: u64, said: &mut u64) -> Result<bool> {
     let good = [&basics(session.plan.asn)[..], &[attribute(0xc0, 8, &[0, 1, 0, 2]), attribute(0xc0, 32, &[7; 12])]].concat();
-    for number in 0..100u64 {
+    for number in 0..messages {
         let prefix = format!("10.{}.{number}.0/24", session.plan.asn % 256);
         let message = announce(&good, &[&prefix]);
         let body = mutate(&message[19..], session.plan.asn as u64 * 1000 + number);
@@ -162,12 +163,12 @@ fn harass(session: &mut Neighbour, said: &mut u64) -> Result<bool> {
             return Ok(false);
         }
     }
-    // An answer to the last of them: either the session lives, or it says why not.
-    session.send(&update(&[], &[], &[])).and_then(|()| session.send(&proto_tests::live::message::refresh(1, 0, 1))).ok();
+    // Begin-of-RR is the answer to this and to nothing before it: either the session lives, or it says why not.
+    session.send(&proto_tests::live::message::refresh(1, 0, 1)).ok();
     loop {
         match session.hear(WAIT)? {
-            Heard::Message(2, body) if body.len() == 4 => {}
-            Heard::Message(2 | 4 | 5, _) => return Ok(true),
+            Heard::Message(5, body) if body[2] == 1 => return Ok(true),
+            Heard::Message(2 | 4 | 5, _) => {}
             Heard::Message(3, _) | Heard::Fin | Heard::Reset => return Ok(false),
             other => anyhow::bail!("{other:?}"),
         }
