@@ -117,10 +117,25 @@ fn comparable(attributes: &Attributes, context: &Context) -> Attributes {
     attributes
 }
 
-/// Makes `octets` a little wrong, `seed` says how.
-pub fn mutate(octets: &[u8], seed: u64) -> Vec<u8> {
-    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    let mut octets = octets.to_vec();
+/// Makes a message a little wrong, `seed` says how.
+pub fn mutate(message: &[u8], seed: u64) -> Vec<u8> {
+    let mut random = Random::of(seed);
+    let mut octets = disturb(message.to_vec(), &mut random);
+    // Most mutations should get past the header.
+    if octets.len() >= 19 && random.below(8) > 0 {
+        octets[..16].fill(0xff);
+        let length = (octets.len() as u16).to_be_bytes();
+        octets[16..18].copy_from_slice(&length);
+    }
+    octets
+}
+
+/// Makes what follows a header a little wrong, `seed` says how.
+pub fn mutate_body(body: &[u8], seed: u64) -> Vec<u8> {
+    disturb(body.to_vec(), &mut Random::of(seed))
+}
+
+fn disturb(mut octets: Vec<u8>, random: &mut Random) -> Vec<u8> {
     for _ in 0..=random.below(3) {
         let length = octets.len();
         let at = random.below(length);
@@ -141,18 +156,16 @@ pub fn mutate(octets: &[u8], seed: u64) -> Vec<u8> {
             }
         }
     }
-    // Most mutations should get past the header.
-    if octets.len() >= 19 && random.below(8) > 0 {
-        octets[..16].fill(0xff);
-        let length = (octets.len() as u16).to_be_bytes();
-        octets[16..18].copy_from_slice(&length);
-    }
     octets
 }
 
 struct Random(u64);
 
 impl Random {
+    fn of(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use proto_tests::lab::process::wait_until;
 use proto_tests::live::message::{NEXT_HOP, announce, as_path, attribute, basics, next_hop, origin};
 use proto_tests::live::{Daemon, Heard, Neighbour, Observer, PeerPlan, Plan, enclosed};
-use proto_tests::wire::mutate::mutate;
+use proto_tests::wire::mutate::mutate_body;
 
 use super::session::WAIT;
 
@@ -156,7 +156,7 @@ fn harass(session: &mut Neighbour, messages: u64, said: &mut u64) -> Result<bool
     for number in 0..messages {
         let prefix = format!("10.{}.{number}.0/24", session.plan.asn % 256);
         let message = announce(&good, &[&prefix]);
-        let body = mutate(&message[19..], session.plan.asn as u64 * 1000 + number);
+        let body = mutate_body(&message[19..], session.plan.asn as u64 * 1000 + number);
         let sent = session.send(&proto_tests::live::message::message(2, &body));
         *said += 1;
         if sent.is_err() {
