@@ -97,6 +97,7 @@ impl<'a> Peering<'a> {
             keepalive: self.keepalive,
             restart_time: self.restart_time(cluster, problems),
             long_lived: annotations.long_lived.unwrap_or(None),
+            long_lived_partial: annotations.long_lived_partial.unwrap_or(false),
             consecutive_restarts: annotations.consecutive_restarts.unwrap_or_default(),
             families,
             add_path: annotations.add_path.unwrap_or(usual.add_path),

@@ -156,6 +156,7 @@ pub fn peer_change(old: &PeerConfig, new: &PeerConfig) -> PeerChange {
         idle_hold,
         restart_time,
         long_lived,
+        long_lived_partial,
         consecutive_restarts,
         reflector_client,
         cluster_id,
@@ -264,6 +265,7 @@ mod tests {
             idle_hold: _,
             restart_time: _,
             long_lived: _,
+            long_lived_partial: _,
             consecutive_restarts: _,
             families: _,
             add_path: _,
@@ -288,7 +290,7 @@ mod tests {
             assert_eq!(change(f), Some(PeerChange::Keep));
         }
         // In place: the rules at once, the timers and what only a connect needs from the next one on.
-        let reload: [(&str, Change); 24] = [
+        let reload: [(&str, Change); 25] = [
             ("kind", |p| p.kind = PeerKind::Global),
             ("cluster_node", |p| p.cluster_node = true),
             ("port", |p| p.port = 1179),
@@ -301,6 +303,7 @@ mod tests {
             ("idle_hold", |p| p.idle_hold.0 = Duration::from_secs(1)),
             ("restart_time", |p| p.restart_time = 1),
             ("long_lived", |p| p.long_lived = Some(1)),
+            ("long_lived_partial", |p| p.long_lived_partial = true),
             ("consecutive_restarts", |p| p.consecutive_restarts = crate::config::ConsecutiveRestarts::Drop),
             ("reflector_client", |p| p.reflector_client = true),
             ("cluster_id", |p| p.cluster_id = Some(crate::types::ClusterId([1, 1, 1, 1].into()))),

@@ -299,6 +299,9 @@ pub struct PeerConfig {
     pub restart_time: u16,
     /// Long-lived graceful restart (RFC 9494): for how many seconds (1 to 16777215) paths stay after the restart time; none: it is off.
     pub long_lived: Option<u32>,
+    /// A peer of our AS that does not know long-lived graceful restart is told LLGR_STALE paths with LOCAL_PREF 0 and NO_EXPORT, not
+    /// spared them (RFC 9494 section 4.6).
+    pub long_lived_partial: bool,
     /// What becomes of stale paths when the session is lost again.
     pub consecutive_restarts: ConsecutiveRestarts,
     /// Families to offer.
@@ -363,6 +366,7 @@ impl PeerConfig {
             idle_hold: (Duration::from_secs(5), Duration::from_secs(30)),
             restart_time: 120,
             long_lived: None,
+            long_lived_partial: false,
             consecutive_restarts: ConsecutiveRestarts::Keep,
             families: PerFamily { ipv4: address.is_ipv4(), ipv6: address.is_ipv6() },
             add_path: AddPath::Both,

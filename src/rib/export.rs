@@ -51,6 +51,8 @@ pub(super) struct GroupKey {
     local_asn: Asn,
     /// They may hear LLGR_STALE paths.
     long_lived: bool,
+    /// They do not know LLGR_STALE and hear such paths all the same, as the last choice inside our AS.
+    partial: bool,
     local: IpAddr,
     local_link: Option<(std::net::Ipv6Addr, u32)>,
     /// We and the peer are on one link (N4).
@@ -93,6 +95,7 @@ impl GroupKey {
             role,
             local_asn: config.local_asn,
             long_lived: facts.long_lived,
+            partial: config.long_lived_partial && !facts.long_lived && role != Role::External,
             local: facts.local,
             local_link: facts.local_link,
             shared_link: config.is_directly_connected(),
@@ -334,7 +337,7 @@ impl Exporter {
         let external = self.key.role == Role::External;
         for community in &attributes.communities {
             match *community {
-                Community::LLGR_STALE if !self.key.long_lived => return Err(Refusal::LongLivedStale),
+                Community::LLGR_STALE if !self.key.long_lived && !self.key.partial => return Err(Refusal::LongLivedStale),
                 Community::NO_ADVERTISE => return Err(Refusal::NoAdvertise),
                 Community::NO_EXPORT | Community::NO_EXPORT_SUBCONFED if external => return Err(Refusal::NoExport),
                 _ => {}
@@ -433,6 +436,10 @@ impl Exporter {
             attributes.cluster_list = Box::default();
         } else {
             attributes.local_pref.get_or_insert(DEFAULT_LOCAL_PREF);
+        }
+        if self.key.partial && attributes.has_community(Community::LLGR_STALE) {
+            attributes.add_community(Community::NO_EXPORT);
+            attributes.local_pref = Some(0);
         }
         if self.key.draining {
             attributes.add_community(Community::GRACEFUL_SHUTDOWN);

@@ -197,6 +197,38 @@ fn llgr_stale_paths_are_marked_and_go_only_to_those_who_understand() {
     });
 }
 
+/// RFC 9494 4.6: inside our AS one who does not understand may hear of them all the same, as the last choice that stays inside.
+#[test]
+fn llgr_stale_paths_are_told_as_the_last_choice_where_that_is_asked_for() {
+    enclosed(|| {
+        let patient = external(0).annotated("llgr-stale-time", "1h");
+        let told = internal(1).annotated("llgr-partial", "on");
+        let outside = external(3).annotated("llgr-partial", "on");
+        let daemon = Plan::default().peer(patient).peer(told).internal(1).peer(outside).start()?;
+        let [plan, told, spared, outside] = &daemon.peers[..] else { unreachable!("four peers") };
+        let mut told = Observer::establish(&daemon, told)?;
+        let mut others = [Observer::establish(&daemon, spared)?, Observer::establish(&daemon, outside)?];
+        let open = plan.open().with(64, &restarts(0, 1, true)).with(71, &[&IPV4[..], &[0x80, 0, 0, 200]].concat());
+        let mut neighbour = Neighbour::establish_with(&daemon, plan, &open)?;
+        neighbour.send(&announce(&basics(plan.asn), &["10.1.0.0/16"]))?;
+        told.route("10.1.0.0/16")?;
+        for other in &mut others {
+            other.route("10.1.0.0/16")?;
+        }
+        drop(neighbour);
+        for other in &mut others {
+            other.no_route("10.1.0.0/16")?;
+        }
+        let key = ("10.1.0.0/16".parse()?, None);
+        told.until("it is the last choice", |seen| {
+            let Some(route) = seen.routes.get(&key) else { return false };
+            route.has(5, &[0; 4]) && [LLGR_STALE, 0xffff_ff01].iter().all(|mark| route.communities().contains(mark))
+        })?;
+        ensure!(!told.withdrawals.contains_key(&key.0), "it was withdrawn in between");
+        Ok(())
+    });
+}
+
 /// The forwarding bit tells what the kernel has kept: nothing at first, then everything (libraries: a flag that was missing in one of five OPENs).
 #[test]
 fn the_forwarding_bit_follows_the_kernel() {

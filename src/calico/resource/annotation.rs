@@ -75,6 +75,8 @@ annotations! {
     bfd: Bfd = "bfd", "`off`, or interval (50 ms at least) × multiplier such as `300ms*3`, then any of single-hop, multihop, strict, graceful", bfd;
     /// Long-lived graceful restart (RFC 9494); inside: for how many seconds, or off.
     long_lived: Option<u32> = "llgr-stale-time", "`off`, or a time of 1 to 16777215 seconds (RFC 9494)", stale_time;
+    /// Long-lived stale paths are told, as the last choice, to nodes of our AS that do not know what they are (RFC 9494 section 4.6).
+    long_lived_partial: bool = "llgr-partial", "`on` or `off`", switch;
     /// What becomes of stale paths when a restarting peer is lost again.
     consecutive_restarts: ConsecutiveRestarts = "consecutive-restarts", "`keep` or `drop`", consecutive_restarts;
     /// After our restart kernel routes stay until some peer is up; on a BGPConfiguration only.
