@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result, bail};
 
 /// Debian packages and a program of each by which its presence is told.
-const PACKAGES: [(&str, &str); 22] = [
+const PACKAGES: [(&str, &str); 23] = [
     ("bgpdump", "/usr/bin/bgpdump"),
     ("binutils", "/usr/bin/strip"),
     ("bird2", "/usr/sbin/bird"),
@@ -19,6 +19,7 @@ const PACKAGES: [(&str, &str); 22] = [
     ("frr", "/usr/lib/frr/bgpd"),
     ("gobgpd", "/usr/bin/gobgpd"),
     ("libcap2-bin", "/usr/sbin/capsh"),
+    ("nftables", "/usr/sbin/nft"),
     ("openbgpd", "/usr/sbin/bgpctl"),
     ("pmacct", "/usr/sbin/pmbmpd"),
     ("prometheus", "/usr/bin/promtool"),

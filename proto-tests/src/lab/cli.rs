@@ -1,28 +1,36 @@
-//! The `lab` program: `up`, `down`, `exec`, `status`, `test`, `quickstart`, `needs`.
+//! The `lab` program: its verbs and their arguments.
 
-use std::collections::BTreeMap;
-use std::env;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use clap::{Parser, Subcommand};
+use anyhow::{Result, bail};
+use clap::{Args, Parser, Subcommand};
 use rustix::process::Signal;
-use serde::{Deserialize, Serialize};
 
-use super::{Lab, Topology, enclosure, image, process, suite};
+use super::fault::Direction;
+use super::{Lab, Status, Topology, enclosure, image, process, running, suite};
 
-/// Topologies of this repository on this machine, in network namespaces.
+/// Networks as text, on this machine: topologies in containerlab's format, in network namespaces.
 #[derive(Parser)]
-#[command(name = "lab", about)]
+#[command(name = "lab", about, after_help = EXAMPLES)]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo lab up topologies/dual-tor-ecmp.clab.yml
+  cargo lab status topologies/dual-tor-ecmp.clab.yml --wait 60
+  cargo lab fault topologies/dual-tor-ecmp.clab.yml freeze tor1
+  cargo lab exec topologies/dual-tor-ecmp.clab.yml node1 ip route
+  cargo lab fault topologies/dual-tor-ecmp.clab.yml heal
+  cargo lab down topologies/dual-tor-ecmp.clab.yml
+
+Root is not needed where users may make user namespaces, except for speakers that change to a user of their own (FRR, OpenBGPD).
+Exit codes: 0 done and well, 1 something is not as it should be, 2 it could not be done.";
 
 #[derive(Subcommand)]
 enum Verb {
@@ -37,159 +45,143 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<String>,
     },
-    /// The nodes of a running lab and whether their programs live
-    Status { file: PathBuf },
-    /// Bring labs up, wait until what their expect.yaml says is true, end them (all of topologies/ when no file is given)
-    Test { files: Vec<PathBuf> },
+    /// A running lab: nodes, programs, sessions, addresses, links, faults, and what of its expect.yaml holds now
+    Status {
+        file: PathBuf,
+        /// Wait until every program lives and all that is expected holds, for at most SECONDS
+        #[arg(long, value_name = "SECONDS")]
+        wait: Option<u64>,
+    },
+    /// Bring labs up, wait until what their expect.yaml says is true, pings included, end them (all of topologies/ when no file is given)
+    Test {
+        files: Vec<PathBuf>,
+        /// Where a failed lab's evidence goes: for each node its log, kernel state and its speaker's answers
+        #[arg(long, value_name = "DIR", default_value = "target/lab/failed")]
+        logs: PathBuf,
+    },
+    /// Let something go wrong in a running lab, or end it
+    Fault {
+        file: PathBuf,
+        #[command(subcommand)]
+        fault: Fault,
+    },
     /// The tour: three nodes and a top-of-rack router, their peers, their routes, and a ping between workloads
     Quickstart,
     /// The Debian packages that the labs need (all of topologies/ when no file is given)
     Needs { files: Vec<PathBuf> },
 }
 
-/// What `up` leaves behind for the other verbs.
-#[derive(Serialize, Deserialize)]
-struct State {
-    /// The process outside whose end is the end of the lab.
-    enclosure: u32,
-    /// When that process started, in the kernel's ticks: its id may be given to another one some day.
-    started: String,
-    user: bool,
-    /// As seen from inside: the process that holds each node's namespaces, and its program.
-    nodes: BTreeMap<String, (u32, Option<u32>)>,
-    path: String,
+#[derive(Subcommand)]
+enum Fault {
+    /// Set an end of a link down or up; the other end sees no carrier
+    Link {
+        /// NODE:INTERFACE
+        end: String,
+        #[arg(value_parser = ["down", "up"])]
+        state: String,
+    },
+    /// Lose packets one way, ARP and all (nftables); 0 ends it
+    Loss {
+        /// NODE:INTERFACE
+        end: String,
+        /// Of what that end sends, or would get, how much is lost
+        #[arg(value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(0..=100))]
+        percent: u32,
+        #[command(flatten)]
+        way: Way,
+    },
+    /// Deliver what an end sends later (the kernel's netem, where it has one); 0 ends it
+    Latency {
+        /// NODE:INTERFACE
+        end: String,
+        #[arg(value_name = "MILLISECONDS")]
+        delay: u64,
+    },
+    /// End a node's program; its namespaces and its kernel's routes stay
+    Kill {
+        node: String,
+        /// Let it end in its own way (SIGTERM); without this it has no time for a word (SIGKILL)
+        #[arg(long)]
+        gently: bool,
+    },
+    /// Start a node's program again; kills it first where it lives
+    Restart { node: String },
+    /// Stop every process of a node where it is; its kernel goes on forwarding
+    Freeze { node: String },
+    /// Let a frozen node go on
+    Thaw { node: String },
+    /// End all faults: links, losses, latencies, frozen nodes, ended programs
+    Heal,
+}
+
+#[derive(Args)]
+#[group(multiple = false)]
+struct Way {
+    /// What it sends (the default)
+    #[arg(long)]
+    out: bool,
+    /// What it would get
+    #[arg(long = "in")]
+    inward: bool,
 }
 
 /// Reads the arguments and does what they say.
 pub fn main() -> Result<ExitCode> {
     match Arguments::parse().verb {
-        Verb::Up { file } if enclosure::current().is_some() => supervise(&file),
-        Verb::Up { file } => up(&file),
-        Verb::Down { file } => down(&file),
-        Verb::Exec { file, node, command } => exec(&file, &node, &command),
-        Verb::Status { file } => status(&file),
-        Verb::Test { files } => test(files),
+        Verb::Up { file } => running::up(&file),
+        Verb::Down { file } => running::down(&file),
+        Verb::Exec { file, node, command } => running::exec(&file, &node, &command),
+        Verb::Status { file, wait } => running::visit(&file, |lab| status(lab, wait)),
+        Verb::Test { files, logs } => test(files, &logs),
+        Verb::Fault { file, fault } => running::visit(&file, |lab| inflict(lab, &fault).map(|()| ExitCode::SUCCESS)),
         Verb::Quickstart => quickstart(),
         Verb::Needs { files } => needs(files),
     }
 }
 
-fn state_file(topology: &Topology) -> PathBuf {
-    let user = rustix::process::getuid().as_raw();
-    env::temp_dir().join(format!("margay-lab-{user}-{}.json", topology.name))
-}
-
-fn state(file: &Path) -> Result<(State, PathBuf)> {
-    let topology = Topology::read(file)?;
-    let path = state_file(&topology);
-    let text = fs::read_to_string(&path).with_context(|| format!("the lab {} is not up: lab up {}", topology.name, file.display()))?;
-    let state: State = serde_json::from_str(&text)?;
-    if started(state.enclosure).is_none_or(|started| started != state.started) {
-        fs::remove_file(&path)?;
-        bail!("the lab {} has ended: lab up {}", topology.name, file.display());
-    }
-    Ok((state, path))
-}
-
-fn started(pid: u32) -> Option<String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19).map(str::to_owned)
-}
-
-/// Starts the supervisor in an enclosure that outlives this process, and waits until the lab is up.
-fn up(file: &Path) -> Result<ExitCode> {
-    if let Ok((state, _)) = state(file) {
-        bail!("it is up already (process {}): lab down {}", state.enclosure, file.display());
-    }
-    image::build_margay()?;
-    let kind = enclosure::possible()?;
-    let topology = Topology::read(file)?;
-    let mut command = enclosure::command(kind, ["up".to_owned(), topology.file.display().to_string()], false)?;
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot run setsid (package util-linux)")?;
-    let mut line = String::new();
-    if let Some(stdout) = child.stdout.take() {
-        BufReader::new(stdout).read_line(&mut line)?;
-    }
-    let Ok((nodes, path)) = serde_json::from_str(&line) else {
-        let _ = child.wait();
-        return Ok(ExitCode::FAILURE);
+fn status(lab: &Lab, wait: Option<u64>) -> Result<ExitCode> {
+    let within = Duration::from_secs(wait.unwrap_or(0));
+    let well = process::wait_until(within, "all is well", || {
+        let status = Status::of(lab)?;
+        if status.is_well() || wait.is_none() { Ok(status) } else { bail!("{status}") }
+    });
+    let status = match well {
+        Ok(status) => status,
+        Err(error) => {
+            println!("{}", suite::chain(&error));
+            return Ok(ExitCode::FAILURE);
+        }
     };
-    let enclosure = child.id();
-    let state =
-        State { enclosure, started: started(enclosure).context("it ended at once")?, user: kind == enclosure::Kind::User, nodes, path };
-    fs::write(state_file(&topology), serde_json::to_string(&state)?)?;
-    println!("{} is up: lab exec {} NODE COMMAND…; lab down {}", topology.name, file.display(), file.display());
-    Ok(ExitCode::SUCCESS)
+    print!("{status}");
+    Ok(if status.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Inside: builds the lab, tells the outside about it, and stays as the parent of everything.
-fn supervise(file: &Path) -> Result<ExitCode> {
-    let lab = Lab::up(file)?;
-    let mut nodes = BTreeMap::new();
-    for node in lab.nodes() {
-        nodes.insert(node.name().to_owned(), (node.holder()?, node.program().ok()));
-    }
-    println!("{}", serde_json::to_string(&(nodes, image::path()?))?);
-    std::io::stdout().flush()?;
-    // Orphans come to us, the first process of this PID namespace: wait for them, so that they do not stay as zombies.
-    while rustix::process::wait(rustix::process::WaitOptions::empty()).is_ok_and(|ended| ended.is_some()) {}
-    Ok(ExitCode::SUCCESS)
-}
-
-fn down(file: &Path) -> Result<ExitCode> {
-    let (state, path) = state(file)?;
-    process::signal(state.enclosure, Signal::KILL);
-    let gone = || if process::alive(state.enclosure) { bail!("it still runs") } else { Ok(()) };
-    process::wait_until(Duration::from_secs(10), "the lab ends", gone)?;
-    fs::remove_file(path)?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// The way from outside into the enclosure, and from there into a node.
-fn way(state: &State, holder: u32) -> Command {
-    let pid = state.enclosure;
-    let mut command = Command::new("nsenter");
-    if state.user {
-        command.args([format!("--user=/proc/{pid}/ns/user").as_str(), "--preserve-credentials"]);
-    }
-    command.args([format!("--mount=/proc/{pid}/ns/mnt"), format!("--pid=/proc/{pid}/ns/pid_for_children"), "--".to_owned()]);
-    command.args(["nsenter", "--target", &holder.to_string(), "--net", "--mount", "--uts", "--wd=/", "--"]);
-    command
-}
-
-fn exec(file: &Path, node: &str, words: &[String]) -> Result<ExitCode> {
-    let (state, _) = state(file)?;
-    let names = || state.nodes.keys().cloned().collect::<Vec<_>>().join(", ");
-    let (holder, _) = state.nodes.get(node).with_context(|| format!("there is no node `{node}`; nodes: {}", names()))?;
-    let error = way(&state, *holder).args(words).env("PATH", &state.path).exec();
-    Err(error).context("cannot run nsenter (package util-linux)")
-}
-
-fn status(file: &Path) -> Result<ExitCode> {
-    let (state, _) = state(file)?;
-    let mut dead = 0;
-    for (name, (holder, program)) in &state.nodes {
-        let says = match program {
-            None => "no program",
-            Some(pid) => {
-                let lives = way(&state, *holder).args(["test", "-e", &format!("/proc/{pid}/exe")]).env("PATH", &state.path).status()?;
-                dead += i32::from(!lives.success());
-                if lives.success() { "running" } else { "ended" }
+fn inflict(lab: &mut Lab, fault: &Fault) -> Result<()> {
+    match fault {
+        Fault::Link { end, state } => lab.set_link(&lab.end(end)?, state == "up"),
+        Fault::Loss { end, percent, way } => lab.lose(&lab.end(end)?, if way.inward { Direction::In } else { Direction::Out }, *percent),
+        Fault::Latency { end, delay } => lab.delay(&lab.end(end)?, Duration::from_millis(*delay)),
+        Fault::Kill { node, gently } => lab.kill(node, if *gently { Signal::TERM } else { Signal::KILL }),
+        Fault::Restart { node } => {
+            if lab.node(node)?.runs() {
+                lab.kill(node, Signal::KILL)?;
             }
-        };
-        println!("{name:20} {says}");
+            lab.restart(node)
+        }
+        Fault::Freeze { node } => lab.freeze(node),
+        Fault::Thaw { node } => lab.thaw(node),
+        Fault::Heal => lab.heal(),
     }
-    Ok(if dead == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn test(files: Vec<PathBuf>) -> Result<ExitCode> {
+fn test(files: Vec<PathBuf>, logs: &Path) -> Result<ExitCode> {
     if let Some(outside) = enclosure::enter_with_margay()? {
         return Ok(outside);
     }
     let mut code = ExitCode::SUCCESS;
     for file in if files.is_empty() { all()? } else { files } {
         let start = Instant::now();
-        let mut lab = match Lab::up(std::path::absolute(&file)?) {
+        let lab = match Lab::up(std::path::absolute(&file)?) {
             Err(error) if error.is::<image::Missing>() => {
                 println!("{}: SKIPPED: {error}", file.display());
                 continue;
@@ -199,8 +191,9 @@ fn test(files: Vec<PathBuf>) -> Result<ExitCode> {
         match lab.expect() {
             Ok(()) => println!("{}: ok ({:.1} s)", file.display(), start.elapsed().as_secs_f32()),
             Err(error) => {
-                lab.keep_logs();
-                println!("{}: FAILED\n{}\n\n{}all of it: {}", file.display(), suite::chain(&error), lab.tail(), lab.logs().display());
+                let failure = suite::chain(&error);
+                let folder = lab.gather(&logs.join(&lab.topology().name), &failure)?;
+                println!("{}: FAILED\n{failure}\n\n{}all of it: {}", file.display(), lab.tail(), folder.display());
                 code = ExitCode::FAILURE;
             }
         }

@@ -66,8 +66,13 @@ pub fn command(kind: Kind, arguments: impl IntoIterator<Item = String>, guarded:
     words.extend(unshare(kind));
     let mut command = Command::new(words[0]);
     command.args(&words[1..]).arg(env::current_exe()?).args(arguments);
-    command.env(MARK, if kind == Kind::Root { "root" } else { "user" });
+    mark(&mut command, kind);
     Ok(command)
+}
+
+/// Lets the program that `command` runs know that it runs in an enclosure.
+pub fn mark(command: &mut Command, kind: Kind) {
+    command.env(MARK, if kind == Kind::Root { "root" } else { "user" });
 }
 
 /// Runs this program again in an enclosure and waits for it; `None` when this is already the inside.

@@ -30,10 +30,30 @@ pub struct Expectations {
     pub ping: BTreeMap<String, Vec<String>>,
 }
 
+/// What of the expectations is true.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// How many there are.
+    pub wanted: usize,
+    /// How many of them are true.
+    pub held: usize,
+    /// Those that are not, a line each; one line in place of all that a node would have to answer and does not.
+    pub unmet: Vec<String>,
+}
+
 impl Expectations {
     /// Those of a lab: `<name>/expect.yaml` beside `<name>.clab.yml`.
     pub fn of(topology: &Topology) -> Result<Self> {
+        Self::find(topology)?
+            .with_context(|| format!("nothing is expected of {}: there is no {}", topology.name, Self::path(topology).display()))
+    }
+
+    /// The same; `None` where there is no such file.
+    pub fn find(topology: &Topology) -> Result<Option<Self>> {
         let path = Self::path(topology);
+        if !path.exists() {
+            return Ok(None);
+        }
         let named = || path.display().to_string();
         let text = std::fs::read_to_string(&path).with_context(named)?;
         let expectations: Self = serde_saphyr::from_str(&text).map_err(|error| anyhow!("{error}")).with_context(named)?;
@@ -42,44 +62,73 @@ impl Expectations {
         for name in names {
             topology.nodes.get(name).with_context(|| format!("{}: there is no node `{name}`", path.display()))?;
         }
-        Ok(expectations)
+        Ok(Some(expectations))
     }
 
-    fn path(topology: &Topology) -> PathBuf {
+    /// Where they are looked for.
+    pub fn path(topology: &Topology) -> PathBuf {
         topology.file.with_file_name(&topology.name).join("expect.yaml")
     }
 
-    /// Everything that is not true now, one line each; empty: all is well.
+    /// Everything that is not true now, one line each; empty: all is well. Nobody pings before the rest is true.
     pub fn unmet(&self, lab: &Lab) -> Result<Vec<String>> {
-        let mut unmet = Vec::new();
-        for (name, peers) in &self.established {
-            collect(&mut unmet, name, self.sessions(lab.node(name)?, peers));
+        let mut verdict = Verdict::default();
+        self.judge_speakers(lab, &mut verdict)?;
+        if verdict.unmet.is_empty() {
+            self.judge_traffic(lab, &mut verdict)?;
         }
-        for (name, prefixes) in &self.learned {
-            collect(&mut unmet, name, learned(lab.node(name)?, prefixes));
-        }
-        for (name, prefixes) in &self.kernel {
-            collect(&mut unmet, name, kernel(lab.node(name)?, prefixes));
-        }
-        if unmet.is_empty() {
-            for (name, addresses) in &self.ping {
-                let node = lab.node(name)?;
-                unmet.extend(addresses.iter().filter_map(|address| node.ping(address).err()).map(|error| format!("{error:#}")));
-            }
-        }
-        Ok(unmet)
+        Ok(verdict.unmet)
     }
 
-    fn sessions(&self, node: Node<'_>, peers: &[String]) -> Result<Vec<String>> {
-        let sessions = node.sessions()?;
-        let state = |peer: &String| sessions.get(peer).map_or("there is none", String::as_str);
-        let down = peers.iter().filter(|peer| state(peer) != "Established");
-        Ok(down.map(|peer| format!("{}: session to {peer}: {}", node.name(), state(peer))).collect())
+    /// The whole of it, once, traffic included.
+    pub fn judge(&self, lab: &Lab) -> Result<Verdict> {
+        let mut verdict = Verdict::default();
+        self.judge_speakers(lab, &mut verdict)?;
+        self.judge_traffic(lab, &mut verdict)?;
+        Ok(verdict)
+    }
+
+    fn judge_speakers(&self, lab: &Lab, verdict: &mut Verdict) -> Result<()> {
+        for (name, peers) in &self.established {
+            verdict.collect(name, peers.len(), sessions(lab.node(name)?, peers));
+        }
+        for (name, prefixes) in &self.learned {
+            verdict.collect(name, prefixes.len(), learned(lab.node(name)?, prefixes));
+        }
+        for (name, prefixes) in &self.kernel {
+            verdict.collect(name, prefixes.len(), kernel(lab.node(name)?, prefixes));
+        }
+        Ok(())
+    }
+
+    fn judge_traffic(&self, lab: &Lab, verdict: &mut Verdict) -> Result<()> {
+        for (name, addresses) in &self.ping {
+            let node = lab.node(name)?;
+            let silent = addresses.iter().filter_map(|address| node.ping(address).err());
+            verdict.collect(name, addresses.len(), Ok(silent.map(|error| format!("{error:#}")).collect()));
+        }
+        Ok(())
     }
 }
 
-fn collect(unmet: &mut Vec<String>, name: &str, checked: Result<Vec<String>>) {
-    unmet.extend(checked.unwrap_or_else(|error| vec![format!("{name}: {error:#}")]));
+impl Verdict {
+    fn collect(&mut self, name: &str, wanted: usize, checked: Result<Vec<String>>) {
+        match checked {
+            Ok(unmet) => {
+                self.held += wanted - unmet.len();
+                self.unmet.extend(unmet);
+            }
+            Err(error) => self.unmet.push(format!("{name}: {error:#}")),
+        }
+        self.wanted += wanted;
+    }
+}
+
+fn sessions(node: Node<'_>, peers: &[String]) -> Result<Vec<String>> {
+    let sessions = node.sessions()?;
+    let state = |peer: &String| sessions.get(peer).map_or("there is none", String::as_str);
+    let down = peers.iter().filter(|peer| state(peer) != "Established");
+    Ok(down.map(|peer| format!("{}: session to {peer}: {}", node.name(), state(peer))).collect())
 }
 
 fn learned(node: Node<'_>, prefixes: &BTreeMap<String, String>) -> Result<Vec<String>> {

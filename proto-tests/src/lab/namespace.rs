@@ -31,11 +31,20 @@ if [ -d \"$1\" ]; then mkdir -p \"$2\"; else mkdir -p \"$(dirname \"$2\")\"; [ -
 mount --bind \"$1\" \"$2\"
 [ \"$3\" = rw ] || mount -o remount,bind,ro \"$2\"";
 
-/// The namespaces of a node. Dropping it ends every process in them.
+/// The namespaces of a node. Dropping those that this process made ends every process in them.
 #[derive(Debug)]
 pub struct Namespace {
-    holder: Child,
+    holder: Holder,
     env: BTreeMap<String, String>,
+}
+
+/// The idle process that holds the namespaces open.
+#[derive(Debug)]
+enum Holder {
+    /// Our child: its end is ours to bring about.
+    Own(Child),
+    /// Somebody else's, found by its id: left alone.
+    Found(u32),
 }
 
 impl Namespace {
@@ -60,15 +69,23 @@ impl Namespace {
         if let Some(stdout) = holder.stdout.take() {
             BufReader::new(stdout).read_line(&mut line)?;
         }
-        let namespace = Self { holder, env };
+        let namespace = Self { holder: Holder::Own(holder), env };
         anyhow::ensure!(line == "ready\n", "cannot make namespaces for {name}: see the message of unshare above");
         namespace.script(FURNISH, &[name])?;
         Ok(namespace)
     }
 
+    /// Those that another process made, and keeps.
+    pub fn found(holder: u32, env: BTreeMap<String, String>) -> Self {
+        Self { holder: Holder::Found(holder), env }
+    }
+
     /// The process that holds the namespaces open.
     pub fn pid(&self) -> u32 {
-        self.holder.id()
+        match &self.holder {
+            Holder::Own(child) => child.id(),
+            Holder::Found(pid) => *pid,
+        }
     }
 
     /// A command that runs in the node with the node's environment.
@@ -104,6 +121,9 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
+        if let Holder::Found(_) = self.holder {
+            return;
+        }
         // A process may fork while we look: look again until there is none, but not for ever.
         for _ in 0..20 {
             let left: Vec<u32> = self.processes().into_iter().filter(|pid| process::alive(*pid)).collect();
@@ -112,7 +132,9 @@ impl Drop for Namespace {
             }
             left.into_iter().for_each(|pid| process::signal(pid, Signal::KILL));
         }
-        let _ = self.holder.kill();
-        let _ = self.holder.wait();
+        if let Holder::Own(holder) = &mut self.holder {
+            let _ = holder.kill();
+            let _ = holder.wait();
+        }
     }
 }

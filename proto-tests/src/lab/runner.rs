@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -17,21 +18,35 @@ use super::namespace::Namespace;
 use super::topology::{Link, Network, Node as Spec, Stage, Topology};
 use super::{enclosure, expand, process};
 
-/// A running lab. Dropping it ends all its processes and, with them, its namespaces and links.
+/// A running lab. Dropping it ends all its processes and, with them, its namespaces and links; unless it was only visited.
 #[derive(Debug)]
 pub struct Lab {
     topology: Topology,
     nodes: BTreeMap<String, Running>,
-    logs: TempDir,
+    logs: PathBuf,
+    /// `Some` where the logs go with the lab.
+    cleanup: Option<TempDir>,
 }
 
 #[derive(Debug)]
 struct Running {
     // Programs go before the namespaces they run in.
-    program: Option<Child>,
+    program: Option<Program>,
     namespace: Namespace,
     speaker: Speaker,
 }
+
+/// What a node runs.
+#[derive(Debug)]
+enum Program {
+    /// Started by this process.
+    Own(Child),
+    /// Started by another one.
+    Found(u32),
+}
+
+/// The processes of a running lab, by which another process finds them: node → the holder of its namespaces, its program.
+pub type Processes = BTreeMap<String, (u32, Option<u32>)>;
 
 /// One node of a running lab.
 #[derive(Clone, Copy, Debug)]
@@ -46,15 +61,32 @@ impl Lab {
         let topology = Topology::read(image::repository().join(file))?;
         image::check(&topology)?;
         ensure!(enclosure::current().is_some(), "labs are built inside an enclosure only: call enclosure::enter first");
-        let folder = image::repository().join("target/lab");
-        let ours = || format!("logs go to {}, which must be ours to write: use a checkout of your own", folder.display());
-        std::fs::create_dir_all(&folder).with_context(ours)?;
-        let logs = tempfile::Builder::new().prefix(&format!("{}-", topology.name)).tempdir_in(&folder).with_context(ours)?;
-        let mut lab = Self { topology, nodes: BTreeMap::new(), logs };
+        let logs = logs(&topology)?;
+        let mut lab = Self { topology, nodes: BTreeMap::new(), logs: logs.path().to_owned(), cleanup: Some(logs) };
         match lab.build() {
             Ok(()) => Ok(lab),
             Err(error) => Err(error.context(format!("lab {}", lab.topology.name)).context(lab.tail())),
         }
+    }
+
+    /// A lab that another process brought up, in whose enclosure we are: what ends here is only the visit.
+    pub fn visit(file: impl AsRef<Path>, processes: &Processes, logs: PathBuf) -> Result<Self> {
+        let topology = Topology::read(file)?;
+        let mut nodes = BTreeMap::new();
+        for (name, (holder, program)) in processes {
+            let spec = topology.nodes.get(name).with_context(|| format!("the file has changed: the running lab has a node {name}"))?;
+            let namespace = Namespace::found(*holder, environment(spec)?);
+            let running = Running { program: program.map(Program::Found), namespace, speaker: image::speaker(&spec.image)? };
+            nodes.insert(name.clone(), running);
+        }
+        ensure!(nodes.len() == topology.nodes.len(), "the file has changed: the running lab has fewer nodes");
+        Ok(Self { topology, nodes, logs, cleanup: None })
+    }
+
+    /// How another process finds this lab.
+    pub fn processes(&self) -> Processes {
+        let both = |running: &Running| (running.namespace.pid(), running.program.as_ref().map(Program::id));
+        self.nodes.iter().map(|(name, running)| (name.clone(), both(running))).collect()
     }
 
     fn build(&mut self) -> Result<()> {
@@ -84,13 +116,11 @@ impl Lab {
 
     fn create(&mut self, name: &str) -> Result<()> {
         let spec = &self.topology.nodes[name];
-        let mut env = BTreeMap::from([("HOME".to_owned(), "/root".to_owned()), ("PATH".to_owned(), image::path()?)]);
-        env.extend(spec.env.clone());
         let share = match &spec.network {
             Network::None => None,
             Network::Container(other) => self.nodes.get(other).map(|node| &node.namespace),
         };
-        let namespace = Namespace::create(name, share, env)?;
+        let namespace = Namespace::create(name, share, environment(spec)?)?;
         spec.binds.iter().try_for_each(|bind| namespace.bind(bind))?;
         if !spec.sysctls.is_empty() {
             let settings = spec.sysctls.iter().map(|(key, value)| format!("{key}={value}"));
@@ -107,8 +137,9 @@ impl Lab {
         let log = OpenOptions::new().create(true).append(true).open(self.log(name))?;
         let running = self.nodes.get_mut(name).context("no such node")?;
         let mut command = running.namespace.command(command);
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        running.program = Some(command.spawn().context("cannot run nsenter (package util-linux)")?);
+        // Of a group of its own: what ends the one who starts it (Ctrl-C) is not meant for it.
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+        running.program = Some(Program::Own(command.spawn().context("cannot run nsenter (package util-linux)")?));
         Ok(())
     }
 
@@ -172,7 +203,9 @@ impl Lab {
         let running = self.nodes.get_mut(node).context("no such node")?;
         let mut program = running.program.take().with_context(|| format!("{node} runs nothing"))?;
         process::signal(program.id(), signal);
-        let gone = || if program.try_wait()?.is_some() { Ok(()) } else { bail!("it still runs") };
+        // A frozen one would never hear it.
+        process::signal(program.id(), Signal::CONT);
+        let gone = || if program.ended()? { Ok(()) } else { bail!("it still runs") };
         process::wait_until(Duration::from_secs(10), &format!("{node} ends after a signal"), gone)
     }
 
@@ -189,7 +222,8 @@ impl Lab {
         let spec = self.topology.nodes.get(node).context("no such node")?;
         let (command, speaker) = (spec.command.clone(), image::speaker(&spec.image)?);
         let running = self.nodes.get_mut(node).context("no such node")?;
-        ensure!(running.program.is_none(), "{node} still runs its program");
+        let dead = running.program.as_mut().map_or(Ok(true), Program::ended)?;
+        ensure!(dead, "{node} still runs its program");
         running.speaker = speaker;
         self.start(node, &command)
     }
@@ -199,22 +233,24 @@ impl Lab {
         let running = self.nodes.get_mut(node).context("no such node")?;
         let mut old = running.program.take().with_context(|| format!("{node} runs nothing"))?;
         self.start(node, &expand::words(line)?)?;
-        let gone = || if old.try_wait()?.is_some() { Ok(()) } else { bail!("it still runs") };
+        let gone = || if old.ended()? { Ok(()) } else { bail!("it still runs") };
         process::wait_until(Duration::from_secs(30), &format!("the old program of {node} makes room"), gone)
     }
 
     fn log(&self, node: &str) -> PathBuf {
-        self.logs.path().join(format!("{node}.log"))
+        self.logs.join(format!("{node}.log"))
     }
 
     /// Where the nodes' logs are; they go with the lab unless kept.
     pub fn logs(&self) -> &Path {
-        self.logs.path()
+        &self.logs
     }
 
     /// Lets the logs outlive the lab.
     pub fn keep_logs(&mut self) {
-        self.logs.disable_cleanup(true);
+        if let Some(folder) = &mut self.cleanup {
+            folder.disable_cleanup(true);
+        }
     }
 
     /// The last lines that each node's program said.
@@ -231,6 +267,40 @@ impl Lab {
         }
         all
     }
+}
+
+/// A fresh folder for logs in the build folder, or in the one for temporary files if somebody else built.
+fn logs(topology: &Topology) -> Result<TempDir> {
+    let (folder, prefix) = (image::repository().join("target/lab"), format!("{}-", topology.name));
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix);
+    if let Ok(logs) = std::fs::create_dir_all(&folder).and_then(|()| builder.tempdir_in(&folder)) {
+        return Ok(logs);
+    }
+    builder.tempdir().with_context(|| format!("neither {} nor {} is ours to write", folder.display(), std::env::temp_dir().display()))
+}
+
+impl Program {
+    fn id(&self) -> u32 {
+        match self {
+            Self::Own(child) => child.id(),
+            Self::Found(pid) => *pid,
+        }
+    }
+
+    fn ended(&mut self) -> Result<bool> {
+        match self {
+            Self::Own(child) => Ok(child.try_wait()?.is_some()),
+            Self::Found(pid) => Ok(!process::alive(*pid)),
+        }
+    }
+}
+
+/// The environment of everything in a node.
+fn environment(spec: &Spec) -> Result<BTreeMap<String, String>> {
+    let mut env = BTreeMap::from([("HOME".to_owned(), "/root".to_owned()), ("PATH".to_owned(), image::path()?)]);
+    env.extend(spec.env.clone());
+    Ok(env)
 }
 
 impl<'a> Node<'a> {
@@ -275,7 +345,7 @@ impl<'a> Node<'a> {
     /// The process id of the node's program.
     pub fn program(&self) -> Result<u32> {
         let program = self.lab.nodes.get(self.name).and_then(|running| running.program.as_ref());
-        program.map(Child::id).with_context(|| format!("{} runs nothing", self.name))
+        program.map(Program::id).with_context(|| format!("{} runs nothing", self.name))
     }
 
     /// Every process in the node, the one that holds its namespaces included.

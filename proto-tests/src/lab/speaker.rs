@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::Node;
@@ -24,6 +24,7 @@ pub type Learned = BTreeMap<String, BTreeSet<LearnedPath>>;
 impl Node<'_> {
     /// The state of each session by the peer's address, in the RFC's words; all of them where two have one address.
     pub fn sessions(&self) -> Result<BTreeMap<String, String>> {
+        self.can_answer()?;
         match self.speaker() {
             Speaker::Margay => {
                 let peers = self.json("margay show peers --json")?;
@@ -56,6 +57,7 @@ impl Node<'_> {
 
     /// Everything that the speaker learned from its peers and did not refuse, best or not.
     pub fn learned(&self) -> Result<Learned> {
+        self.can_answer()?;
         let mut all = Learned::new();
         match self.speaker() {
             Speaker::Margay => {
@@ -94,6 +96,12 @@ impl Node<'_> {
             Speaker::None => bail!("{} runs no speaker", self.name()),
         }
         Ok(all)
+    }
+
+    /// Who is frozen would be asked in vain, for as long as patience lasts.
+    fn can_answer(&self) -> Result<()> {
+        ensure!(!self.is_frozen(), "{} is frozen", self.name());
+        Ok(())
     }
 
     /// Runs `line` and reads what it printed as JSON.

@@ -99,8 +99,13 @@ fn run(story: &Story) -> Outcome {
         Ok(()) => Outcome::Passed,
         Err(error) if error.is::<image::Missing>() => Outcome::Skipped(chain(&error)),
         Err(error) => {
-            lab.keep_logs();
-            Outcome::Failed(format!("{}\n\n{}all of it: {}", chain(&error), lab.tail(), lab.logs().display()))
+            let failure = chain(&error);
+            let folder = image::repository().join("target/lab/failed").join(story.name);
+            let place = match lab.gather(&folder, &failure) {
+                Ok(folder) => folder.display().to_string(),
+                Err(error) => format!("not gathered: {error:#}"),
+            };
+            Outcome::Failed(format!("{failure}\n\n{}all of it: {place}", lab.tail()))
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 
 use super::{Node, process};
@@ -31,7 +31,11 @@ pub struct Report {
 impl Node<'_> {
     /// One ping to `address` with a second's patience.
     pub fn ping(&self, address: &str) -> Result<()> {
-        self.exec(&format!("ping -n -c 1 -W 1 {address}")).map(|_| ())
+        let Err(error) = self.exec(&format!("ping -n -c 1 -W 1 {address}")) else { return Ok(()) };
+        let text = format!("{error:#}");
+        // Somebody on the way may have said why.
+        let why = text.lines().find(|line| line.starts_with("From ") || line.contains("ping: ")).unwrap_or("no reply");
+        bail!("{} does not reach {address}: {why}", self.name())
     }
 
     /// Pings `address` a hundred times a second until told to finish.

@@ -11,9 +11,13 @@ use proto_tests::lab::process::{Signal, alive, run, wait_until};
 use proto_tests::lab::suite::{self, Story};
 use proto_tests::lab::{Lab, Node};
 
+mod tool;
+
 fn main() -> ExitCode {
     suite::main(&[
         Story { name: "runner", file: "proto-tests/tests/lab/features.clab.yml", run: runner },
+        Story { name: "tool", file: "proto-tests/tests/lab/features.clab.yml", run: tool::tool },
+        Story { name: "faults", file: "topologies/tor-bird.clab.yml", run: tool::faults },
         Story { name: "quickstart", file: "topologies/quickstart.clab.yml", run: quickstart },
         Story { name: "mesh8", file: "topologies/mesh8.clab.yml", run: |lab| lab.expect() },
         Story { name: "tor_bird", file: "topologies/tor-bird.clab.yml", run: top_of_rack },
