@@ -6,7 +6,7 @@
 //! The protocol is a set of **machines**: plain structs that take `(now, input)` and append to an outbox. A machine
 //! never sees a socket, clock, lock or channel. Whose output goes to whose inbox is one pure table ([`node::wiring`]).
 //! Every piece of state has one owner; what enters a shard is queued and bounded, what leaves it is *pulled*. Every
-//! source of facts (peer, kernel, datastore) speaks one vocabulary, [`types::Sync`]: begin, upsert, remove, end.
+//! source of facts (peer, kernel, datastore, local agent) speaks one vocabulary, [`types::Sync`]: begin, upsert, remove, end.
 //! Configuration is compiled by a pure, total function and applied as a diff. Whatever margay decides, it remembers why.
 //!
 //! # The layers (imports go down only)

@@ -102,6 +102,14 @@ fn route(value: &Value) -> String {
     }
     let kernel = &value["kernel"];
     text.push_str(&format!("kernel\n  {}: {}\n", cell(&kernel["state"]), cell(&kernel["because"])));
+    let agents = list(&value["agents"]);
+    if !agents.is_empty() {
+        text.push_str("local agents\n");
+    }
+    for note in agents {
+        let word = if note["counts"].as_bool().unwrap_or(false) { "yes" } else { "no" };
+        text.push_str(&format!("  {word:<3} {}: {}\n", cell(&note["agent"]), cell(&note["because"])));
+    }
     text.push_str(&services(&value["services"]));
     text
 }

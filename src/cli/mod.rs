@@ -55,7 +55,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// The daemon.
-    Run(run::Run),
+    Run(Box<run::Run>),
     /// What the daemon knows: peers, routes, the kernel, problems, the configuration.
     Show(show::Show),
     /// Why a route is where it is, or why a peer is up, down or absent.

@@ -66,7 +66,12 @@ pub struct Run {
     /// With --bmp: seconds between two Statistics Reports.
     #[arg(long, env = "MARGAY_BMP_STATISTICS", value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..=3600))]
     bmp_statistics: u16,
-    /// Folder for the last known configuration, kept there as `last-known.json`; with --confirm, for `confirmed.json`.
+    /// How long the routes of a local agent (POST /v1/agents/NAME on the control socket) stay when its connection is gone; in seconds, or such
+    /// as `5m`. 0: they go at once.
+    #[arg(long, env = "MARGAY_AGENT_HOLD", value_name = "TIME", default_value = "5m", value_parser = time::seconds)]
+    agent_hold: Duration,
+    /// Folder for the last known configuration, kept there as `last-known.json`; with --confirm, for `confirmed.json`; for what local agents
+    /// have told, `agents.json`.
     #[arg(long, env = "MARGAY_STATE", value_name = "DIR", default_value = "/var/lib/margay")]
     state: PathBuf,
     /// Resources in files: a change of them is undone unless `margay confirm` comes within this time; in minutes, or such as `90s`
@@ -167,6 +172,7 @@ impl Run {
             page_beyond_loopback: self.page_beyond_loopback,
             bmp: bmp(self.bmp, self.bmp_views, self.bmp_statistics)?,
             state: self.state,
+            agent_hold: self.agent_hold,
             record: self.record,
             dry_run: self.dry_run || self.no_fib,
             no_fib: self.no_fib,

@@ -73,6 +73,11 @@ enum What {
         #[arg(long, conflicts_with = "prefix")]
         state: Option<KernelState>,
     },
+    /// Local agents: connected or since when gone, their routes, and what of them waits.
+    #[command(after_help = "Examples:
+  margay show agents             who tells this node's routes at the control socket
+  margay show agents --json      with the routes that wait, and what for")]
+    Agents,
     /// Everything that is wrong with the resources, and what was done instead.
     #[command(after_help = "Examples:
   margay show problems             file, line, resource, field, and what was done instead
@@ -144,6 +149,7 @@ impl Show {
                 };
                 document(&format!("/v1/kernel{query}"), if state.is_some() { &some_of_kernel } else { &kernel })
             }
+            What::Agents => document("/v1/agents", &agents),
             What::Problems => document("/v1/problems", &problems),
             What::Config => document("/v1/config", &|value, _| pretty(value)),
             What::Events(events) => events.draw(target, paper),
@@ -246,6 +252,33 @@ fn peers(value: &Value, screen: &Screen) -> String {
         ]);
     }
     if table.is_empty() { "no peers: `margay show problems` may say why\n".into() } else { whole(&table, screen) }
+}
+
+fn agents(value: &Value, screen: &Screen) -> String {
+    let mut table = Table::new(&[
+        column("AGENT").text(16),
+        column("STATE"),
+        column("SINCE").spare(2),
+        column("ROUTES"),
+        column("WAITING"),
+        column("WITHDRAWN AT").spare(1),
+        column("WAITS FOR").text(16),
+    ]);
+    for agent in rows(value) {
+        let connected = agent["connected"].as_bool().unwrap_or(false);
+        let first = &agent["waiting_for"][0];
+        let waits = first["because"].as_str().map(|because| format!("{}: {because}", cell(&first["prefix"]))).unwrap_or_default();
+        table.row([
+            cell(&agent["name"]).into(),
+            if connected { Cell::new("connected".to_owned(), Tone::Good) } else { Cell::new("gone".to_owned(), Tone::Uneasy) },
+            cell(&agent["since"]).into(),
+            cell(&agent["routes"]).into(),
+            cell(&agent["waiting"]).into(),
+            cell(&agent["withdrawn_at"]).into(),
+            Cell::from(waits),
+        ]);
+    }
+    if table.is_empty() { "no local agents\n".into() } else { whole(&table, screen) }
 }
 
 /// The table and what it had no room for.

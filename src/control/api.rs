@@ -16,7 +16,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::bfd::SessionStatus;
 use crate::control::view::{ExplainView, PeerView};
-use crate::control::{ask, complete, diff, events, explain_peer, health, mrt, rows};
+use crate::control::{agents, ask, complete, diff, events, explain_peer, health, mrt, rows};
 use crate::datastore::{Judgement, Standing, Status, Verdict};
 use crate::runtime::directory::{Directory, PeerEntry};
 use crate::runtime::message::{Order, PeerMessage};
@@ -56,6 +56,8 @@ fn questions(directory: watch::Receiver<Arc<Directory>>) -> Router {
         .route("/v1/routes", get(rows::routes))
         .route("/v1/explain", get(explain))
         .route("/v1/explain/peer/{name}", get(explain_the_peer))
+        .route("/v1/agents", get(agents::agents))
+        .route("/v1/agents/{name}", post(agents::converse))
         .route("/v1/kernel", get(rows::kernel))
         .route("/v1/mrt", get(mrt::mrt))
         .route("/v1/problems", get(problems))
@@ -244,7 +246,12 @@ async fn explain(directory: Shared, Query(query): Query<PrefixQuery>) -> Result<
     let route = explained.route.unwrap_or(prefix);
     let kernel = ask::kernel(&directory, vec![route]).await.remove(&route);
     let services = ask::services(&directory, prefix).await;
-    Ok(Json(ExplainView::new(prefix, explained, kernel, services, &directory)))
+    // What waits is not in the table: it is asked for by the prefix itself.
+    let agents = match agents::notes(&directory, prefix).await {
+        none if none.is_empty() && route != prefix => agents::notes(&directory, route).await,
+        notes => notes,
+    };
+    Ok(Json(ExplainView::new(prefix, explained, kernel, services, &directory).with_agents(agents)))
 }
 
 async fn explain_the_peer(directory: Shared, Path(name): Path<String>) -> Json<Value> {

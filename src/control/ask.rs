@@ -38,15 +38,19 @@ pub async fn bfd(directory: &Directory) -> BTreeMap<PeerId, SessionStatus> {
     tokio::time::timeout(PATIENCE, answer).await.ok().and_then(Result::ok).unwrap_or_default()
 }
 
+/// What somebody sees who looks at a machine; none where it does not answer.
+pub async fn look<M, T: Send + 'static>(
+    inbox: Option<&mpsc::Sender<Question<M>>>,
+    look: impl FnOnce(&M) -> T + Send + 'static,
+) -> Option<T> {
+    let (reply, answer) = oneshot::channel();
+    inbox?.send(Question::new(reply, look)).await.ok()?;
+    tokio::time::timeout(PATIENCE, answer).await.ok()?.ok()
+}
+
 /// What the Services have to do with a prefix; nothing if the Compiler does not answer.
 pub async fn services(directory: &Directory, prefix: IpNet) -> ServiceNotes {
-    let Some(compiler) = &directory.copies.compiler else { return ServiceNotes::default() };
-    let (reply, answer) = oneshot::channel();
-    let question = Question::new(reply, move |compiler: &Compiler| compiler.service_notes(prefix));
-    if compiler.send(question).await.is_err() {
-        return ServiceNotes::default();
-    }
-    tokio::time::timeout(PATIENCE, answer).await.ok().and_then(Result::ok).unwrap_or_default()
+    look(directory.copies.compiler.as_ref(), move |compiler: &Compiler| compiler.service_notes(prefix)).await.unwrap_or_default()
 }
 
 /// Streams of rows, one a shard.

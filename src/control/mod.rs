@@ -8,6 +8,7 @@
 //! | `GET /v1/explain/peer/{name}` | which resource asked for a peer, or why there is none |
 //! | `GET /v1/kernel?prefix&state` | what the kernel should hold and holds |
 //! | `GET /v1/mrt` | all peers' Adj-RIB-In as an MRT table dump |
+//! | `GET /v1/agents`, `POST /v1/agents/{name}` | the local agents; one agent's conversation, lines of JSON both ways: [`agents`] |
 //! | `GET /v1/problems`, `/v1/config` | what is wrong with the resources; the configuration in force |
 //! | `GET /v1/events?since&peer&prefix&follow` | what has happened, or happens, a JSON object a line |
 //! | `GET /v1/complete/peers?text`, `/v1/complete/prefixes?text` | session names and prefixes that begin so, a few, for the shell's Tab key |
@@ -23,6 +24,7 @@
 //! Handlers read the published [`Directory`] and ask the owners of the state;
 //! they own nothing themselves.
 
+pub mod agents;
 mod api;
 pub(crate) mod ask;
 mod asker;

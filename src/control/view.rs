@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::bfd::SessionStatus;
 use crate::calico::ServiceNotes;
 use crate::config::{PeerConfig, PeerKind};
+use crate::control::agents::AgentNote;
 use crate::fib::{FibState, FibStatus};
 use crate::policy::RouteSource;
 use crate::rib::{Explained, RouteRow, Step};
@@ -94,8 +95,8 @@ fn rest(status: &PeerStatus) -> serde_json::Map<String, serde_json::Value> {
     fields
 }
 
-/// The moment in RFC 3339, by how long ago it was.
-fn wall_clock(moment: std::time::Instant) -> String {
+/// The moment in RFC 3339, by how long ago it was, or how soon it will be.
+pub fn wall_clock(moment: std::time::Instant) -> String {
     timestamp(moment).map_or_else(String::new, |at| format!("{at:.0}"))
 }
 
@@ -105,7 +106,9 @@ pub fn wall_clock_ms(moment: std::time::Instant) -> String {
 }
 
 fn timestamp(moment: std::time::Instant) -> Option<jiff::Timestamp> {
-    jiff::Timestamp::try_from(std::time::SystemTime::now() - moment.elapsed()).ok()
+    let (now, wall) = (std::time::Instant::now(), std::time::SystemTime::now());
+    let at = if moment > now { wall.checked_add(moment - now) } else { wall.checked_sub(now - moment) };
+    jiff::Timestamp::try_from(at?).ok()
 }
 
 /// One path in `show routes`.
@@ -183,6 +186,8 @@ pub struct ExplainView {
     advertised_to: Vec<AdvertisementView>,
     kernel: KernelView,
     services: ServiceNotes,
+    /// The local agents that give the route.
+    agents: Vec<AgentNote>,
 }
 
 #[derive(Debug, Serialize)]
@@ -226,7 +231,13 @@ impl ExplainView {
                 KernelView { state: FibState::NotWanted, because: "the Loc-RIB has no route that would be written".into(), errno: None }
             }
         };
-        Self { prefix, route: explained.route, candidates, advertised_to, kernel, services }
+        Self { prefix, route: explained.route, candidates, advertised_to, kernel, services, agents: Vec::new() }
+    }
+
+    /// With what local agents say of it.
+    #[must_use]
+    pub fn with_agents(self, agents: Vec<AgentNote>) -> Self {
+        Self { agents, ..self }
     }
 }
 

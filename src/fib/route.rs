@@ -94,7 +94,9 @@ pub(super) fn judge(config: &FibConfig, interfaces: &Interfaces, prefix: IpNet, 
     if let Some(node) = encrypted(config, best) {
         return Verdict::NotWanted(Reason::WireGuard(node));
     }
-    let rule = config.rules.iter().find(|rule| rule.cidr.contains(&prefix) && (best.source.is_bgp() || !rule.learned_only));
+    // The rules say how packets get to other nodes and what of this node is announced only; a workload of this node is always reached.
+    let rules = if best.source == RouteSource::Agent { &[][..] } else { &config.rules[..] };
+    let rule = rules.iter().find(|rule| rule.cidr.contains(&prefix) && (best.source.is_bgp() || !rule.learned_only));
     let tunnel = match rule.map(|rule| (&rule.action, &rule.name)) {
         Some((FibAction::Skip, name)) => return Verdict::NotWanted(Reason::Rule(Arc::clone(name))),
         Some((FibAction::Tunnel { device, unless_in }, _)) => {
@@ -269,6 +271,8 @@ mod tests {
             ("fd00::/64", best(Ibgp, normal, via(&[hop("10.9.9.9", "fe80::1", 2)])), "unicast scope 0 metric 1024, via fe80::1 dev 2"),
             // Shape of hops.
             ("192.0.2.9/32", best(Agent, None, via(&[hop("10.0.0.2", "", 7)])), "unicast scope 253 metric 0, dev 7"),
+            ("10.245.200.9/32", best(Agent, None, via(&[hop("0.0.0.0", "", 7)])), "unicast scope 253 metric 0, dev 7"),
+            ("10.246.1.9/32", best(Agent, None, via(&[hop("0.0.0.0", "", 7)])), "unicast scope 253 metric 0, dev 7"),
             ("2001:db8::9/128", best(Agent, None, via(&[hop("fe80::1", "", 7)])), "unicast scope 0 metric 1024, dev 7"),
             ("192.0.2.0/24", best(Ebgp, normal, via(&[hop("fe80::1", "fe80::1", 2)])), "unicast scope 0 metric 1024, via fe80::1 dev 2"),
             (

@@ -1,7 +1,8 @@
 //! Links and addresses, and from them the device routes: connected subnets of interfaces that are up.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net};
 
@@ -22,11 +23,35 @@ pub(super) struct Devices {
     pub(super) links: Facts<u32, Link>,
     /// Addresses by interface.
     pub(super) addresses: Facts<(u32, IpNet), InterfaceAddress>,
+    by_name: BTreeMap<Arc<str>, u32>,
     /// Subnet, interface and address of each address: who gives a subnet.
     by_subnet: BTreeSet<(IpNet, u32, IpNet)>,
 }
 
 impl Devices {
+    /// To be called for each link that came, changed or went; answers with the names that mean another interface now, or one that is otherwise.
+    pub(super) fn link_changed(&mut self, interface: u32, before: Option<Link>) -> Vec<Arc<str>> {
+        let mut names = Vec::new();
+        if let Some(Link { name, .. }) = before {
+            if self.by_name.get(&name) == Some(&interface) {
+                self.by_name.remove(&name);
+            }
+            names.push(name);
+        }
+        if let Some(link) = self.links.get(&interface) {
+            self.by_name.insert(Arc::clone(&link.name), interface);
+            if !names.contains(&link.name) {
+                names.push(Arc::clone(&link.name));
+            }
+        }
+        names
+    }
+
+    /// The interface of that name.
+    pub(super) fn index_of(&self, name: &str) -> Option<u32> {
+        self.by_name.get(name).copied()
+    }
+
     /// To be called for each address that came, changed or went; answers with its subnet.
     pub(super) fn address_changed(&mut self, (interface, address): (u32, IpNet)) -> IpNet {
         let entry = (canonical(address), interface, address);

@@ -3,7 +3,8 @@
 //! ```text
 //! NodeConfig ─→ configured: blocks, services, reachableBy ┐
 //! kernel: links, addresses ─→ device: connected subnets   ├─→ what was said so far ─differences→ every shard
-//! kernel: routes ──────────→ workload: learned routes     ┘
+//! kernel: routes ──────────→ workload: learned routes     │
+//! local agents ─→ agents ──→ agent: what they tell        ┘
 //! ```
 //!
 //! Every fact is kept as it was told ([`Facts`]), and each local route is a function of the facts now: a change of a
@@ -16,6 +17,8 @@
 //! Prefixes that are multicast, loopback, link-local or otherwise no hosts' are refused from every source.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
+mod agent;
+pub mod agents;
 mod configured;
 mod device;
 mod facts;
@@ -30,6 +33,8 @@ use ipnet::IpNet;
 use serde::Serialize;
 use smallvec::SmallVec;
 
+pub use self::agent::AgentRoute;
+use self::agent::AgentRoutes;
 use self::device::Devices;
 use self::facts::Facts;
 use self::workload::KernelRoutes;
@@ -75,6 +80,8 @@ pub enum Input {
     Configure(Arc<OriginConfig>),
     /// The kernel's facts: links, addresses, routes.
     Kernel(KernelEvent),
+    /// What the local agents tell, merged.
+    Agents(Vec<Sync<IpNet, AgentRoute>>),
 }
 
 /// What the Origin machine says: to every shard that owns the prefix.
@@ -90,6 +97,7 @@ pub struct Origin {
     config: Option<Arc<OriginConfig>>,
     devices: Devices,
     kernel: KernelRoutes,
+    agents: AgentRoutes,
     /// What the shards have been told.
     said: BTreeMap<LocalKey, LocalRoute>,
     begun: bool,
@@ -111,8 +119,10 @@ impl Origin {
         match input {
             Input::Configure(config) => self.configure(config, out),
             Input::Kernel(KernelEvent::Link(word)) => {
-                for (interface, _) in self.devices.links.hear(word) {
+                for (interface, before) in self.devices.links.hear(word) {
+                    let names = self.devices.link_changed(interface, before);
                     self.interface_changed(interface, out);
+                    names.iter().for_each(|name| self.derive_agent_routes_by(name, out));
                 }
             }
             Input::Kernel(KernelEvent::Address(word)) => {
@@ -120,6 +130,9 @@ impl Origin {
                     let subnet = self.devices.address_changed(key);
                     self.derive_device(subnet, out);
                     self.derive_kernel_routes_of(key.0, out);
+                    if let Some(name) = self.devices.links.get(&key.0).map(|link| Arc::clone(&link.name)) {
+                        self.derive_agent_routes_by(&name, out);
+                    }
                 }
             }
             Input::Kernel(KernelEvent::Route(word)) => {
@@ -130,6 +143,13 @@ impl Origin {
                 }
             }
             Input::Kernel(KernelEvent::Written { .. } | KernelEvent::Flushed { .. }) => {}
+            Input::Agents(words) => {
+                for word in words {
+                    for (prefix, _) in self.agents.hear(word) {
+                        self.derive_agent_route(prefix, out);
+                    }
+                }
+            }
         }
         self.end(out);
     }
@@ -193,6 +213,26 @@ impl Origin {
         if self.config.is_some() {
             let route = self.kernel.route(prefix, &self.devices);
             self.say(LocalKey { source: RouteSource::Kernel, prefix }, route, out);
+        }
+    }
+
+    fn derive_agent_routes_by(&mut self, name: &Arc<str>, out: &mut Outbox<Output>) {
+        for prefix in self.agents.prefixes_by(name) {
+            self.derive_agent_route(prefix, out);
+        }
+    }
+
+    fn derive_agent_route(&mut self, prefix: IpNet, out: &mut Outbox<Output>) {
+        let route = self.agents.route(&prefix, &self.devices).and_then(Result::ok);
+        self.say(LocalKey { source: RouteSource::Agent, prefix }, route, out);
+    }
+
+    /// Routes of agents that do not count yet, each with what it waits for; all of them, or that of one prefix.
+    pub fn waiting(&self, prefix: Option<IpNet>) -> Vec<(IpNet, String)> {
+        let why = |prefix: &IpNet| Some((*prefix, self.agents.route(prefix, &self.devices)?.err()?));
+        match prefix {
+            Some(prefix) => why(&prefix).into_iter().collect(),
+            None => self.agents.prefixes().filter_map(why).collect(),
         }
     }
 

@@ -384,3 +384,35 @@ mod path_independence {
         );
     }
 }
+
+fn agents(words: impl IntoIterator<Item = Sync<IpNet, AgentRoute>>) -> Input {
+    Input::Agents(words.into_iter().collect())
+}
+
+#[test]
+fn an_agents_route_counts_while_its_interface_is_there_and_up() {
+    let mut harness = running();
+    let route = |dev: &str, via: Option<&str>| AgentRoute::Device { dev: dev.into(), via: via.map(ip) };
+    harness.hear(agents([
+        Sync::Upsert(net("10.244.7.1/32"), route("cali9", None)),
+        Sync::Upsert(net("10.244.7.2/32"), route("eth0", Some("10.0.0.9"))),
+        Sync::Upsert(net("10.244.7.3/32"), route("eth0", Some("10.9.9.9"))),
+        Sync::Upsert(net("10.244.7.4/32"), AgentRoute::Blackhole),
+        Sync::Upsert(net("10.244.7.5/32"), AgentRoute::Gateway(ip("10.0.0.9"))),
+    ]));
+    assert_eq!(harness.of(RouteSource::Agent), ["10.244.7.2/32", "10.244.7.4/32", "10.244.7.5/32"]);
+    let waiting = |harness: &Harness| -> Vec<String> { harness.origin.waiting(None).into_iter().map(|(_, why)| why).collect() };
+    assert_eq!(waiting(&harness), ["there is no interface cali9", "10.9.9.9 is on no network of interface eth0"]);
+    harness.hear(link(9, "cali9", false));
+    assert_eq!(waiting(&harness)[0], "interface cali9 is not up");
+    harness.hear(link(9, "cali9", true)).hear(address(2, "10.9.9.1/24"));
+    assert_eq!(harness.of(RouteSource::Agent).len(), 5);
+    assert_eq!(waiting(&harness), [""; 0]);
+    harness.hear(link(9, "cali10", true));
+    assert_eq!(waiting(&harness), ["there is no interface cali9"], "a name is what an agent means");
+    harness.hear(link(11, "cali9", true));
+    let key = LocalKey { source: RouteSource::Agent, prefix: net("10.244.7.1/32") };
+    assert_eq!(harness.table[&key].target, LocalTarget::Via([hop(11, None)].into()), "under another number");
+    harness.hear(agents([Sync::Remove(net("10.244.7.1/32")), Sync::Remove(net("10.244.7.4/32"))]));
+    assert_eq!(harness.of(RouteSource::Agent), ["10.244.7.2/32", "10.244.7.3/32", "10.244.7.5/32"]);
+}

@@ -217,13 +217,16 @@ impl RouteSource {
         matches!(self, Self::Ebgp | Self::Ibgp)
     }
 
-    /// BIRD's preference between protocols: device 240, static 200, BGP 100, kernel 10.
+    /// BIRD's preference between protocols: device 240, static 200, BGP 100, kernel 10. BIRD knows no agents; theirs is 150: packets to
+    /// a workload of this node stay here, as they do where the workload's route stands in the kernel, unless a route of elevated
+    /// priority (200) says that it has moved.
     pub fn preference(self) -> u8 {
         match self {
             Self::Device => 240,
             Self::Block | Self::Service | Self::Static => 200,
             Self::Ebgp | Self::Ibgp => 100,
-            Self::Kernel | Self::Agent => 10,
+            Self::Agent => 150,
+            Self::Kernel => 10,
         }
     }
 }

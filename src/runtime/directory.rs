@@ -11,6 +11,7 @@ use crate::config::{NodeConfig, PeerConfig};
 use crate::datastore::{self, Judgement, State};
 use crate::kernel;
 use crate::origin::Origin;
+use crate::runtime::agents::AgentMessage;
 use crate::runtime::bfd_thread::BfdMessage;
 use crate::runtime::bmp::CollectorStatus;
 use crate::runtime::history::Chronicle;
@@ -64,6 +65,8 @@ pub struct Directory {
     pub bfd: Option<mpsc::Sender<BfdMessage>>,
     /// What has happened; none before the machines run.
     pub chronicle: Option<Chronicle>,
+    /// The door of the local agents; none before the first configuration.
+    pub agents: Option<mpsc::Sender<AgentMessage>>,
     /// The collectors of monitoring data.
     pub collectors: Vec<watch::Receiver<CollectorStatus>>,
     /// Where machines are looked at.

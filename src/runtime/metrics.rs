@@ -31,6 +31,8 @@
 //! | `node_status_writes_total` | result | CalicoNodeStatus objects written, unchanged, missing, conflict, failed |
 //! | `bmp_connected` | collector | 1 while the collector is being told |
 //! | `bmp_messages_total`, `bmp_octets_total` | collector | BMP messages for the collector, and their octets |
+//! | `agent_connected` | agent | 1 while the local agent is connected; gone with its routes when it does not come back |
+//! | `agent_routes` | agent | routes that the local agent has told |
 //! | `start_timestamp_seconds`, `build_info` | version | the process |
 //!
 //! What is counted of shards (stage times, memory by what it is for) is in `runtime::shard_meters`.
@@ -51,6 +53,7 @@ use tokio::runtime::Handle;
 use crate::calico::{Problem, Severity};
 use crate::config::PeerConfig;
 use crate::datastore::Meters;
+use crate::origin::agents::AgentStatus;
 use crate::runtime::shard_meters::ShardMeters;
 use crate::session::{DownReason, MessageCounts, PrefixCounts, State, Traffic};
 use crate::telemetry::MemoryAct;
@@ -112,6 +115,11 @@ struct OfCollector {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfAgent {
+    agent: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfSeverity {
     severity: &'static str,
 }
@@ -146,6 +154,8 @@ pub struct Metrics {
     bmp_connected: Family<OfCollector, Gauge>,
     bmp_messages: Family<OfCollector, Counter>,
     bmp_octets: Family<OfCollector, Counter>,
+    agent_connected: Family<OfAgent, Gauge>,
+    agent_routes: Family<OfAgent, Gauge>,
     /// Those of the datastore.
     pub datastore: Meters,
     /// Those of the shards.
@@ -182,6 +192,8 @@ impl Default for Metrics {
             bmp_connected: Family::default(),
             bmp_messages: Family::default(),
             bmp_octets: Family::default(),
+            agent_connected: Family::default(),
+            agent_routes: Family::default(),
             datastore: Meters::default(),
             shards: ShardMeters::default(),
         };
@@ -251,6 +263,8 @@ impl Metrics {
         registry.register("bmp_connected", "Whether the BMP collector is being told", self.bmp_connected.clone());
         registry.register("bmp_messages", "BMP messages for the collector", self.bmp_messages.clone());
         registry.register("bmp_octets", "Octets of BMP messages for the collector", self.bmp_octets.clone());
+        registry.register("agent_connected", "Whether the local agent is connected", self.agent_connected.clone());
+        registry.register("agent_routes", "Routes that the local agent has told", self.agent_routes.clone());
         self.datastore.register(&mut registry);
         self.shards.register(&mut registry);
         registry.register("start_timestamp_seconds", "When the process began", self.started.clone());
@@ -282,6 +296,19 @@ impl Metrics {
         };
         meter.connected(false);
         meter
+    }
+
+    /// The local agents there are now; those of `before` that are no more are no longer told of.
+    pub fn agents(&self, before: &[AgentStatus], now: &[AgentStatus]) {
+        let labels = |agent: &AgentStatus| OfAgent { agent: agent.name.to_string() };
+        for gone in before.iter().filter(|old| now.iter().all(|new| new.name != old.name)) {
+            self.agent_connected.remove(&labels(gone));
+            self.agent_routes.remove(&labels(gone));
+        }
+        for agent in now {
+            self.agent_connected.get_or_create(&labels(agent)).set(i64::from(agent.connected));
+            self.agent_routes.get_or_create(&labels(agent)).set(i64::try_from(agent.routes).unwrap_or(i64::MAX));
+        }
     }
 
     /// The problems there are now.

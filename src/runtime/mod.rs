@@ -3,7 +3,7 @@
 //! ```text
 //! files ─▶ compiler ─(newest config)─▶ Speaker ─diff─▶ peers, listeners, origin, FibSyncer, shards
 //! kernel monitor ─▶ kernel task ─┬▶ FibSyncer task ─writes─▶ kernel writer
-//!                                ├▶ origin task ─local routes─▶ shard threads
+//! control API ─▶ agents task ─────┼▶ origin task ─local routes─▶ shard threads
 //!                                └▶ shard threads (next hops)
 //! socket ◀▶ peer task ─batches─▶ shard thread ─frames (pulled)─▶ peer task
 //!                └─▶ recovery task           └─Loc-RIB changes (pulled)─▶ FibSyncer task
@@ -15,6 +15,7 @@
 //! Await graph: sockets → peer → shard; a shard waits for nobody. A panic in a peer's task ends that peer; one in a
 //! shard or the FibSyncer ends the process, whose kernel routes stay.
 
+pub mod agents;
 pub mod bfd_thread;
 pub mod bmp;
 mod connections;
@@ -58,6 +59,7 @@ use crate::node::recovery::Recovery;
 use crate::node::wiring::rib_config;
 use crate::origin::{self, Origin};
 use crate::rib::Shard;
+use crate::runtime::agents::AgentsTask;
 use crate::runtime::bmp::Collectors;
 use crate::runtime::directory::{Copies, Directory};
 use crate::runtime::fib_task::FibTask;
@@ -135,6 +137,7 @@ pub async fn run(settings: Settings) -> Result<()> {
     // Only looked at: a configuration that has come since `config` is news to `supervise`.
     let problems = Arc::clone(&compiled.borrow().problems);
     speaker.start(problems).await;
+    let agents = speaker.directory().agents.clone();
     signals.say(Manager::ready);
     info!(node = settings.datastore.node, "running");
     supervise(&mut speaker, (config, compiled), done, control, ordered, &mut signals).await?;
@@ -142,6 +145,7 @@ pub async fn run(settings: Settings) -> Result<()> {
         manager.stopping().await;
     }
     collectors.stop().await;
+    agents::keep(agents).await;
     speaker.stop().await;
     if let Some(recording) = recording {
         recording.finish().await;
@@ -300,6 +304,8 @@ async fn start_speaker(
     let (origin_copies, copied) = mpsc::channel(ORDERS);
     tokio::spawn(tasks::origin(Origin::new(), origin_inbox, copied, shards.clone(), origin_ready, of("origin")));
     origin.send(origin::Input::Configure(Arc::new(config.origin.clone()))).await.context("the origin task has ended")?;
+    // What agents had told before our restart is there before the kernel's first word, and so before the first session.
+    let agents = AgentsTask::start(settings, origin.clone(), chronicle.clone(), of("agents")).await;
 
     let (kernel_ready, kernel_told) = oneshot::channel();
     let (reach, reach_inbox) = mpsc::channel(INBOX);
@@ -328,7 +334,8 @@ async fn start_speaker(
     ));
     directory.send_modify(|now| {
         let copies = Copies { origin: Some(origin_copies), ..now.copies.clone() };
-        *now = Arc::new(Directory { recovery: Some(recovery_status), copies, kernel: Some(operations), ..Directory::clone(now) });
+        let (recovery, kernel, agents) = (Some(recovery_status), Some(operations), Some(agents));
+        *now = Arc::new(Directory { recovery, copies, kernel, agents, ..Directory::clone(now) });
     });
     let (listeners, table) = watch::channel(Arc::new(ListenTable { addresses: sockets.keys().copied().collect(), peers: Vec::new() }));
     tokio::spawn(Listener::new(table, sockets).run());

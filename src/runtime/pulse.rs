@@ -1,7 +1,7 @@
 //! The pulse: every few seconds each machine's thread or task is asked for a sign of life.
 //!
 //! ```text
-//!            ┌─ask─▶ shards, FibSyncer, kernel, Origin, Compiler, supervisor, BFD
+//!            ┌─ask─▶ shards, FibSyncer, kernel, Origin, agents, Compiler, supervisor, BFD
 //! Pulse task ┤                                   │
 //!            ◀──────────── answers ──────────────┘
 //!            ├─ all answered ─▶ WATCHDOG=1 to the service manager
@@ -20,6 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{error, info};
 
 use crate::kernel;
+use crate::runtime::agents::AgentMessage;
 use crate::runtime::bfd_thread::BfdMessage;
 use crate::runtime::directory::Directory;
 use crate::runtime::manager::Manager;
@@ -133,6 +134,9 @@ fn machines(directory: &Directory) -> Vec<(String, Asking)> {
     }
     if let Some(inbox) = &directory.copies.origin {
         all.push(machine("origin".to_owned(), inbox, Question::ping));
+    }
+    if let Some(inbox) = &directory.agents {
+        all.push(machine("agents".to_owned(), inbox, |reply| AgentMessage::Look(Question::ping(reply))));
     }
     for (number, inbox) in directory.shards.iter().enumerate() {
         all.push(machine(format!("shard-{number}"), inbox, ShardMessage::Ping));

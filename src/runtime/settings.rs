@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::datastore;
 use crate::runtime::bmp;
@@ -29,6 +30,8 @@ pub struct Settings {
     pub bmp: bmp::Settings,
     /// Folder for the last known configuration.
     pub state: PathBuf,
+    /// How long the routes of a local agent stay when its connection is gone.
+    pub agent_hold: Duration,
     /// Folder for transcripts of what machines hear and say.
     pub record: Option<PathBuf>,
     /// Only say what would be written to the kernel.

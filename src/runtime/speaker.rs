@@ -485,6 +485,11 @@ impl Speaker {
         self.publish();
     }
 
+    /// What has been published last.
+    pub fn directory(&self) -> Arc<Directory> {
+        Arc::clone(&self.directory.borrow())
+    }
+
     fn publish(&self) {
         self.listeners.send_replace(Arc::new(ListenTable {
             addresses: listen_addresses(&self.config),
@@ -514,6 +519,7 @@ impl Speaker {
                 kernel: now.kernel.clone(),
                 silent: now.silent.clone(),
                 memory: now.memory.clone(),
+                agents: now.agents.clone(),
                 collectors: now.collectors.clone(),
             });
         });

@@ -121,6 +121,24 @@ pub enum Event {
         /// Why it is away.
         why: Option<String>,
     },
+    /// A local agent has come, or its connection is gone.
+    Agent {
+        /// Its name.
+        agent: String,
+        /// It is connected.
+        connected: bool,
+        /// Routes that it has told and that stay.
+        routes: usize,
+        /// For how many seconds they stay without it.
+        hold: Option<u64>,
+    },
+    /// A local agent has not come back in time: its routes were withdrawn.
+    AgentExpired {
+        /// Its name.
+        agent: String,
+        /// Its routes.
+        routes: usize,
+    },
     /// The best path of a watched prefix changed.
     BestPath {
         /// The prefix.
@@ -207,6 +225,8 @@ impl Event {
             | Self::Solved { .. }
             | Self::KernelResync
             | Self::RestartOver
+            | Self::Agent { .. }
+            | Self::AgentExpired { .. }
             | Self::Collector { .. } => Subject::Node,
         }
     }
@@ -222,6 +242,7 @@ impl Event {
             }
             Self::Problem { text, .. } | Self::Solved { text } | Self::KernelRefused { text, .. } => text.len(),
             Self::Collector { collector, why, .. } => collector.len() + why.as_ref().map_or(0, String::len),
+            Self::Agent { agent, .. } | Self::AgentExpired { agent, .. } => agent.len(),
             Self::KernelResync | Self::RestartOver | Self::BestPath { .. } => 0,
         };
         size_of::<Self>() + text
@@ -257,6 +278,11 @@ impl fmt::Display for Event {
             Self::Collector { collector, why, .. } => {
                 write!(f, "BMP collector {collector}: away: {}", why.as_deref().unwrap_or("no reason is known"))
             }
+            Self::Agent { agent, connected: true, routes, .. } => write!(f, "agent {agent}: connected, with {routes} routes from before"),
+            Self::Agent { agent, routes, hold, .. } => {
+                write!(f, "agent {agent}: its connection is gone; {routes} routes stay for {} s", hold.unwrap_or_default())
+            }
+            Self::AgentExpired { agent, routes } => write!(f, "agent {agent}: has not come back; {routes} routes are withdrawn"),
             Self::BestPath { prefix, source: None, .. } => write!(f, "{prefix}: no route any more"),
             Self::BestPath { prefix, source: Some(source), target, .. } => {
                 write!(f, "{prefix}: best path from {source:?}")?;

@@ -7,12 +7,13 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result, bail};
 
 /// Debian packages and a program of each by which its presence is told.
-const PACKAGES: [(&str, &str); 23] = [
+const PACKAGES: [(&str, &str); 25] = [
     ("bgpdump", "/usr/bin/bgpdump"),
     ("binutils", "/usr/bin/strip"),
     ("bird2", "/usr/sbin/bird"),
     ("bsdutils", "/usr/bin/script"),
     ("chromium", "/usr/bin/chromium"),
+    ("curl", "/usr/bin/curl"),
     ("dpkg-dev", "/usr/bin/dpkg-shlibdeps"),
     ("etcd-client", "/usr/bin/etcdctl"),
     ("etcd-server", "/usr/bin/etcd"),
@@ -23,6 +24,7 @@ const PACKAGES: [(&str, &str); 23] = [
     ("openbgpd", "/usr/sbin/bgpctl"),
     ("pmacct", "/usr/sbin/pmbmpd"),
     ("prometheus", "/usr/bin/promtool"),
+    ("python3", "/usr/bin/python3"),
     ("iproute2", "/usr/sbin/ip"),
     ("iputils-ping", "/usr/bin/ping"),
     ("procps", "/usr/bin/ps"),

@@ -4,6 +4,7 @@
 //! malformed, a canary route on the same session, another one on a bystander's session and an observer's session tell what
 //! became of it. Tests are named after the statements that they prove.
 
+mod agents;
 mod bird;
 mod bird_readers;
 mod birdwatcher;
