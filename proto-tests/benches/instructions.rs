@@ -25,13 +25,14 @@ const TOLERANCE: f64 = 0.03;
 const PREFIXES: usize = 20_000;
 
 /// The cases: what is prepared, and what is counted.
-const CASES: [(&str, fn()); 7] = [
+const CASES: [(&str, fn()); 8] = [
     ("decode", decode),
     ("pack", pack_all),
     ("learn", learn),
     ("renew", renew),
     ("decide", decide),
     ("withdraw", withdraw),
+    ("come_back", come_back),
     ("compile", compile),
 ];
 
@@ -107,6 +108,19 @@ fn withdraw() {
     bench.announce(1, &table);
     measured(&mut || bench.withdraw(1, &table));
     assert_eq!(bench.stats().ipv4, 0);
+}
+
+/// All but a few of a table's routes are back after they have gone: as cheap as the first time, the few share their next hop.
+fn come_back() {
+    let table = Announced::new(1, PREFIXES);
+    let mut most = table.clone();
+    most.sets.pop();
+    let mut bench = Bench::new(1, 1);
+    bench.announce(1, &table);
+    bench.withdraw(1, &most);
+    assert!(bench.stats().ipv4 > 0);
+    measured(&mut || bench.announce(1, &most));
+    assert_eq!(bench.stats().ipv4, PREFIXES);
 }
 
 /// A cluster of a hundred nodes to the configuration of one.

@@ -96,7 +96,27 @@ struct Tracked {
     paths: u32,
     /// Indexes of destinations that may depend on it; may hold some twice, and some that no longer do.
     dependants: PerFamily<Vec<u32>>,
+    /// With so many of them those that stand there twice are looked for.
+    tidy_at: usize,
 }
+
+impl Tracked {
+    fn held(&self) -> usize {
+        self.dependants.ipv4.len() + self.dependants.ipv6.len()
+    }
+
+    /// Not again before there are twice as many: where most have gone and do not come back twice, there is nothing to be found.
+    fn tidy(&mut self) {
+        for list in [&mut self.dependants.ipv4, &mut self.dependants.ipv6] {
+            list.sort_unstable();
+            list.dedup();
+        }
+        self.tidy_at = 2 * self.held().max(FEW);
+    }
+}
+
+/// So many dependants are never too many.
+const FEW: usize = 64;
 
 /// Interfaces, each with the number of its addresses that stand behind an entry.
 type Interfaces = BTreeMap<u32, u32>;
@@ -284,7 +304,7 @@ impl NextHops {
         if let Some(id) = self.ids.get(&key) {
             return *id;
         }
-        let tracked = Some(Tracked { key, resolution: self.resolve(&key), paths: 0, dependants: PerFamily::default() });
+        let tracked = Some(Tracked { key, resolution: self.resolve(&key), paths: 0, dependants: PerFamily::default(), tidy_at: 2 * FEW });
         let id = match self.free.pop() {
             Some(id) => {
                 if let Some(slot) = self.slots.get_mut(slot_of(id)) {
@@ -314,12 +334,8 @@ impl NextHops {
         if let Some(list) = tracked.dependants.of_mut(family) {
             list.push(destination);
         }
-        let held = tracked.dependants.ipv4.len() + tracked.dependants.ipv6.len();
-        if held > 2 * tracked.paths as usize + 64 {
-            for list in [&mut tracked.dependants.ipv4, &mut tracked.dependants.ipv6] {
-                list.sort_unstable();
-                list.dedup();
-            }
+        if tracked.held() > tracked.tidy_at.max(2 * tracked.paths as usize) {
+            tracked.tidy();
         }
     }
 
