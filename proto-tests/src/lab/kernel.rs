@@ -132,6 +132,18 @@ pub struct RouteWatch {
 }
 
 impl Node<'_> {
+    /// The kernel has one route to `prefix`, and it looks as `wanted` (see [`KernelRoute::looks_like`]); or `absent`, and there is none.
+    pub fn has_route(&self, prefix: &str, wanted: &str) -> Result<()> {
+        let routes = self.kernel_routes_to(prefix)?;
+        let right = match &routes[..] {
+            [] => wanted == "absent",
+            [route] => wanted != "absent" && route.looks_like(wanted)?,
+            _ => false,
+        };
+        anyhow::ensure!(right, "{}: wanted {prefix} {wanted}, found {routes:?}", self.name());
+        Ok(())
+    }
+
     /// Begins to watch the changes of routes.
     pub fn watch_routes(&self) -> Result<RouteWatch> {
         let output = self.logs().join(format!("routes-{}.log", self.name()));

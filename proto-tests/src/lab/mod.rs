@@ -1,7 +1,7 @@
 //! The lab: networks of `topologies/*.clab.yml` on the real kernel, with real speakers, without containers.
 //!
 //! ```text
-//! x.clab.yml ─topology→ Topology ─runner→ Lab { nodes: namespaces + programs } ←story─ tests/topologies, `cargo lab`
+//! x.clab.yml ─topology→ Topology ─runner→ Lab { nodes: namespaces + programs } ←story─ tests/{topologies,bfd,restarts}, `cargo lab`
 //! x/expect.yaml ─expect→ what must come true ── asks ──→ speaker (sessions, paths), kernel (routes), traffic (pings)
 //! ```
 //!

@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use proto_tests::lab::Lab;
 use proto_tests::lab::image::{Speaker, repository};
 use proto_tests::lab::process::{Signal, alive, run, wait_until};
 use proto_tests::lab::suite::{self, Story};
-use proto_tests::lab::{Lab, Node};
 
 mod tool;
 
@@ -24,8 +24,6 @@ fn main() -> ExitCode {
         Story { name: "kill_and_restart", file: "topologies/tor-bird.clab.yml", run: kill_and_restart },
         Story { name: "live_resources", file: "topologies/tor-bird.clab.yml", run: live_resources },
         Story { name: "password", file: "topologies/tor-bird.clab.yml", run: password },
-        Story { name: "bfd", file: "topologies/bfd.clab.yml", run: bfd },
-        Story { name: "bfd_multihop", file: "topologies/bfd-multihop.clab.yml", run: bfd_multihop },
         Story { name: "tor_frr", file: "topologies/tor-frr.clab.yml", run: top_of_rack },
         Story { name: "tor_gobgp", file: "topologies/tor-gobgp.clab.yml", run: top_of_rack },
         Story { name: "tor_openbgpd", file: "topologies/tor-openbgpd.clab.yml", run: top_of_rack },
@@ -41,18 +39,6 @@ fn main() -> ExitCode {
 /// How fast a workload's route must be at the other side, and gone from there.
 const PROMPT: Duration = Duration::from_secs(2);
 
-/// The kernel of `node` has one route to `prefix`, and it looks like `wanted` (see `KernelRoute::looks_like`).
-fn kernel(node: Node<'_>, prefix: &str, wanted: &str) -> Result<()> {
-    let routes = node.kernel_routes_to(prefix)?;
-    let right = match &routes[..] {
-        [] => wanted == "absent",
-        [route] => wanted != "absent" && route.looks_like(wanted)?,
-        _ => false,
-    };
-    ensure!(right, "{}: wanted {prefix} {wanted}, found {routes:?}", node.name());
-    Ok(())
-}
-
 /// A workload with an address borrowed from a block of nobody here: its /32 is announced, and is gone as soon as the workload is.
 fn borrowed_address_comes_and_goes(lab: &Lab, at: &str) -> Result<()> {
     let (node1, node2, other) = (lab.node("node1")?, lab.node("node2")?, lab.node(at)?);
@@ -61,12 +47,12 @@ fn borrowed_address_comes_and_goes(lab: &Lab, at: &str) -> Result<()> {
         ("ip -6 route add fd00:10:244:200::a/128 dev cali1a metric 1024", "fd00:10:244:200::a/128", "via fd00:172:20::1"),
     ] {
         node1.exec(add)?;
-        wait_until(PROMPT, "node2 routes a borrowed address to node1", || kernel(node2, prefix, via))?;
+        wait_until(PROMPT, "node2 routes a borrowed address to node1", || node2.has_route(prefix, via))?;
         wait_until(PROMPT, "the ToR knows a borrowed address", || {
             other.learned()?.get(prefix).map(|_| ()).with_context(|| format!("{at} has no path to {prefix}"))
         })?;
         node1.exec(&add.replace(" add ", " del "))?;
-        wait_until(PROMPT, "node2 forgets the address", || kernel(node2, prefix, "absent"))?;
+        wait_until(PROMPT, "node2 forgets the address", || node2.has_route(prefix, "absent"))?;
         wait_until(PROMPT, "the ToR forgets the address", || {
             ensure!(!other.learned()?.contains_key(prefix), "{at} still has a path to {prefix}");
             Ok(())
@@ -201,7 +187,7 @@ fn live_resources(lab: &mut Lab) -> Result<()> {
     write("bgp.yaml", &without.join("---\n"))?;
     wait_until(Duration::from_secs(5), "a deleted BGPPeer ends its session", || {
         ensure!(!node1.sessions()?.contains_key("172.20.0.254"), "it is still there");
-        kernel(node1, "203.0.113.0/24", "absent")?;
+        node1.has_route("203.0.113.0/24", "absent")?;
         via_node1(false)
     })?;
 
@@ -210,7 +196,7 @@ fn live_resources(lab: &mut Lab) -> Result<()> {
     write("bgp.yaml", &(filtered.clone() + &filter("{action: Reject}")))?;
     wait_until(Duration::from_secs(15), "it is back, and the filter holds back every route", || {
         ensure!(node1.sessions()?.get("172.20.0.254").is_some_and(|state| state == "Established"), "no session");
-        kernel(node1, "203.0.113.0/24", "via 172.20.0.254")?;
+        node1.has_route("203.0.113.0/24", "via 172.20.0.254")?;
         via_node1(false)
     })?;
     let tor_since = tor.exec("birdc show protocols node1")?;
@@ -225,95 +211,6 @@ fn live_resources(lab: &mut Lab) -> Result<()> {
         Ok(())
     })?;
     ensure!(since()? == others, "sessions that had nothing to do with it were reset: {others:?} {:?}", since()?);
-    lab.expect()
-}
-
-/// Routers fall silent, one after the other, their TCP connections untouched: long before a hold time their routes are gone from
-/// the kernels of the others, and back when they speak again. B2 to B4 with BIRD, FRR and margay at the other end.
-fn bfd(lab: &mut Lab) -> Result<()> {
-    lab.expect()?;
-    let (node1, node2, switch) = (lab.node("node1")?, lab.node("node2")?, lab.node("switch")?);
-    let up = |wanted: &[&str]| {
-        let peers = node1.json("margay show peers --json")?;
-        for peer in peers.as_array().into_iter().flatten() {
-            let bfd = &peer["bfd"];
-            let expected = wanted.iter().any(|address| peer["address"] == *address);
-            ensure!((bfd["state"] == "Up") == expected, "{}: {bfd}", peer["address"]);
-            ensure!(!expected || (bfd["detection_ms"] == 150 && bfd["multihop"] == false), "{}: {bfd}", peer["address"]);
-        }
-        Ok(())
-    };
-    let all = ["172.20.0.2", "fd00:172:20::2", "172.20.0.3", "172.20.0.4"];
-    wait_until(Duration::from_secs(30), "BFD is up with everybody, at 50 ms × 3", || up(&all))?;
-    ensure!(node1.exec("margay explain peer 172.20.0.3")?.contains("detects a failure in 150 ms"), "explain says nothing of BFD");
-    for (port, prefix, via, silent) in [
-        ("port3", "203.0.113.0/24", "via 172.20.0.3", &all[2..3]),
-        ("port4", "198.51.100.0/24", "via 172.20.0.4", &all[3..4]),
-        ("port2", "10.244.2.0/26", "via 172.20.0.2", &all[..2]),
-    ] {
-        // The switch drops what the router sends; nobody loses carrier on the way to node1.
-        let watch = node1.watch_routes()?;
-        let began = Instant::now();
-        switch.exec(&format!("ip link set {port} down"))?;
-        wait_until(Duration::from_secs(15), "the silent router's route leaves node1's kernel", || kernel(node1, prefix, "absent"))?;
-        println!("    {port}: {prefix} was gone from node1's kernel {} ms after the first packet was lost", began.elapsed().as_millis());
-        ensure!(watch.removed()?.iter().all(|route| !route.contains("via 172.20.0") || route.contains(via)), "{:?}", watch.removed()?);
-        let rest: Vec<&str> = all.into_iter().filter(|address| !silent.contains(address)).collect();
-        up(&rest)?;
-        let error = node1.json(&format!("margay show peer {} --json", silent[0]))?["last_error"].clone();
-        ensure!(error["text"].as_str().is_some_and(|text| text.contains("BFD is down")), "{error}");
-        if port != "port2" {
-            wait_until(Duration::from_secs(15), "and node2's", || kernel(node2, prefix, "absent"))?;
-        }
-        switch.exec(&format!("ip link set {port} up"))?;
-        wait_until(Duration::from_secs(60), "it speaks again, and its route is back", || kernel(node1, prefix, via))?;
-        wait_until(Duration::from_secs(30), "BFD is up again", || up(&all))?;
-    }
-    // A process that dies and a BFD session that an operator takes away are no failures of the path: nothing goes.
-    let watch = node2.watch_routes()?;
-    lab.kill("node1", Signal::KILL)?;
-    lab.restart("node1")?;
-    lab.expect()?;
-    ensure!(watch.removed()?.iter().all(|route| !route.contains("10.244.1.0")), "kill -9 cost routes: {:?}", watch.removed()?);
-    Ok(())
-}
-
-/// BFD over two hops (RFC 5883), and nothing but BFD fails: the peers hear Cease 6/10 (RFC 9384) over TCP, which still works, and the
-/// session that is strict does not come back before BFD does.
-fn bfd_multihop(lab: &mut Lab) -> Result<()> {
-    lab.expect()?;
-    let (node1, router, bird, frr) = (lab.node("node1")?, lab.node("router")?, lab.node("bird")?, lab.node("frr")?);
-    let up = |peer: &str| {
-        let bfd = node1.json(&format!("margay show peer {peer} --json"))?["bfd"].clone();
-        ensure!(bfd["state"] == "Up" && bfd["multihop"] == true && bfd["detection_ms"] == 150, "{peer}: {bfd}");
-        Ok(())
-    };
-    let all_up = || {
-        ["172.21.0.3", "172.22.0.4"].into_iter().try_for_each(up)?;
-        let (birds, frrs) = (bird.exec("birdc show bfd sessions")?, frr.json("vtysh -c 'show bfd peers json'")?[0].clone());
-        ensure!(birds.lines().any(|line| line.starts_with("172.20.0.1") && line.contains(" Up ")), "{birds}");
-        ensure!(frrs["multihop"] == true && frrs["status"] == "up" && frrs["minimum-ttl"] == 253, "{frrs}");
-        Ok(())
-    };
-    wait_until(Duration::from_secs(30), "BFD is up over two hops, at 50 ms × 3, and the peers say the same", all_up)?;
-    router.exec("ip rule add ipproto udp dport 4784 blackhole")?;
-    wait_until(Duration::from_secs(15), "both peers hear that BFD is down", || {
-        // BIRD 2.0.12 has no words for it.
-        let said = bird.exec("birdc show protocols all node1")?;
-        ensure!(said.contains("Received: Unknown error 6.10"), "{said}");
-        let neighbour = frr.json("vtysh -c 'show bgp neighbors 172.20.0.1 json'")?["172.20.0.1"].clone();
-        ensure!(neighbour["lastNotificationReason"].as_str().is_some_and(|reason| reason.ends_with("BFD Down")), "{neighbour}");
-        Ok(())
-    })?;
-    wait_until(PROMPT, "the route over it is gone", || kernel(node1, "203.0.113.0/24", "absent"))?;
-    // TCP works all the while, for longer than the peer's and our attempts are apart.
-    node1.exec("ping -q -n -c 100 -i 0.1 172.21.0.3")?;
-    let state = node1.sessions()?.remove("172.21.0.3");
-    ensure!(state.as_deref().is_some_and(|state| state != "Established"), "the strict session did not wait for BFD: {state:?}");
-    let why = node1.exec("margay explain peer 172.21.0.3")?;
-    ensure!(why.contains("BFD"), "{why}");
-    router.exec("ip rule del ipproto udp dport 4784 blackhole")?;
-    wait_until(Duration::from_secs(60), "BFD comes back", all_up)?;
     lab.expect()
 }
 
@@ -430,7 +327,7 @@ fn dual_tor_ecmp(lab: &mut Lab) -> Result<()> {
     lab.expect()?;
     let client = "203.0.113.10/32";
     lab.kill("tor1", Signal::TERM)?;
-    wait_until(Duration::from_secs(10), "node1 uses tor2 alone", || kernel(lab.node("node1")?, client, "via 172.20.2.254"))?;
+    wait_until(Duration::from_secs(10), "node1 uses tor2 alone", || lab.node("node1")?.has_route(client, "via 172.20.2.254"))?;
     lab.restart("tor1")?;
     lab.expect()
 }
@@ -464,7 +361,7 @@ fn link_local(lab: &mut Lab) -> Result<()> {
         let sessions = node1.sessions()?;
         let up = |peer: &str| sessions.get(peer).is_some_and(|state| state == "Established");
         ensure!(!up("172.20.2.254") && !up("fd00:172:20:2::fe") && up("fe80::fe"), "{sessions:?}");
-        kernel(node1, "203.0.113.10/32", "via fe80::fe")
+        node1.has_route("203.0.113.10/32", "via fe80::fe")
     })?;
     ensure!(node1.exec("margay explain peer 172.20.2.254")?.contains("interface eth1 went down"), "{}", node1.exec("margay show peers")?);
     tor2.exec("ip link set port1 up")?;
