@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use rustix::process::Signal;
 
 use super::fault::Direction;
-use super::{Lab, Status, Topology, enclosure, image, process, running, suite};
+use super::{Lab, Status, Topology, draw, enclosure, image, process, running, suite};
 
 /// Networks as text, on this machine: topologies in containerlab's format, in network namespaces.
 #[derive(Parser)]
@@ -64,6 +64,13 @@ enum Verb {
         file: PathBuf,
         #[command(subcommand)]
         fault: Fault,
+    },
+    /// Draw a lab from its file, as SVG, to standard output or to --output
+    Draw {
+        file: PathBuf,
+        /// Where the picture goes
+        #[arg(long, short, value_name = "SVG")]
+        output: Option<PathBuf>,
     },
     /// The tour: three nodes and a top-of-rack router, their peers, their routes, and a ping between workloads
     Quickstart,
@@ -134,6 +141,7 @@ pub fn main() -> Result<ExitCode> {
         Verb::Status { file, wait } => running::visit(&file, |lab| status(lab, wait)),
         Verb::Test { files, logs } => test(files, &logs),
         Verb::Fault { file, fault } => running::visit(&file, |lab| inflict(lab, &fault).map(|()| ExitCode::SUCCESS)),
+        Verb::Draw { file, output } => picture(&file, output.as_deref()),
         Verb::Quickstart => quickstart(),
         Verb::Needs { files } => needs(files),
     }
@@ -172,6 +180,15 @@ fn inflict(lab: &mut Lab, fault: &Fault) -> Result<()> {
         Fault::Thaw { node } => lab.thaw(node),
         Fault::Heal => lab.heal(),
     }
+}
+
+fn picture(file: &Path, output: Option<&Path>) -> Result<ExitCode> {
+    let svg = draw::draw(&Topology::read(file)?)?;
+    match output {
+        Some(path) => fs::write(path, svg).with_context(|| path.display().to_string())?,
+        None => print!("{svg}"),
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn test(files: Vec<PathBuf>, logs: &Path) -> Result<ExitCode> {

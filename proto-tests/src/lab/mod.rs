@@ -22,6 +22,7 @@
 //! after a random delay unless `proxy_delay` is 0, which Felix sets as well.
 
 pub mod cli;
+pub mod draw;
 pub mod enclosure;
 pub mod etcd;
 mod evidence;

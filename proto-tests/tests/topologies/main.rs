@@ -11,6 +11,7 @@ use proto_tests::lab::image::{Speaker, repository};
 use proto_tests::lab::process::{Signal, alive, run, wait_until};
 use proto_tests::lab::suite::{self, Story};
 
+mod designs;
 mod tool;
 
 fn main() -> ExitCode {
@@ -32,6 +33,12 @@ fn main() -> ExitCode {
         Story { name: "dual_tor_ecmp", file: "topologies/dual-tor-ecmp.clab.yml", run: dual_tor_ecmp },
         Story { name: "link_local", file: "topologies/link-local.clab.yml", run: link_local },
         Story { name: "encapsulation", file: "proto-tests/tests/lab/ipip.clab.yml", run: encapsulation },
+        Story { name: "leaf_spine", file: "topologies/leaf-spine.clab.yml", run: designs::leaf_spine },
+        Story { name: "reflector_pairs", file: "topologies/reflector-pairs.clab.yml", run: designs::reflector_pairs },
+        Story { name: "ipv6_only", file: "topologies/ipv6-only.clab.yml", run: designs::ipv6_only },
+        Story { name: "default_only", file: "topologies/default-only.clab.yml", run: designs::default_only },
+        Story { name: "anycast", file: "topologies/anycast.clab.yml", run: designs::anycast },
+        Story { name: "mesh50", file: "topologies/mesh50.clab.yml", run: designs::mesh50 },
         Story { name: "bird_mesh_migration", file: "topologies/bird-mesh-migration.clab.yml", run: bird_mesh_migration },
     ])
 }
@@ -323,13 +330,30 @@ fn mesh_to_reflectors(lab: &mut Lab) -> Result<()> {
     lab.expect()
 }
 
+/// A ToR that goes, and one that falls silent: BFD finds that out where neither link nor TCP would for a hold time.
 fn dual_tor_ecmp(lab: &mut Lab) -> Result<()> {
     lab.expect()?;
     let client = "203.0.113.10/32";
     lab.kill("tor1", Signal::TERM)?;
     wait_until(Duration::from_secs(10), "node1 uses tor2 alone", || lab.node("node1")?.has_route(client, "via 172.20.2.254"))?;
     lab.restart("tor1")?;
-    lab.expect()
+    lab.expect()?;
+    for (silent, left) in [("tor1", "via 172.20.2.254"), ("tor2", "via 172.20.1.254")] {
+        wait_until(Duration::from_secs(30), "BFD is up with both", || {
+            let peers = lab.node("node1")?.json("margay show peers --json")?;
+            let down: Vec<_> = peers.as_array().into_iter().flatten().filter(|peer| peer["bfd"]["state"] != "Up").collect();
+            ensure!(down.is_empty(), "{down:?}");
+            Ok(())
+        })?;
+        lab.freeze(silent)?;
+        wait_until(Duration::from_secs(10), "a frozen ToR is not used", || lab.node("node1")?.has_route(client, left))?;
+        let said = lab.node("node1")?.exec("margay show events")?;
+        ensure!(said.contains("BFD is down"), "who found it out?\n{said}");
+        lab.node("wl1a")?.ping("10.244.2.255")?;
+        lab.thaw(silent)?;
+        lab.expect()?;
+    }
+    Ok(())
 }
 
 /// Sessions on the link itself: link-local with both families, GTSM and extended messages; one hop with both IPv6 next hops.
