@@ -6,11 +6,11 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use rustix::process::Signal;
 
 use super::fault::Direction;
-use super::{Lab, Status, Topology, draw, enclosure, image, process, running, suite};
+use super::{Lab, Status, Topology, draw, enclosure, image, process, running, suite, vm};
 
 /// Networks as text, on this machine: topologies in containerlab's format, in network namespaces.
 #[derive(Parser)]
@@ -55,6 +55,9 @@ enum Verb {
     /// Bring labs up, wait until what their expect.yaml says is true, pings included, end them (all of topologies/ when no file is given)
     Test {
         files: Vec<PathBuf>,
+        /// What the labs run on: namespaces of this kernel, or namespaces of another one (user-mode Linux, with ipip and netem; needs root)
+        #[arg(long, value_enum, default_value_t = Runner::Namespaces)]
+        runner: Runner,
         /// Where a failed lab's evidence goes: for each node its log, kernel state and its speaker's answers
         #[arg(long, value_name = "DIR", default_value = "target/lab/failed")]
         logs: PathBuf,
@@ -76,6 +79,15 @@ enum Verb {
     Quickstart,
     /// The Debian packages that the labs need (all of topologies/ when no file is given)
     Needs { files: Vec<PathBuf> },
+}
+
+/// What a lab is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Runner {
+    /// Network namespaces of this kernel
+    Namespaces,
+    /// The same, on a kernel of its own that has more
+    Vm,
 }
 
 #[derive(Subcommand)]
@@ -139,7 +151,8 @@ pub fn main() -> Result<ExitCode> {
         Verb::Down { file } => running::down(&file),
         Verb::Exec { file, node, command } => running::exec(&file, &node, &command),
         Verb::Status { file, wait } => running::visit(&file, |lab| status(lab, wait)),
-        Verb::Test { files, logs } => test(files, &logs),
+        Verb::Test { files, runner: Runner::Namespaces, logs } => test(files, &logs),
+        Verb::Test { files, runner: Runner::Vm, .. } => test_in_vm(&files),
         Verb::Fault { file, fault } => running::visit(&file, |lab| inflict(lab, &fault).map(|()| ExitCode::SUCCESS)),
         Verb::Draw { file, output } => picture(&file, output.as_deref()),
         Verb::Quickstart => quickstart(),
@@ -180,6 +193,17 @@ fn inflict(lab: &mut Lab, fault: &Fault) -> Result<()> {
         Fault::Thaw { node } => lab.thaw(node),
         Fault::Heal => lab.heal(),
     }
+}
+
+fn test_in_vm(files: &[PathBuf]) -> Result<ExitCode> {
+    image::build_margay()?;
+    vm::fetch()?;
+    let mut words = vec![std::env::current_exe()?.display().to_string(), "test".to_owned()];
+    for file in if files.is_empty() { all()? } else { files.to_vec() } {
+        words.push(std::path::absolute(file)?.display().to_string());
+    }
+    print!("{}", vm::run(&words.iter().map(String::as_str).collect::<Vec<_>>())?);
+    Ok(ExitCode::SUCCESS)
 }
 
 fn picture(file: &Path, output: Option<&Path>) -> Result<ExitCode> {

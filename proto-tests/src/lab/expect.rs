@@ -28,6 +28,25 @@ pub struct Expectations {
     /// Node → addresses that it can ping, once all of the above is true.
     #[serde(default)]
     pub ping: BTreeMap<String, Vec<String>>,
+    /// What cables carry while somebody pings, once all of the above is true.
+    #[serde(default)]
+    pub carried: Vec<Carried>,
+}
+
+/// A ping, and what is seen of it at one end of a cable, in tcpdump's words (pcap-filter).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Carried {
+    /// Who pings.
+    pub node: String,
+    /// The address.
+    pub pings: String,
+    /// Where it is looked: `NODE:INTERFACE`.
+    pub at: String,
+    /// Such a packet must be seen.
+    pub packet: String,
+    /// Such a one must not.
+    pub never: Option<String>,
 }
 
 /// What of the expectations is true.
@@ -59,6 +78,7 @@ impl Expectations {
         let expectations: Self = serde_saphyr::from_str(&text).map_err(|error| anyhow!("{error}")).with_context(named)?;
         let names = [&expectations.learned, &expectations.kernel].into_iter().flat_map(BTreeMap::keys);
         let names = names.chain(expectations.established.keys()).chain(expectations.ping.keys());
+        let names = names.chain(expectations.carried.iter().map(|carried| &carried.node));
         for name in names {
             topology.nodes.get(name).with_context(|| format!("{}: there is no node `{name}`", path.display()))?;
         }
@@ -107,6 +127,28 @@ impl Expectations {
             let silent = addresses.iter().filter_map(|address| node.ping(address).err());
             verdict.collect(name, addresses.len(), Ok(silent.map(|error| format!("{error:#}")).collect()));
         }
+        for carried in &self.carried {
+            let seen = carried.seen(lab).err().map(|error| format!("{error:#}"));
+            verdict.collect(&carried.node, 1, Ok(seen.into_iter().collect()));
+        }
+        Ok(())
+    }
+}
+
+impl Carried {
+    fn seen(&self, lab: &Lab) -> Result<()> {
+        let (end, from) = (lab.end(&self.at)?, lab.node(&self.node)?);
+        let node = lab.node(&end.node)?;
+        let wanted = node.watch_packets(&end.interface, &self.packet)?;
+        let unwanted = self.never.as_ref().map(|filter| node.watch_packets(&end.interface, filter)).transpose()?;
+        from.ping(&self.pings)?;
+        let what = format!("while {} pings {}, {} carries `{}`", self.node, self.pings, self.at, self.packet);
+        process::wait_until(Duration::from_secs(5), &what, || {
+            anyhow::ensure!(!wanted.seen()?.is_empty(), "no such packet");
+            Ok(())
+        })?;
+        let never = unwanted.map_or_else(|| Ok(String::new()), |watch| watch.seen())?;
+        anyhow::ensure!(never.is_empty(), "while {} pings {}, {} carries what it must not: {never}", self.node, self.pings, self.at);
         Ok(())
     }
 }

@@ -7,8 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::enclosure;
 use super::topology::Topology;
+use super::{enclosure, vm};
 
 /// The speaker that an image runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,6 +109,7 @@ pub fn check(topology: &Topology) -> Result<()> {
             bail!(Missing(format!("{} changes to a user of its own: run this as root", row.name)));
         }
     }
+    check_kernel(topology)?;
     let lacking: Vec<_> = programs(topology)?.into_iter().filter(|(program, _)| find(program).is_none()).collect();
     if lacking.is_empty() {
         return check_margay(topology);
@@ -117,6 +118,21 @@ pub fn check(topology: &Topology) -> Result<()> {
     let packages: BTreeSet<_> = lacking.iter().map(|(_, package)| *package).collect();
     let packages: Vec<_> = packages.into_iter().collect();
     bail!(Missing(format!("{} not found: apt-get install --no-install-recommends {}", programs.join(", "), packages.join(" "))))
+}
+
+/// The label `lab-needs` names what a node needs of the kernel, where kernels differ: `ipip`.
+fn check_kernel(topology: &Topology) -> Result<()> {
+    for (name, node) in &topology.nodes {
+        match node.labels.get("lab-needs").map(String::as_str) {
+            None => {}
+            Some("ipip") if vm::host_has_ipip() => {}
+            Some("ipip") => {
+                bail!(Missing(format!("this kernel has no ipip (CONFIG_NET_IPIP), which {name} needs: `lab test --runner vm` has one")))
+            }
+            Some(other) => bail!("node {name}: lab-needs: `{other}` is not known; known: ipip"),
+        }
+    }
+    Ok(())
 }
 
 /// A margay that does not even tell its version would let a lab wait for nothing.

@@ -41,13 +41,14 @@ mod status;
 pub mod suite;
 mod topology;
 mod traffic;
+pub mod vm;
 mod witness;
 
-pub use expect::{Expectations, Verdict};
+pub use expect::{Carried, Expectations, Verdict};
 pub use kernel::{KernelRoute, RouteWatch};
 pub use runner::{Lab, Node, Processes};
 pub use speaker::{Learned, LearnedPath};
 pub use status::Status;
 pub use topology::{Bind, End, Healthcheck, Link, Network, Stage, Topology, WaitFor};
-pub use traffic::{Pings, Report};
+pub use traffic::{PacketWatch, Pings, Report};
 pub use witness::Witness;

@@ -51,6 +51,44 @@ impl Node<'_> {
     }
 }
 
+/// A tcpdump that runs until it is dropped.
+#[derive(Debug)]
+pub struct PacketWatch {
+    child: Child,
+    output: PathBuf,
+}
+
+impl Node<'_> {
+    /// Begins to look for packets on an interface; `filter` is in tcpdump's words (pcap-filter).
+    pub fn watch_packets(&self, interface: &str, filter: &str) -> Result<PacketWatch> {
+        let name = format!("packets-{}-{interface}-{}", self.name(), filter.replace(|c: char| !c.is_ascii_alphanumeric(), "_"));
+        let (output, errors) = (self.logs().join(format!("{name}.log")), self.logs().join(format!("{name}.err")));
+        let mut command = self.background(&["tcpdump", "-l", "-n", "-i", interface, filter])?;
+        let child = command.stdin(Stdio::null()).stdout(File::create(&output)?).stderr(File::create(&errors)?).spawn();
+        let watch = PacketWatch { child: child.context("cannot run tcpdump")?, output };
+        process::wait_until(Duration::from_secs(10), "tcpdump listens", || {
+            let said = std::fs::read_to_string(&errors)?;
+            ensure!(said.contains("listening on"), "tcpdump (package tcpdump) says: {said}");
+            Ok(())
+        })?;
+        Ok(watch)
+    }
+}
+
+impl PacketWatch {
+    /// What it has seen so far, a line a packet.
+    pub fn seen(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(&self.output)?)
+    }
+}
+
+impl Drop for PacketWatch {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 impl Pings {
     /// Waits until `more` further replies have come, so that a story knows that time has passed.
     pub fn wait_for_replies(&self, more: usize) -> Result<()> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use proto_tests::lab::process::{Signal, run, wait_until};
-use proto_tests::lab::{Lab, Node};
+use proto_tests::lab::{Lab, Node, image, vm};
 
 use super::PROMPT;
 
@@ -145,6 +145,21 @@ pub fn anycast(lab: &mut Lab) -> Result<()> {
     lab.expect()?;
     local.finish_without_loss()?;
     range.finish_without_loss()
+}
+
+/// IPIP as packets, on this kernel or on one that has it: what `expect.yaml` says is carried, is carried.
+pub fn ipip(_: &mut Lab) -> Result<()> {
+    let files = ["topologies/ipip-cross-subnet.clab.yml", "topologies/ipip-always.clab.yml"];
+    if vm::host_has_ipip() {
+        return files.iter().try_for_each(|file| Lab::up(file)?.expect());
+    }
+    let paths = files.map(|file| image::repository().join(file).display().to_string());
+    let said = vm::run(&[env!("CARGO_BIN_EXE_lab"), "test", &paths[0], &paths[1]])?;
+    for path in &paths {
+        ensure!(said.contains(&format!("{path}: ok (")), "in user-mode Linux {path} was not tried:\n{said}");
+    }
+    println!("    in user-mode Linux, since this kernel has no ipip");
+    Ok(())
 }
 
 /// Everybody with everybody, counted.

@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Story { name: "dual_tor_ecmp", file: "topologies/dual-tor-ecmp.clab.yml", run: dual_tor_ecmp },
         Story { name: "link_local", file: "topologies/link-local.clab.yml", run: link_local },
         Story { name: "encapsulation", file: "proto-tests/tests/lab/ipip.clab.yml", run: encapsulation },
+        Story { name: "ipip", file: "proto-tests/tests/lab/features.clab.yml", run: designs::ipip },
         Story { name: "leaf_spine", file: "topologies/leaf-spine.clab.yml", run: designs::leaf_spine },
         Story { name: "reflector_pairs", file: "topologies/reflector-pairs.clab.yml", run: designs::reflector_pairs },
         Story { name: "ipv6_only", file: "topologies/ipv6-only.clab.yml", run: designs::ipv6_only },

@@ -13,8 +13,10 @@ use crate::lab::topology::{Node, Topology};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Facts {
     pub(super) speaker: Speaker,
-    /// It makes a bridge and speaks nothing.
+    /// It makes a bridge, routes nothing and speaks nothing.
     pub(super) is_switch: bool,
+    /// Its kernel forwards.
+    pub(super) routes: bool,
     /// Its interface to the other end of a workload's link begins with `cali`.
     pub(super) is_workload: bool,
     pub(super) asn: Option<String>,
@@ -33,6 +35,7 @@ impl Facts {
             Speaker::Openbgpd => "OpenBGPD",
             Speaker::None if self.is_switch => "switch",
             Speaker::None if self.is_workload => "workload",
+            Speaker::None if self.routes => "router",
             Speaker::None => "host",
         }
     }
@@ -46,12 +49,15 @@ pub(super) fn gather(topology: &Topology) -> Result<BTreeMap<String, Facts>> {
 fn of(topology: &Topology, name: &str, node: &Node) -> Result<Facts> {
     let speaker = image::speaker(&node.image)?;
     let bridges = node.exec.iter().any(|words| words.windows(2).any(|pair| pair == ["type", "bridge"]));
+    let routes =
+        ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"].iter().any(|key| node.sysctls.get(*key).is_some_and(|value| value == "1"));
     let links = || topology.links.iter().filter(|link| link.ends.iter().any(|end| end.node == name));
     let on_node = |link: &&crate::lab::Link| link.ends.iter().any(|end| end.node != name && end.interface.starts_with("cali"));
     let asn = node.labels.get("as").cloned().or_else(|| node.binds.iter().find_map(|bind| asn(&bind.source, name, speaker)));
     Ok(Facts {
         speaker,
-        is_switch: speaker == Speaker::None && bridges,
+        is_switch: speaker == Speaker::None && bridges && !routes,
+        routes,
         is_workload: speaker == Speaker::None && !bridges && links().count() > 0 && links().all(|link| on_node(&link)),
         asn: asn.filter(|_| speaker != Speaker::None),
         address: node.exec.iter().find_map(|words| address(words)),
