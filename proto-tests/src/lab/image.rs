@@ -38,7 +38,7 @@ struct Image {
     programs: &'static [(&'static str, &'static str)],
 }
 
-const IMAGES: [Image; 7] = [
+const IMAGES: [Image; 9] = [
     Image { name: "margay", speaker: Speaker::Margay, own_user: false, programs: &[] },
     Image { name: "bird", speaker: Speaker::Bird, own_user: false, programs: &[("bird", "bird2"), ("birdc", "bird2")] },
     // A node on its way from BIRD to margay.
@@ -56,6 +56,10 @@ const IMAGES: [Image; 7] = [
         own_user: true,
         programs: &[("/usr/sbin/bgpd", "openbgpd"), ("bgpctl", "openbgpd")],
     },
+    // A compute host of OpenStack: margay, and the DHCP server and the taps' backend beside it.
+    Image { name: "compute", speaker: Speaker::Margay, own_user: false, programs: &[("dnsmasq", "dnsmasq-base"), ("socat", "socat")] },
+    // What runs on it.
+    Image { name: "vm", speaker: Speaker::None, own_user: false, programs: &[("udhcpc", "udhcpc"), ("socat", "socat")] },
     Image { name: "workload", speaker: Speaker::None, own_user: false, programs: &[] },
 ];
 
@@ -137,7 +141,8 @@ fn check_kernel(topology: &Topology) -> Result<()> {
 
 /// A margay that does not even tell its version would let a lab wait for nothing.
 fn check_margay(topology: &Topology) -> Result<()> {
-    let wanted = topology.nodes.values().any(|node| node.image.starts_with("margay:") || node.image.starts_with("calico:"));
+    let runs = |image: &str| image.starts_with("calico:") || speaker(image).is_ok_and(|speaker| speaker == Speaker::Margay);
+    let wanted = topology.nodes.values().any(|node| runs(&node.image));
     let program = margay_folder()?.join("margay");
     let answers =
         || Command::new(&program).arg("--version").output().is_ok_and(|output| output.status.success() && !output.stdout.is_empty());

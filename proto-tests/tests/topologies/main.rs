@@ -12,6 +12,7 @@ use proto_tests::lab::process::{Signal, alive, run, wait_until};
 use proto_tests::lab::suite::{self, Story};
 
 mod designs;
+mod openstack;
 mod tool;
 
 fn main() -> ExitCode {
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Story { name: "default_only", file: "topologies/default-only.clab.yml", run: designs::default_only },
         Story { name: "anycast", file: "topologies/anycast.clab.yml", run: designs::anycast },
         Story { name: "mesh50", file: "topologies/mesh50.clab.yml", run: designs::mesh50 },
+        Story { name: "openstack", file: "topologies/openstack.clab.yml", run: openstack::openstack },
         Story { name: "bird_mesh_migration", file: "topologies/bird-mesh-migration.clab.yml", run: bird_mesh_migration },
     ])
 }

@@ -17,10 +17,10 @@ pub(super) struct Facts {
     pub(super) is_switch: bool,
     /// Its kernel forwards.
     pub(super) routes: bool,
-    /// Its interface to the other end of a workload's link begins with `cali`.
+    /// The interfaces at the other end of its links begin with `cali`, or with `cable`, which leads to a tap.
     pub(super) is_workload: bool,
     pub(super) asn: Option<String>,
-    /// The first one that its `exec` lines add, without the length.
+    /// What its label `address` says, or else the first one that its `exec` lines add, without the length.
     pub(super) address: Option<String>,
 }
 
@@ -52,7 +52,8 @@ fn of(topology: &Topology, name: &str, node: &Node) -> Result<Facts> {
     let routes =
         ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"].iter().any(|key| node.sysctls.get(*key).is_some_and(|value| value == "1"));
     let links = || topology.links.iter().filter(|link| link.ends.iter().any(|end| end.node == name));
-    let on_node = |link: &&crate::lab::Link| link.ends.iter().any(|end| end.node != name && end.interface.starts_with("cali"));
+    let workloads = |interface: &str| ["cali", "cable"].iter().any(|start| interface.starts_with(start));
+    let on_node = |link: &&crate::lab::Link| link.ends.iter().any(|end| end.node != name && workloads(&end.interface));
     let asn = node.labels.get("as").cloned().or_else(|| node.binds.iter().find_map(|bind| asn(&bind.source, name, speaker)));
     Ok(Facts {
         speaker,
@@ -60,7 +61,7 @@ fn of(topology: &Topology, name: &str, node: &Node) -> Result<Facts> {
         routes,
         is_workload: speaker == Speaker::None && !bridges && links().count() > 0 && links().all(|link| on_node(&link)),
         asn: asn.filter(|_| speaker != Speaker::None),
-        address: node.exec.iter().find_map(|words| address(words)),
+        address: node.labels.get("address").cloned().or_else(|| node.exec.iter().find_map(|words| address(words))),
     })
 }
 
