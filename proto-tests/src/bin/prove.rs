@@ -8,13 +8,14 @@ use anyhow::{Context, Result, bail};
 use proto_tests::lab::vm;
 
 /// Debian packages and a program of each by which its presence is told.
-const PACKAGES: [(&str, &str); 25] = [
+const PACKAGES: [(&str, &str); 28] = [
     ("bgpdump", "/usr/bin/bgpdump"),
     ("binutils", "/usr/bin/strip"),
     ("bird2", "/usr/sbin/bird"),
     ("bsdutils", "/usr/bin/script"),
     ("chromium", "/usr/bin/chromium"),
     ("curl", "/usr/bin/curl"),
+    ("dnsmasq-base", "/usr/sbin/dnsmasq"),
     ("dpkg-dev", "/usr/bin/dpkg-shlibdeps"),
     ("etcd-client", "/usr/bin/etcdctl"),
     ("etcd-server", "/usr/bin/etcd"),
@@ -29,9 +30,11 @@ const PACKAGES: [(&str, &str); 25] = [
     ("iproute2", "/usr/sbin/ip"),
     ("iputils-ping", "/usr/bin/ping"),
     ("procps", "/usr/bin/ps"),
+    ("socat", "/usr/bin/socat"),
     ("strace", "/usr/bin/strace"),
     ("systemd", "/usr/bin/systemd-analyze"),
     ("tcpdump", "/usr/bin/tcpdump"),
+    ("udhcpc", "/usr/sbin/udhcpc"),
     ("util-linux", "/usr/bin/unshare"),
     ("valgrind", "/usr/bin/valgrind"),
 ];
@@ -191,4 +194,19 @@ impl Totals {
 fn number_before(text: &str, word: &str) -> u64 {
     let before = text.split(word).next().unwrap_or_default();
     before.rsplit([' ', ';']).next().and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proto_tests::lab::{Topology, cli, image};
+
+    /// What a lab lacks on a fresh machine would be SKIPPED there, or fail.
+    #[test]
+    fn what_the_labs_need_is_installed() {
+        for file in cli::all().unwrap() {
+            for package in image::packages(&Topology::read(&file).unwrap()).unwrap() {
+                assert!(super::PACKAGES.iter().any(|(name, _)| *name == package), "{} needs {package}", file.display());
+            }
+        }
+    }
 }
