@@ -13,7 +13,7 @@
 //!
 //! ```text
 //! cli                arguments, exit codes, tables and JSON for people
-//! runtime  kernel  datastore  control     tokio, netlink, files, the API
+//! runtime  kernel  datastore  control  agent     tokio, netlink, files, the API, workloads
 //! ───────────── the wall: below it no tokio, no OS, no clock, no lock ─────────────
 //! node               the wiring table; when our own restart is over
 //! session  rib  fib  origin  calico       machines; others use their message types only
@@ -51,6 +51,7 @@
 // The documentation is for those who work on the house, and is built with private items.
 #![allow(rustdoc::private_intra_doc_links)]
 
+pub mod agent;
 pub mod bfd;
 pub mod calico;
 pub mod cli;

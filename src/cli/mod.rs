@@ -26,6 +26,7 @@ mod terminal;
 mod time;
 mod watch;
 mod whole_file;
+mod workload;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -76,6 +77,8 @@ enum Verb {
     Drain(drain::Drain),
     /// End a drain: the node is in service again.
     Undrain(drain::Undrain),
+    /// Plumb workloads on a host without Felix: interfaces, routes, NAT.
+    Workload(workload::WorkloadVerb),
     /// Write what peers have told into a file, for other tools.
     Dump(dump::Dump),
     /// Pack what a bug report needs into one archive, secrets removed.
@@ -148,6 +151,7 @@ fn carry_out(verb: Verb) -> Result<Ended, Failure> {
         Verb::Reset(verb) => verb.carry_out(),
         Verb::Drain(verb) => verb.carry_out(),
         Verb::Undrain(verb) => verb.carry_out(),
+        Verb::Workload(verb) => verb.carry_out(),
         Verb::Dump(verb) => verb.carry_out(),
         Verb::Diag(verb) => verb.carry_out(),
         Verb::Completion { shell } => {

@@ -30,9 +30,9 @@ pub(super) const NLM_F_ACK: u16 = 0x04;
 /// The table changed while it was dumped: the dump may lack entries.
 pub(super) const NLM_F_DUMP_INTR: u16 = 0x10;
 const NLM_F_DUMP: u16 = 0x300;
-const NLM_F_REPLACE: u16 = 0x100;
-const NLM_F_EXCL: u16 = 0x200;
-const NLM_F_CREATE: u16 = 0x400;
+pub(super) const NLM_F_REPLACE: u16 = 0x100;
+pub(super) const NLM_F_EXCL: u16 = 0x200;
+pub(super) const NLM_F_CREATE: u16 = 0x400;
 
 pub(super) const AF_UNSPEC: u8 = 0;
 pub(super) const AF_INET: u8 = 2;
@@ -47,14 +47,14 @@ const RTA_PREFSRC: u16 = 7;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
-const IFLA_IFNAME: u16 = 3;
-const IFA_ADDRESS: u16 = 1;
-const IFA_LOCAL: u16 = 2;
+pub(super) const IFLA_IFNAME: u16 = 3;
+pub(super) const IFA_ADDRESS: u16 = 1;
+pub(super) const IFA_LOCAL: u16 = 2;
 const IFA_FLAGS: u16 = 8;
 
 const RTNH_F_ONLINK: u32 = 4;
 const RTM_F_CLONED: u32 = 0x200;
-const IFF_UP: u32 = 0x1;
+pub(super) const IFF_UP: u32 = 0x1;
 const IFF_LOWER_UP: u32 = 0x1_0000;
 const IFA_F_SECONDARY: u32 = 0x1;
 const RT_SCOPE_LINK: u8 = 253;
@@ -165,7 +165,7 @@ pub(super) fn encode_dump(kind: u16, family: u8, table: Option<u32>, sequence: u
     buffer
 }
 
-fn begin(buffer: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32) -> usize {
+pub(super) fn begin(buffer: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32) -> usize {
     let start = buffer.len();
     buffer.extend_from_slice(&0u32.to_ne_bytes());
     buffer.extend_from_slice(&kind.to_ne_bytes());
@@ -175,14 +175,14 @@ fn begin(buffer: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32) -> usize {
     start
 }
 
-fn finish(buffer: &mut [u8], start: usize) {
+pub(super) fn finish(buffer: &mut [u8], start: usize) {
     let length = u32::try_from(buffer.len() - start).unwrap_or(u32::MAX);
     if let Some(field) = buffer.get_mut(start..start + 4) {
         field.copy_from_slice(&length.to_ne_bytes());
     }
 }
 
-fn put(buffer: &mut Vec<u8>, kind: u16, value: &[u8]) {
+pub(super) fn put(buffer: &mut Vec<u8>, kind: u16, value: &[u8]) {
     let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
     buffer.extend_from_slice(&length.to_ne_bytes());
     buffer.extend_from_slice(&kind.to_ne_bytes());
@@ -190,7 +190,7 @@ fn put(buffer: &mut Vec<u8>, kind: u16, value: &[u8]) {
     buffer.resize(align(buffer.len()), 0);
 }
 
-fn put_address(buffer: &mut Vec<u8>, kind: u16, address: IpAddr) {
+pub(super) fn put_address(buffer: &mut Vec<u8>, kind: u16, address: IpAddr) {
     match address {
         IpAddr::V4(address) => put(buffer, kind, &address.octets()),
         IpAddr::V6(address) => put(buffer, kind, &address.octets()),
@@ -225,7 +225,7 @@ fn put_multipath(buffer: &mut Vec<u8>, prefix: &IpNet, hops: &[KernelHop]) {
 }
 
 /// Writes the 16-bit length of what begins at `start` and reaches to the end.
-fn set_length(buffer: &mut [u8], start: usize) {
+pub(super) fn set_length(buffer: &mut [u8], start: usize) {
     let length = u16::try_from(buffer.len() - start).unwrap_or(u16::MAX);
     if let Some(field) = buffer.get_mut(start..start + 2) {
         field.copy_from_slice(&length.to_ne_bytes());
@@ -268,7 +268,7 @@ impl<'a> Iterator for Messages<'a> {
 }
 
 /// The attributes of a message; ends at the first that is cut short.
-struct Attributes<'a>(&'a [u8]);
+pub(super) struct Attributes<'a>(pub &'a [u8]);
 
 impl<'a> Iterator for Attributes<'a> {
     type Item = (u16, &'a [u8]);
@@ -291,11 +291,11 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     bytes_at(bytes, at).map(u16::from_ne_bytes)
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes_at(bytes, at).map(u32::from_ne_bytes)
 }
 
-fn address(bytes: &[u8]) -> Option<IpAddr> {
+pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
     match bytes.len() {
         4 => bytes_at::<4>(bytes, 0).map(|b| Ipv4Addr::from(b).into()),
         16 => bytes_at::<16>(bytes, 0).map(|b| Ipv6Addr::from(b).into()),

@@ -25,6 +25,7 @@ mod md5;
 mod message;
 mod monitor;
 mod netlink;
+pub mod plumbing;
 
 use std::io;
 

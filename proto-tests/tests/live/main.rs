@@ -36,4 +36,5 @@ mod routes;
 mod services;
 mod session;
 mod unknown;
+mod workload_agent;
 mod workloads;

@@ -82,8 +82,8 @@ pub enum Decoded {
     Refused(Option<Resource>),
 }
 
-/// Kinds of `calicoctl get` that no speaker acts on.
-const UNUSED: [&str; 16] = [
+/// Kinds of `calicoctl get` that no speaker acts on; and those of the embedded agent (`margay workload apply`).
+const UNUSED: [&str; 18] = [
     "ClusterInformation",
     "FelixConfiguration",
     "GlobalNetworkPolicy",
@@ -94,11 +94,13 @@ const UNUSED: [&str; 16] = [
     "KubeControllersConfiguration",
     "NetworkPolicy",
     "NetworkSet",
+    "PortExposure",
     "Profile",
     "StagedGlobalNetworkPolicy",
     "StagedKubernetesNetworkPolicy",
     "StagedNetworkPolicy",
     "Tier",
+    "Workload",
     "WorkloadEndpoint",
 ];
 
