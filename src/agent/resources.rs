@@ -19,6 +19,9 @@
 //!   targetPort: 80                      # the same port unless given
 //! ```
 //! Of an IPPool `cidr` and `natOutgoing` count here.
+//!
+//! While anything is wrong with the files, a folder without any file included, nothing is removed and the nftables table stays as it is: what is
+//! missing may only be unreadable. A file with a comment alone, or with pools only, is how to say that no workload is wanted.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
