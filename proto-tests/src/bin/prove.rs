@@ -5,7 +5,7 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
-use proto_tests::lab::vm;
+use proto_tests::lab::{container, vm};
 
 /// Debian packages and a program of each by which its presence is told.
 const PACKAGES: [(&str, &str); 28] = [
@@ -69,7 +69,8 @@ fn prove() -> Result<bool> {
     run(Command::new(&cargo).args(["build", "--workspace", "--bins"]))?;
     let mut tests = Command::new(&cargo);
     tests.args(["test", "--workspace", "--no-fail-fast"]);
-    let totals = test(&mut tests)?;
+    let mut totals = test(&mut tests)?;
+    in_containers(&mut totals)?;
     println!("\n{} passed, {} failed, {} skipped", totals.passed, totals.failed, totals.skipped);
     Ok(totals.failed == 0 && totals.whole)
 }
@@ -113,6 +114,23 @@ fn packer(cargo: &str) -> Result<()> {
         return Ok(());
     }
     run(Command::new(cargo).args(["install", "cargo-deb", "--locked", "--quiet"]))
+}
+
+/// The labs once more through containerlab, where one is at hand; where not, that is one SKIPPED line.
+fn in_containers(totals: &mut Totals) -> Result<()> {
+    if let Err(error) = container::check() {
+        println!("SKIPPED: containerlab: {error:#}");
+        totals.skipped += 1;
+        return Ok(());
+    }
+    let lab = std::env::current_exe()?.with_file_name("lab");
+    run(Command::new(&lab).arg("images"))?;
+    if Command::new(&lab).args(["test", "--runner", "containerlab"]).status()?.success() {
+        totals.passed += 1;
+    } else {
+        totals.failed += 1;
+    }
+    Ok(())
 }
 
 /// User-mode Linux, for the labs with tunnels where this kernel has none; who does not want it has them skipped.

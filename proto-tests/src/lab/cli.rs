@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use rustix::process::Signal;
 
 use super::fault::Direction;
-use super::{Lab, Status, Topology, draw, enclosure, image, process, running, suite, vm};
+use super::{Lab, Status, Topology, container, draw, enclosure, image, process, running, suite, vm};
 
 /// Networks as text, on this machine: topologies in containerlab's format, in network namespaces.
 #[derive(Parser)]
@@ -55,7 +55,7 @@ enum Verb {
     /// Bring labs up, wait until what their expect.yaml says is true, pings included, end them (all of topologies/ when no file is given)
     Test {
         files: Vec<PathBuf>,
-        /// What the labs run on: namespaces of this kernel, or namespaces of another one (user-mode Linux, with ipip and netem; needs root)
+        /// What the labs are made of
         #[arg(long, value_enum, default_value_t = Runner::Namespaces)]
         runner: Runner,
         /// Where a failed lab's evidence goes: for each node its log, kernel state and its speaker's answers
@@ -75,6 +75,8 @@ enum Verb {
         #[arg(long, short, value_name = "SVG")]
         output: Option<PathBuf>,
     },
+    /// Make the images of the nodes for containerlab: Debian's packages of every speaker, and margay (needs root, debootstrap, an engine)
+    Images,
     /// The tour: three nodes and a top-of-rack router, their peers, their routes, and a ping between workloads
     Quickstart,
     /// The Debian packages that the labs need (all of topologies/ when no file is given)
@@ -86,8 +88,10 @@ enum Verb {
 enum Runner {
     /// Network namespaces of this kernel
     Namespaces,
-    /// The same, on a kernel of its own that has more
+    /// The same, on a kernel of its own that has ipip and netem (user-mode Linux; needs root)
     Vm,
+    /// Containers, by containerlab and the engine that `docker` reaches
+    Containerlab,
 }
 
 #[derive(Subcommand)]
@@ -151,8 +155,12 @@ pub fn main() -> Result<ExitCode> {
         Verb::Down { file } => running::down(&file),
         Verb::Exec { file, node, command } => running::exec(&file, &node, &command),
         Verb::Status { file, wait } => running::visit(&file, |lab| status(lab, wait)),
-        Verb::Test { files, runner: Runner::Namespaces, logs } => test(files, &logs),
         Verb::Test { files, runner: Runner::Vm, .. } => test_in_vm(&files),
+        Verb::Test { files, runner, logs } => test(files, runner, &logs),
+        Verb::Images => {
+            image::build_margay()?;
+            container::images().map(|()| ExitCode::SUCCESS)
+        }
         Verb::Fault { file, fault } => running::visit(&file, |lab| inflict(lab, &fault).map(|()| ExitCode::SUCCESS)),
         Verb::Draw { file, output } => picture(&file, output.as_deref()),
         Verb::Quickstart => quickstart(),
@@ -202,7 +210,14 @@ fn test_in_vm(files: &[PathBuf]) -> Result<ExitCode> {
     for file in if files.is_empty() { all()? } else { files.to_vec() } {
         words.push(std::path::absolute(file)?.display().to_string());
     }
-    print!("{}", vm::run(&words.iter().map(String::as_str).collect::<Vec<_>>())?);
+    match vm::run(&words.iter().map(String::as_str).collect::<Vec<_>>()) {
+        Ok(said) => print!("{said}"),
+        Err(error) if error.is::<image::Missing>() => return Err(error),
+        Err(error) => {
+            println!("{error:#}");
+            return Ok(ExitCode::FAILURE);
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -215,19 +230,34 @@ fn picture(file: &Path, output: Option<&Path>) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn test(files: Vec<PathBuf>, logs: &Path) -> Result<ExitCode> {
-    if let Some(outside) = enclosure::enter_with_margay()? {
+fn test(files: Vec<PathBuf>, runner: Runner, logs: &Path) -> Result<ExitCode> {
+    if runner == Runner::Containerlab {
+        match container::check() {
+            Ok(versions) => println!("{versions}"),
+            Err(error) => {
+                println!("SKIPPED: containerlab: {error:#}");
+                return Ok(ExitCode::SUCCESS);
+            }
+        }
+    } else if let Some(outside) = enclosure::enter_with_margay()? {
         return Ok(outside);
     }
     let mut code = ExitCode::SUCCESS;
     for file in if files.is_empty() { all()? } else { files } {
         let start = Instant::now();
-        let lab = match Lab::up(std::path::absolute(&file)?) {
+        let path = std::path::absolute(&file)?;
+        let made = if runner == Runner::Containerlab { Lab::deploy(path) } else { Lab::up(path) };
+        let lab = match made {
             Err(error) if error.is::<image::Missing>() => {
                 println!("{}: SKIPPED: {error}", file.display());
                 continue;
             }
-            other => other?,
+            Err(error) => {
+                println!("{}: FAILED\n{}", file.display(), suite::chain(&error));
+                code = ExitCode::FAILURE;
+                continue;
+            }
+            Ok(lab) => lab,
         };
         match lab.expect() {
             Ok(()) => println!("{}: ok ({:.1} s)", file.display(), start.elapsed().as_secs_f32()),

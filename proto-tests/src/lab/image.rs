@@ -125,7 +125,7 @@ pub fn check(topology: &Topology) -> Result<()> {
 }
 
 /// The label `lab-needs` names what a node needs of the kernel, where kernels differ: `ipip`.
-fn check_kernel(topology: &Topology) -> Result<()> {
+pub(super) fn check_kernel(topology: &Topology) -> Result<()> {
     for (name, node) in &topology.nodes {
         match node.labels.get("lab-needs").map(String::as_str) {
             None => {}

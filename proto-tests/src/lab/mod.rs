@@ -5,13 +5,15 @@
 //! x/expect.yaml ─expect→ what must come true ── asks ──→ speaker (sessions, paths), kernel (routes), traffic (pings)
 //! ```
 //!
-//! A lab file is real containerlab's format, the strict subset that [`Topology`] lists, and deploys there unchanged given images of those
-//! names; here an image stands for programs of the host (`image`), and a node for namespaces (`namespace`): its own network, its
-//! own host name, its own `/run`, and layers over `/etc`, `/var/lib` and `/var/log`. As in containerlab, a node's `cmd` starts
-//! before its links exist, and its `exec` lines run when they do.
+//! A lab file is real containerlab's format, the strict subset that [`Topology`] lists, and deploys there unchanged ([`container`] makes
+//! images of those names, deploys, and asks the same questions); here an image stands for programs of the host (`image`), and a node for
+//! namespaces (`namespace`): its own network, its own host name, its own `/run`, and layers over `/etc`, `/var/lib` and `/var/log`. As in
+//! containerlab, a node's `cmd` starts before its links exist, and its `exec` lines run when they do.
 //!
 //! `lab up` leaves a lab running, to which the other verbs find their way (`running`); what goes wrong on it is [`fault`]'s, what is
 //! true of it [`Status`]', and what is left of a failure is gathered by `evidence`.
+//!
+//! What this kernel cannot do another one may: [`vm`]. And [`draw`] makes the pictures.
 //!
 //! Everything happens in an [`enclosure`], whose end is the end of every process in it: no lab outlives its test, however that dies,
 //! several runs cannot collide, and the host's own network is out of reach. Root is not needed where the host lets users make
@@ -22,6 +24,7 @@
 //! after a random delay unless `proxy_delay` is 0, which Felix sets as well.
 
 pub mod cli;
+pub mod container;
 pub mod draw;
 pub mod enclosure;
 pub mod etcd;

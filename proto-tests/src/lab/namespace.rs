@@ -45,6 +45,8 @@ enum Holder {
     Own(Child),
     /// Somebody else's, found by its id: left alone.
     Found(u32),
+    /// None: a container has them, and its engine is asked.
+    Container(String),
 }
 
 impl Namespace {
@@ -80,16 +82,27 @@ impl Namespace {
         Self { holder: Holder::Found(holder), env }
     }
 
-    /// The process that holds the namespaces open.
+    /// Those of a container of that name.
+    pub fn container(name: String) -> Self {
+        Self { holder: Holder::Container(name), env: BTreeMap::new() }
+    }
+
+    /// The process that holds the namespaces open; 0 (which is none) where an engine does.
     pub fn pid(&self) -> u32 {
         match &self.holder {
             Holder::Own(child) => child.id(),
             Holder::Found(pid) => *pid,
+            Holder::Container(_) => 0,
         }
     }
 
     /// A command that runs in the node with the node's environment.
     pub fn command<S: AsRef<str>>(&self, words: &[S]) -> Command {
+        if let Holder::Container(name) = &self.holder {
+            let mut command = Command::new("docker");
+            command.args(["exec", "--interactive", name]).args(words.iter().map(AsRef::as_ref));
+            return command;
+        }
         let mut command = Command::new("nsenter");
         command.args(["--target", &self.pid().to_string(), "--net", "--mount", "--uts", "--wd=/", "--"]);
         command.args(words.iter().map(AsRef::as_ref)).env_clear().envs(&self.env);
@@ -121,7 +134,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        if let Holder::Found(_) = self.holder {
+        if !matches!(self.holder, Holder::Own(_)) {
             return;
         }
         // A process may fork while we look: look again until there is none, but not for ever.

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use super::container::{self, Deployed};
 use super::image::{self, Speaker};
 use super::namespace::Namespace;
 use super::topology::{Link, Network, Node as Spec, Stage, Topology};
@@ -26,6 +27,8 @@ pub struct Lab {
     logs: PathBuf,
     /// `Some` where the logs go with the lab.
     cleanup: Option<TempDir>,
+    /// `Some` where containerlab made it.
+    deployed: Option<Deployed>,
 }
 
 #[derive(Debug)]
@@ -62,7 +65,7 @@ impl Lab {
         image::check(&topology)?;
         ensure!(enclosure::current().is_some(), "labs are built inside an enclosure only: call enclosure::enter first");
         let logs = logs(&topology)?;
-        let mut lab = Self { topology, nodes: BTreeMap::new(), logs: logs.path().to_owned(), cleanup: Some(logs) };
+        let mut lab = Self { topology, nodes: BTreeMap::new(), logs: logs.path().to_owned(), cleanup: Some(logs), deployed: None };
         match lab.build() {
             Ok(()) => Ok(lab),
             Err(error) => Err(error.context(format!("lab {}", lab.topology.name)).context(lab.tail())),
@@ -80,7 +83,21 @@ impl Lab {
             nodes.insert(name.clone(), running);
         }
         ensure!(nodes.len() == topology.nodes.len(), "the file has changed: the running lab has fewer nodes");
-        Ok(Self { topology, nodes, logs, cleanup: None })
+        Ok(Self { topology, nodes, logs, cleanup: None, deployed: None })
+    }
+
+    /// The lab of `file` as containerlab makes it, in containers. Faults and `kill` are not for it.
+    pub fn deploy(file: impl AsRef<Path>) -> Result<Self> {
+        let topology = Topology::read(file)?;
+        image::check_kernel(&topology)?;
+        let logs = logs(&topology)?;
+        let deployed = Some(Deployed::deploy(&topology)?);
+        let mut nodes = BTreeMap::new();
+        for (name, spec) in &topology.nodes {
+            let namespace = Namespace::container(container::name(&topology, name));
+            nodes.insert(name.clone(), Running { program: None, namespace, speaker: image::speaker(&spec.image)? });
+        }
+        Ok(Self { topology, nodes, logs: logs.path().to_owned(), cleanup: Some(logs), deployed })
     }
 
     /// How another process finds this lab.
@@ -200,6 +217,7 @@ impl Lab {
 
     /// Ends the program of `node` with `signal` and waits until it is gone; the namespaces and the kernel's routes stay.
     pub fn kill(&mut self, node: &str, signal: Signal) -> Result<()> {
+        ensure!(self.deployed.is_none(), "{node} is a container: its engine ends it");
         let running = self.nodes.get_mut(node).context("no such node")?;
         let mut program = running.program.take().with_context(|| format!("{node} runs nothing"))?;
         process::signal(program.id(), signal);

@@ -20,6 +20,8 @@ use super::expand;
 pub struct Topology {
     /// The lab's name.
     pub name: String,
+    /// What the names of containers begin with; `None`: `clab`. For containerlab alone.
+    pub prefix: Option<String>,
     /// The file it was read from.
     pub file: PathBuf,
     /// The nodes by name, sorted.
@@ -158,7 +160,7 @@ impl Topology {
         for link in &raw.topology.links {
             links.push(link.value.resolve().with_context(|| format!("line {}", link.referenced.line()))?);
         }
-        let topology = Self { name: raw.name, file: file.to_owned(), nodes, links };
+        let topology = Self { name: raw.name, prefix: raw.prefix, file: file.to_owned(), nodes, links };
         topology.check()?;
         Ok(topology)
     }
@@ -228,8 +230,7 @@ fn join<'a>(names: impl Iterator<Item = &'a String>) -> String {
 #[serde(deny_unknown_fields)]
 struct RawFile {
     name: String,
-    #[serde(default, rename = "prefix")]
-    _prefix: Option<String>,
+    prefix: Option<String>,
     #[serde(default, rename = "mgmt")]
     _mgmt: Option<RawMgmt>,
     topology: RawTopology,
