@@ -94,6 +94,8 @@ fn is_installed(node: &Node<'_>) -> Result<()> {
         "/usr/share/zsh/vendor-completions/_margay",
         "/usr/share/fish/vendor_completions.d/margay.fish",
         "/usr/share/doc/margay/README.md",
+        "/usr/share/doc/margay/examples/agent.sh",
+        "/usr/share/doc/margay/examples/agent.py",
     ] {
         shell(node, &format!("test -s {path}")).with_context(|| format!("{path} is not there"))?;
     }

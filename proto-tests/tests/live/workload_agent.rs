@@ -238,6 +238,51 @@ fn an_agent_killed_at_random_converges_to_the_same_state_and_then_writes_nothing
     });
 }
 
+/// The agent, as long as it is held.
+struct Watching(Child);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_watching_agent_follows_its_files_and_mends_what_others_break() {
+    enclosed(|| {
+        let web = Namespace::new()?;
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("all.yaml");
+        fs::write(&path, workload("web", &web, "10.244.1.0"))?;
+        let mut command = Command::new(program()?);
+        command.args(["workload", "apply", "--watch"]).arg(folder.path()).stdout(Stdio::null());
+        let mut agent = Watching(command.spawn()?);
+        let routed = |address: &str, wanted: bool| {
+            wait_until(WAIT, "the kernel routes what is declared", || {
+                let routes = host("ip route show")?;
+                ensure!(routes.contains(&format!("{address} dev cali")) == wanted, "{address}: {routes}");
+                Ok(())
+            })
+        };
+        routed("10.244.1.0", true)?;
+        replace(&path, &workload("web", &web, "10.244.1.255"))?;
+        routed("10.244.1.255", true)?;
+        routed("10.244.1.0", false)?;
+        host("ip route del 10.244.1.255")?;
+        routed("10.244.1.255", true)?;
+        // A file that cannot be read takes nothing away, and is not the end.
+        replace(&path, "kind: Workload\nmetadata: {name: web}\nspec: {netns: /nowhere, adresses: []}\n")?;
+        host("ip route add 10.99.0.0/24 via 192.0.2.9")?;
+        replace(&path, &workload("web", &web, "10.244.1.255, 10.244.1.0"))?;
+        routed("10.244.1.0", true)?;
+        routed("10.244.1.255", true)?;
+        ensure!(agent.0.try_wait()?.is_none(), "it ended");
+        ensure!(host("ip route show")?.contains("10.99.0.0/24"), "a stranger's route is gone");
+        Ok(())
+    });
+}
+
 #[test]
 fn it_does_nothing_where_felix_is_at_work() {
     enclosed(|| {
