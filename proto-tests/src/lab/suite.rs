@@ -1,9 +1,9 @@
-//! A test harness for stories that need a lab: like libtest's, but a story that cannot run says SKIPPED and why, and is counted so.
+//! A test harness for stories that need a lab. It speaks as libtest does, so that whoever counts tests and names those that failed counts and
+//! names stories too; but a story that cannot run says SKIPPED and why, and is counted as ignored.
 //!
 //! With `CI` set nothing may be skipped: what cannot run has failed.
 
 use std::env;
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -42,22 +42,23 @@ pub fn main(stories: &[Story]) -> ExitCode {
     };
     let chosen: Vec<&Story> = stories.iter().filter(|story| wanted(story.name)).collect();
     if chosen.is_empty() {
-        println!("\nrunning 0 labs\n");
+        println!("\nrunning 0 tests\n");
         return ExitCode::SUCCESS;
     }
+    let filtered = stories.len() - chosen.len();
     match enclosure::enter_with_margay() {
         Ok(Some(outside)) => outside,
-        Ok(None) => run_all(&chosen, None),
-        Err(reason) => run_all(&chosen, Some(&format!("{reason:#}"))),
+        Ok(None) => run_all(&chosen, filtered, None),
+        Err(reason) => run_all(&chosen, filtered, Some(&format!("{reason:#}"))),
     }
 }
 
-fn run_all(stories: &[&Story], obstacle: Option<&str>) -> ExitCode {
-    println!("\nrunning {} labs", stories.len());
+fn run_all(stories: &[&Story], filtered: usize, obstacle: Option<&str>) -> ExitCode {
+    println!("\nrunning {} tests", stories.len());
+    let began = Instant::now();
     let (mut passed, mut skipped, mut failed) = (0, 0, Vec::new());
     for story in stories {
-        print!("lab {} ... ", story.name);
-        let _ = std::io::stdout().flush();
+        println!("lab {} is run", story.name);
         let start = Instant::now();
         let outcome = match obstacle {
             Some(reason) => Outcome::Skipped(reason.to_owned()),
@@ -67,21 +68,29 @@ fn run_all(stories: &[&Story], obstacle: Option<&str>) -> ExitCode {
         match outcome {
             Outcome::Passed => {
                 passed += 1;
-                println!("ok ({seconds:.1} s)");
+                println!("test {} ... ok ({seconds:.1} s)", story.name);
             }
             Outcome::Skipped(reason) if env::var_os("CI").is_none() => {
                 skipped += 1;
-                println!("SKIPPED: {reason}");
+                println!("test {} ... ignored, SKIPPED since {reason}", story.name);
             }
             Outcome::Skipped(reason) | Outcome::Failed(reason) => {
                 failed.push(story.name);
-                println!("FAILED ({seconds:.1} s)\n{reason}");
+                println!("test {} ... FAILED ({seconds:.1} s)\n{reason}", story.name);
             }
         }
     }
     let verdict = if failed.is_empty() { "ok" } else { "FAILED" };
-    println!("\nlab result: {verdict}. {passed} passed; {} failed; {skipped} SKIPPED\n", failed.len());
-    failed.iter().for_each(|name| println!("failed: {name}"));
+    if !failed.is_empty() {
+        println!("\nfailures:");
+        failed.iter().for_each(|name| println!("    {name}"));
+    }
+    println!(
+        "\ntest result: {verdict}. {passed} passed; {} failed; {skipped} ignored; 0 measured; {} filtered out; finished in {:.2}s\n",
+        failed.len(),
+        filtered,
+        began.elapsed().as_secs_f32()
+    );
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(101) }
 }
 
