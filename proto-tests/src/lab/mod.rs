@@ -25,6 +25,7 @@
 
 pub mod cli;
 pub mod container;
+mod documented;
 pub mod draw;
 pub mod enclosure;
 pub mod etcd;

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
-use super::expand;
+use super::{documented, expand};
 
 /// A network as its file describes it, with groups, kinds and defaults already merged into the nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,6 +126,14 @@ pub struct End {
     pub interface: String,
 }
 
+/// What the reader says, and whether containerlab itself knows better.
+fn mistake(words: &str) -> anyhow::Error {
+    match documented::explain(words) {
+        Some(more) => anyhow!("{words}\n{more}"),
+        None => anyhow!("{words}"),
+    }
+}
+
 impl Topology {
     /// Reads `file`, expanding variables from this process's environment.
     pub fn read(file: impl AsRef<Path>) -> Result<Self> {
@@ -139,7 +147,7 @@ impl Topology {
     pub fn parse(text: &str, file: &Path, vars: &BTreeMap<String, String>) -> Result<Self> {
         let named = || file.display().to_string();
         let text = expand::variables(text, vars).with_context(named)?;
-        let raw: RawFile = serde_saphyr::from_str(&text).map_err(|error| anyhow!("{error}")).with_context(named)?;
+        let raw: RawFile = serde_saphyr::from_str(&text).map_err(|error| mistake(&error.to_string())).with_context(named)?;
         Self::resolve(raw, file).with_context(named)
     }
 
@@ -532,6 +540,7 @@ topology:
         let base = "name: x\ntopology:\n  defaults: {kind: linux, image: a, network-mode: none}\n  nodes:\n";
         for (rest, expected) in [
             ("    a: {imgae: b}\n", "line 5"),
+            ("    a: {ports: [\"80:80\"]}\n", "containerlab knows `ports`"),
             ("    a: {kind: nokia_srlinux}\n", "line 5: node a: kind `nokia_srlinux`"),
             ("    a: {network-mode: bridge}\n", "network-mode `bridge`"),
             ("    a: {binds: [x]}\n", "absolute"),
