@@ -105,6 +105,16 @@ pub fn packages(topology: &Topology) -> Result<BTreeSet<&'static str>> {
     Ok(programs(topology)?.into_iter().map(|(_, package)| package).collect())
 }
 
+/// The names of all images, without `:local`.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    IMAGES.iter().map(|row| row.name)
+}
+
+/// The Debian packages that the nodes of any lab need.
+pub fn all_packages() -> BTreeSet<&'static str> {
+    EVERYWHERE.iter().chain(IMAGES.iter().flat_map(|row| row.programs)).map(|(_, package)| *package).collect()
+}
+
 /// Fails with [`Missing`] if the host lacks a program that the lab needs.
 pub fn check(topology: &Topology) -> Result<()> {
     for node in topology.nodes.values() {

@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Story { name: "runner", file: "proto-tests/tests/lab/features.clab.yml", run: runner },
         Story { name: "tool", file: "proto-tests/tests/lab/features.clab.yml", run: tool::tool },
         Story { name: "faults", file: "topologies/tor-bird.clab.yml", run: tool::faults },
+        Story { name: "slow_cable", file: "proto-tests/tests/lab/cable.clab.yml", run: tool::slow_cable },
         Story { name: "quickstart", file: "topologies/quickstart.clab.yml", run: quickstart },
         Story { name: "mesh8", file: "topologies/mesh8.clab.yml", run: |lab| lab.expect() },
         Story { name: "tor_bird", file: "topologies/tor-bird.clab.yml", run: top_of_rack },

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use proto_tests::lab::fault::Direction;
 use proto_tests::lab::image::{Missing, repository};
 use proto_tests::lab::process::{Signal, run};
-use proto_tests::lab::{Lab, Status, enclosure};
+use proto_tests::lab::{Lab, Status, enclosure, vm};
 
 /// Each fault does what it says and nothing else, its end undoes it, and the status tells of both.
 pub fn faults(lab: &mut Lab) -> Result<()> {
@@ -107,6 +107,33 @@ fn latency(lab: &Lab) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// A cable that is slow one way, and no more; in a guest where this kernel has no netem.
+pub fn slow_cable(lab: &mut Lab) -> Result<()> {
+    let (end, here) = (lab.end("here:eth0")?, lab.node("here")?);
+    let least = || -> Result<f64> {
+        let said = here.exec("ping -n -q -c 3 -i 0.3 192.0.2.2")?;
+        said.split("= ").nth(1).and_then(|text| text.split('/').next()?.parse().ok()).context(said)
+    };
+    match lab.delay(&end, Duration::from_millis(200)) {
+        Ok(()) => {
+            let slow = least()?;
+            lab.delay(&end, Duration::ZERO)?;
+            let quick = least()?;
+            println!("    a ping took {slow} ms, and then {quick} ms");
+            ensure!(slow >= 200.0 && quick < 200.0, "{slow} ms, {quick} ms");
+        }
+        Err(error) => {
+            ensure!(error.is::<Missing>(), "{error:#}");
+            let program = std::env::current_exe()?;
+            let said = vm::run(&[&program.display().to_string(), "slow_cable", "--exact"])?;
+            ensure!(said.contains("test slow_cable ... ok"), "in user-mode Linux:\n{said}");
+            let times = said.lines().find(|line| line.contains("a ping took")).unwrap_or_default();
+            println!("{times}, in user-mode Linux, since this kernel has no netem");
+        }
+    }
+    Ok(())
 }
 
 /// `lab up`, `status`, `fault`, `exec`, `down` by hand: once as whoever runs the tests, once as an ordinary user.
