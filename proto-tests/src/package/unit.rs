@@ -20,6 +20,8 @@ for own in \"$@\"; do mount --bind \"$own\" \"$own\"; done
 while read -r _ place _; do
   case $place in /proc|/proc/*|/sys|/sys/*|/dev|/dev/*) continue;; esac
   for own in \"$@\"; do [ \"$place\" = \"$own\" ] && continue 2; done
+  # Another mount covers it: nobody gets there.
+  [ -e \"$place\" ] || continue
   mount -o remount,bind,ro \"$place\"
 done < /proc/self/mounts
 ";
