@@ -124,11 +124,14 @@ fn in_containers(totals: &mut Totals) -> Result<()> {
         return Ok(());
     }
     let lab = std::env::current_exe()?.with_file_name("lab");
-    run(Command::new(&lab).arg("images"))?;
-    if Command::new(&lab).args(["test", "--runner", "containerlab"]).status()?.success() {
-        totals.passed += 1;
-    } else {
-        totals.failed += 1;
+    let done = run(Command::new(&lab).arg("images")).and_then(|()| run(Command::new(&lab).args(["test", "--runner", "containerlab"])));
+    match done {
+        Ok(()) => totals.passed += 1,
+        Err(error) => {
+            // Counted, so that the sum of all is printed whatever happens here.
+            println!("containerlab: {error:#}");
+            totals.failed += 1;
+        }
     }
     Ok(())
 }
