@@ -14,7 +14,7 @@ use margay::fib::{
     BestRoute, FibChange, FibState, FibStatus, FibSyncer, Hop, Input, KernelEvent, KernelHop, KernelOp, KernelOps, KernelRoute, Link,
     Output, Query, RouteKey, RouteType, Target,
 };
-use margay::kernel::{Command, Settings, spawn};
+use margay::kernel::{Command, Kernel, NetlinkKernel, Settings, spawn};
 use margay::policy::RouteSource;
 use margay::types::{NextHop, Outbox, QueryId, Sync};
 use tokio::sync::mpsc;
@@ -103,8 +103,9 @@ struct Monitor {
     written: BTreeMap<u64, Vec<(usize, i32)>>,
     /// Whole tellings of the routes.
     tellings: usize,
-    /// Routes told singly.
+    /// Routes told, and routes told to be gone.
     told: usize,
+    told_gone: usize,
     batch: u64,
     runtime: tokio::runtime::Runtime,
 }
@@ -114,7 +115,8 @@ impl Monitor {
         let (commands, events) = spawn(settings).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let (links, addresses, routes, written) = Default::default();
-        let mut monitor = Self { commands, events, links, addresses, routes, written, tellings: 0, told: 0, batch: 0, runtime };
+        let mut monitor =
+            Self { commands, events, links, addresses, routes, written, tellings: 0, told: 0, told_gone: 0, batch: 0, runtime };
         monitor.until("first telling", |m| m.tellings == 1);
         monitor
     }
@@ -141,7 +143,10 @@ impl Monitor {
                 self.told += 1;
                 self.routes.insert(key, route);
             }
-            KernelEvent::Route(Sync::Remove(key)) => drop(self.routes.remove(&key)),
+            KernelEvent::Route(Sync::Remove(key)) => {
+                self.told_gone += 1;
+                self.routes.remove(&key);
+            }
             KernelEvent::Route(Sync::End) => self.tellings += 1,
             KernelEvent::Written { batch, failed } => drop(self.written.insert(batch, failed)),
             KernelEvent::Flushed { .. } | KernelEvent::Link(Sync::End) | KernelEvent::Address(Sync::End) => {}
@@ -166,6 +171,20 @@ impl Monitor {
 
     fn ours(&self) -> Vec<KernelRoute> {
         self.routes.values().filter(|route| route.protocol == 12).cloned().collect()
+    }
+
+    /// How many changes of routes the kernel has announced until now, this question's own left out.
+    fn announced(&mut self) -> usize {
+        let marker: IpNet = "192.0.2.99/32".parse().unwrap();
+        let has = |m: &Self| m.routes.keys().any(|key| key.prefix == marker);
+        let before = self.told + self.told_gone;
+        ip("route add blackhole 192.0.2.99/32");
+        self.until("marker", has);
+        ip("route del blackhole 192.0.2.99/32");
+        self.until("marker gone", |m| !has(m));
+        let announced = self.told + self.told_gone - before - 2;
+        assert_eq!(self.tellings, 1, "the queue overran: what was announced is not known");
+        announced
     }
 }
 
@@ -490,7 +509,11 @@ struct Node {
     events: mpsc::Receiver<Vec<KernelEvent>>,
     out: Outbox<Output>,
     writes: usize,
+    /// Batches that the kernel has not answered.
+    under_way: usize,
     rows: Vec<FibStatus>,
+    /// The last answer is complete.
+    answered: bool,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -499,10 +522,11 @@ impl Node {
         let (commands, events) = spawn(&Settings::default()).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let fib = FibSyncer::new(&FibConfig::default(), 7);
-        Self { fib, commands, events, out: Outbox::new(), writes: 0, rows: vec![], runtime }
+        Self { fib, commands, events, out: Outbox::new(), writes: 0, under_way: 0, rows: vec![], answered: false, runtime }
     }
 
     fn give(&mut self, input: Input) {
+        self.under_way -= usize::from(matches!(input, Input::Kernel(KernelEvent::Written { .. })));
         self.fib.handle(Instant::now(), input, &mut self.out);
         self.collect();
     }
@@ -512,11 +536,15 @@ impl Node {
             match output {
                 Output::Write(ops) => {
                     self.writes += ops.ops.len();
+                    self.under_way += 1;
                     self.commands.blocking_send(Command::Write(ops)).unwrap();
                 }
                 Output::Resync => self.commands.blocking_send(Command::Resync).unwrap(),
                 Output::Pull { .. } | Output::Refused { .. } => {}
-                Output::Answer { rows, .. } => self.rows = rows,
+                Output::Answer { rows, done, .. } => {
+                    self.rows.extend(rows);
+                    self.answered = done;
+                }
             }
         }
     }
@@ -546,6 +574,21 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// How many prefixes are in that state.
+    fn count(&mut self, state: FibState) -> usize {
+        self.rows.clear();
+        self.answered = false;
+        self.give(Input::Query(QueryId(1), Query::InState(state)));
+        self.until("the whole answer", |node| node.answered);
+        self.rows.len()
+    }
+
+    /// Lives on until every batch is answered and no prefix waits to be written.
+    fn settle(&mut self) {
+        self.until("all batches answered", |node| node.under_way == 0);
+        assert_eq!(self.count(FibState::Pending), 0);
     }
 
     fn until_state(&mut self, state: FibState, prefixes: &[&str]) {
@@ -609,5 +652,83 @@ fn g1_a_fib_syncer_on_the_real_kernel() {
         ip("addr add fd00::1/64 dev v0 nodad");
         node.until_state(FibState::Installed, &prefixes);
         assert_eq!(shown(), before);
+    });
+}
+
+/// So many prefixes of length 32.
+fn hosts(count: u32) -> Vec<IpNet> {
+    (0..count).map(|i| IpNet::new(std::net::Ipv4Addr::from(0x6400_0000 + i).into(), 32).unwrap()).collect()
+}
+
+/// Best paths of all of them, or that there are none.
+fn changes(prefixes: &[IpNet], route: Option<&BestRoute>) -> Vec<FibChange> {
+    prefixes.iter().map(|prefix| FibChange { prefix: *prefix, route: route.cloned() }).collect()
+}
+
+#[test]
+fn g1_a_restart_adopts_half_a_million_routes_and_writes_none() {
+    const ROUTES: u32 = 500_000;
+    in_namespace("g1_a_restart_adopts_half_a_million_routes_and_writes_none", || {
+        let v0 = index("v0");
+        let prefixes = hosts(ROUTES);
+        let earlier: Vec<_> = prefixes.iter().map(|prefix| KernelOp::Create(via(&prefix.to_string(), "10.0.0.2", v0))).collect();
+        assert_eq!(NetlinkKernel::open().unwrap().apply(&earlier), []);
+        let mut monitor = Monitor::start(&Settings::default());
+        assert_eq!(monitor.ours().len(), prefixes.len());
+        let mut node = Node::start();
+        let best = learned(&[("10.0.0.2", v0)]);
+        // The first tenth comes back while the kernel's table is read, the rest after.
+        let (early, late) = prefixes.split_at(prefixes.len() / 10);
+        early.chunks(4096).for_each(|part| node.give(Input::Changes(changes(part, Some(&best)))));
+        node.until("the table told", |node| node.state(&prefixes[prefixes.len() - 1].to_string()) == Some(FibState::Adopted));
+        late.chunks(4096).for_each(|part| node.give(Input::Changes(changes(part, Some(&best)))));
+        node.give(Input::Sweep);
+        node.settle();
+        assert_eq!((node.count(FibState::Installed), node.writes), (prefixes.len(), 0));
+        assert_eq!(monitor.announced(), 0);
+    });
+}
+
+#[test]
+fn a_flap_of_ten_thousand_prefixes_writes_nothing_that_cancels_out() {
+    const FLAPPING: u32 = 10_000;
+    /// What two batches hold: that much leaves at once, and cannot be called back.
+    const LEAVES: usize = 2 * 4096;
+    in_namespace("a_flap_of_ten_thousand_prefixes_writes_nothing_that_cancels_out", || {
+        let v0 = index("v0");
+        let (old, new) = (learned(&[("10.0.0.2", v0)]), learned(&[("10.0.0.3", v0)]));
+        let prefixes = hosts(FLAPPING);
+        let others: Vec<IpNet> = hosts(FLAPPING + LEAVES as u32).split_off(prefixes.len());
+        let mut monitor = Monitor::start(&Settings::default());
+        let mut node = Node::start();
+        node.until("the table told", |node| node.state("10.0.0.0/24").is_none() && node.fib.deadline().is_some());
+        let (come, go, move_on) = (changes(&prefixes, Some(&old)), changes(&prefixes, None), changes(&prefixes, Some(&new)));
+        node.give(Input::Changes(come.clone()));
+        node.settle();
+        assert_eq!((node.writes, monitor.announced()), (prefixes.len(), prefixes.len()));
+        let busy = [changes(&others, Some(&old)), changes(&others, None)];
+        let both = |first: &[FibChange], second: &[FibChange]| first.iter().chain(second).cloned().collect::<Vec<_>>();
+        let steps: Vec<(&str, Vec<Vec<FibChange>>, usize)> = vec![
+            ("withdrawn and announced again in one word of the Loc-RIB", vec![both(&go, &come)], 0),
+            ("moved and back in one word", vec![both(&move_on, &come)], 0),
+            ("withdrawn, announced otherwise, and as before", vec![both(&both(&go, &move_on), &come)], 0),
+            ("while others are under way", vec![busy[0].clone(), go.clone(), come.clone()], LEAVES),
+            ("moved and back while others are under way", vec![busy[1].clone(), move_on.clone(), go.clone(), come.clone()], LEAVES),
+            ("announced again while its withdrawal is under way", vec![go.clone(), come.clone()], 2 * LEAVES),
+            ("and that three times", vec![go.clone(), come.clone(), go.clone(), come.clone(), go.clone(), come.clone()], 2 * LEAVES),
+            ("moved back while the move is under way", vec![move_on.clone(), come.clone()], 2 * LEAVES),
+            ("withdrawn for good", vec![go.clone()], prefixes.len()),
+            ("announced and withdrawn in one word", vec![both(&come, &go)], 0),
+            ("withdrawn while its announcement is under way", vec![come.clone(), go.clone()], 2 * LEAVES),
+            ("announced", vec![come.clone()], prefixes.len()),
+        ];
+        for (what, words, needed) in steps {
+            let before = node.writes;
+            // No event of the kernel is heard between them: what left is under way.
+            words.into_iter().for_each(|changes| node.give(Input::Changes(changes)));
+            node.settle();
+            assert_eq!((node.writes - before, monitor.announced()), (needed, needed), "{what}");
+        }
+        assert_eq!(node.count(FibState::Installed), prefixes.len());
     });
 }

@@ -1,6 +1,6 @@
 //! The FibSyncer's task: Loc-RIB changes and kernel facts in, batches of writes out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
 use tokio::sync::mpsc;
@@ -31,9 +31,9 @@ pub struct FibTask {
     /// Shards that have nothing more to say before the sweep.
     settled: usize,
     chronicle: Chronicle,
-    /// Since when changes of best paths wait for the kernel, and how many writes are under way.
+    /// Since when changes of best paths wait for the kernel, and the sizes of the batches that it has not answered.
     unsettled: Option<Instant>,
-    under_way: usize,
+    under_way: VecDeque<usize>,
     /// Prefixes whose best paths somebody follows.
     watches: Vec<Watch>,
     recorder: Option<Recorder>,
@@ -60,7 +60,7 @@ impl FibTask {
             settled: 0,
             chronicle,
             unsettled: None,
-            under_way: 0,
+            under_way: VecDeque::new(),
             watches: Vec::new(),
             recorder: None,
         }
@@ -143,7 +143,7 @@ impl FibTask {
 
     fn input(&mut self, input: Input, outbox: &mut Outbox<Output>) {
         if let Input::Kernel(KernelEvent::Written { failed, .. }) = &input {
-            self.chronicle.metrics().written(std::mem::take(&mut self.under_way), failed.len());
+            self.chronicle.metrics().written(self.under_way.pop_front().unwrap_or(0), failed.len());
         }
         self.hear(input, outbox);
         self.note_settled(outbox);
@@ -152,7 +152,7 @@ impl FibTask {
     /// Nothing is under way and nothing is to be written: the kernel has all that it takes.
     fn note_settled(&mut self, outbox: &Outbox<Output>) {
         let writes = outbox.as_slice().iter().any(|output| matches!(output, Output::Write(_)));
-        if self.under_way == 0
+        if self.under_way.is_empty()
             && !writes
             && let Some(since) = self.unsettled.take()
         {
@@ -164,7 +164,7 @@ impl FibTask {
     async fn deliver(&mut self, output: Output) -> Option<Input> {
         match output {
             Output::Write(ops) => {
-                self.under_way += ops.ops.len();
+                self.under_way.push_back(ops.ops.len());
                 self.command(Command::Write(ops)).await;
             }
             Output::Resync => {
