@@ -28,6 +28,7 @@ pub mod link;
 pub mod model_kernel;
 pub mod oracle;
 pub mod process;
+pub mod scale;
 pub mod script;
 pub mod spec;
 pub mod world;
