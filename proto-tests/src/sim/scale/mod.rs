@@ -19,10 +19,14 @@
 //! Left out: the FibSyncer and its kernel (what the Loc-RIB tells the FIB is counted, as with `--no-fib`), BFD, and the compiler's own
 //! memory. Resources are compiled once for each node and thrown away.
 //!
-//! **Light nodes.** Ten thousand nodes with twenty thousand paths each do not fit into one machine's memory. In a hierarchy every
-//! reflector is whole, and so is one node in so many ([`world::Options::whole`]). The others are light: their sessions are real, what they
-//! announce comes from a real Shard, and what they hear is decoded; but then it sets a bit a prefix and session, and no Adj-RIB-In is kept.
-//! So messages, octets and times are of all nodes, and the memory of a node is that of the whole ones.
+//! **Light nodes.** Four million ends of sessions, or ten thousand nodes with twenty thousand paths each, do not fit into one machine's
+//! memory. So only one node in so many is whole ([`world::Options::whole`]); the others are light, and what that means depends on the shape:
+//!
+//! * In a mesh a light node has its sessions with the whole nodes alone. A node of an iBGP mesh passes nothing on, so that a whole one
+//!   sees, does and holds exactly what it would if all were whole; what a mesh costs is what a whole node costs, times the nodes.
+//! * In a hierarchy reflectors are always whole. A light node has its sessions, what it announces comes from a real Shard, and what it hears is
+//!   decoded; but then it sets a bit a prefix and session, and no Adj-RIB-In is kept. So messages, octets and times are of all nodes,
+//!   and only the memory of a node is that of the whole ones.
 
 pub mod bits;
 pub mod node;

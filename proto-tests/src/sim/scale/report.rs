@@ -60,6 +60,8 @@ impl Memory {
 pub struct Share {
     /// Which.
     pub role: Role,
+    /// Whole nodes, or light ones.
+    pub whole: bool,
     /// How many.
     pub nodes: u64,
     /// Messages sent by all of them.
@@ -96,17 +98,22 @@ impl Phase {
         lasted: Duration,
         moved: Duration,
         had: Vec<Duration>,
-        nodes: impl Iterator<Item = (Role, (Tally, Tally))>,
+        nodes: impl Iterator<Item = ((Role, bool), (Tally, Tally))>,
     ) -> Self {
         let mut shares: Vec<Share> = Vec::new();
-        for (role, (before, after)) in nodes {
-            let index = shares.iter().position(|share| share.role == role).unwrap_or_else(|| {
-                shares.push(Share::none(role));
+        for ((role, whole), (before, after)) in nodes {
+            let index = shares.iter().position(|share| (share.role, share.whole) == (role, whole)).unwrap_or_else(|| {
+                shares.push(Share::none(role, whole));
                 shares.len() - 1
             });
             shares[index].add(before, after);
         }
         Self { name, lasted, moved, had, shares }
+    }
+
+    /// What the whole nodes with workloads did.
+    pub fn whole(&self) -> Option<&Share> {
+        self.shares.iter().find(|share| share.role == Role::Node && share.whole)
     }
 
     /// Messages that all nodes sent.
@@ -132,8 +139,8 @@ impl Phase {
 }
 
 impl Share {
-    fn none(role: Role) -> Self {
-        Self { role, nodes: 0, messages: MessageCounts::default(), octets: 0, most: (0, 0), worked: Duration::ZERO, writes: 0 }
+    fn none(role: Role, whole: bool) -> Self {
+        Self { role, whole, nodes: 0, messages: MessageCounts::default(), octets: 0, most: (0, 0), worked: Duration::ZERO, writes: 0 }
     }
 
     fn add(&mut self, before: Tally, after: Tally) {
@@ -178,7 +185,7 @@ impl fmt::Display for Phase {
             let (mean, octets) = (sum(share.messages) / share.nodes, share.octets / share.nodes);
             let (most, most_octets) = share.most;
             let (worked, writes) = (seconds(share.worked), share.writes / share.nodes);
-            let role = format!("{:?}", share.role).to_lowercase();
+            let role = format!("{}{:?}", if share.whole { "" } else { "light " }, share.role).to_lowercase();
             writeln!(
                 f,
                 "  {role} ({}): {mean} messages each, {most} at most; {octets} octets, {most_octets} at most; {writes} routes to write; \

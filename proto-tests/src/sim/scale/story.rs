@@ -45,7 +45,7 @@ pub fn run(plan: Plan, options: Options, story: Story, mut told: impl FnMut(&Pha
         whole(world)
     })?;
     phase(&mut world, "idle for 80 s", &mut |world| world.run_until(world.now() + IDLE))?;
-    let node = (world.plan.workers / 2) as u32;
+    let node = (0..world.plan.workers).rfind(|node| world.is_whole(*node) && *node <= world.plan.workers / 2).unwrap_or(0) as u32;
     let mut block = 0;
     phase(&mut world, "a block comes", &mut |world| {
         block = world.add_block(node)?;
@@ -95,7 +95,7 @@ fn measure(world: &mut World, name: &'static str, act: &mut dyn FnMut(&mut World
     let (begun, before) = (world.now(), tallies(world));
     act(world)?;
     let after = tallies(world);
-    let roles = world.plan.nodes.iter().map(|node| node.role);
+    let roles = world.plan.nodes.iter().enumerate().map(|(index, node)| (node.role, world.is_whole(index)));
     let had = world.had().into_iter().map(|at| at.saturating_sub(begun)).collect();
     Ok(Phase::new(name, world.now() - begun, world.moved().saturating_sub(begun), had, roles.zip(before.into_iter().zip(after))))
 }

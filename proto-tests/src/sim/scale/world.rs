@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::node::{Arrival, Node, Scene, Start, Tally, Word, add};
 use super::pace;
-use super::plan::{Plan, Role};
+use super::plan::{Plan, Role, Shape};
 use super::tcp::{End, TcpId, Tcps};
 use crate::story::Dice;
 
@@ -23,7 +23,7 @@ const STARTS: Duration = Duration::from_secs(3);
 pub struct Options {
     /// The seed.
     pub seed: u64,
-    /// One node in so many keeps what it hears; 1 for all. Reflectors always do.
+    /// One node in so many is whole, as reflectors always are; 1 for all.
     pub whole: usize,
 }
 
@@ -155,9 +155,18 @@ impl World {
         self.digest
     }
 
-    /// Whether a node keeps what it hears.
+    /// Whether a node keeps all that it hears; in a mesh: whether it has all its sessions.
     pub fn is_whole(&self, node: usize) -> bool {
         self.plan.nodes[node].role != Role::Node || node.is_multiple_of(self.options.whole.max(1))
+    }
+
+    /// How many blocks a node is to know.
+    fn wanted(&self, node: usize) -> usize {
+        if self.plan.shape == Shape::Reflectors || self.is_whole(node) {
+            return self.plan.total();
+        }
+        // A light node of a mesh hears of the whole ones, and has its own.
+        (self.plan.workers.div_ceil(self.options.whole) + 1) * self.plan.blocks
     }
 
     /// What all nodes have done so far.
@@ -316,7 +325,7 @@ impl World {
     fn hear_news(&mut self, node: u32, news: &mut Vec<(usize, bool)>) {
         let known = &self.nodes[node as usize].known;
         let has = match self.watch.what {
-            None => known.count() >= self.plan.total(),
+            None => known.count() >= self.wanted(node as usize),
             Some((block, on)) => known.has(block) == on,
         };
         if !news.is_empty() {
@@ -414,11 +423,15 @@ impl World {
     /// # Errors
     /// The plan has no configuration for it.
     pub fn start(&mut self, node: u32, restarts: bool) -> Result<()> {
-        let config = self.plan.config(node as usize)?;
+        let mut config = self.plan.config(node as usize)?;
+        let mesh = self.plan.shape == Shape::Mesh;
+        if mesh && !self.is_whole(node as usize) {
+            config.peers.retain(|_, peer| self.plan.at(peer.address).is_some_and(|remote| self.is_whole(remote as usize)));
+        }
         let how = Start {
             seed: self.options.seed ^ (u64::from(node) << 20) ^ self.now,
             restarts,
-            whole: self.is_whole(node as usize),
+            whole: mesh || self.is_whole(node as usize),
             address: self.plan.nodes[node as usize].address,
             bound: self.plan.bound(),
             remotes: config.peers.values().filter_map(|peer| self.plan.at(peer.address)).collect(),
@@ -450,9 +463,8 @@ impl World {
     }
 
     fn watch_for(&mut self, what: Option<(usize, bool)>) {
-        let total = self.plan.total();
         let had = |node: &Node| match what {
-            None => node.known.count() >= total,
+            None => node.known.count() >= self.wanted(node.number as usize),
             Some((block, on)) => node.known.has(block) == on,
         };
         let now = self.now;
