@@ -17,7 +17,7 @@ use margay::origin::{self, Origin};
 use margay::rib::{self, RibConfig, Shard};
 use margay::session::{self, MessageCounts, Peer, RouteBatch, RouteChange};
 use margay::types::{ConnectionId, NlriList, Outbox, PeerId, PerFamily, ShardId};
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use super::bits::Bits;
 use super::pace;
@@ -50,8 +50,8 @@ pub(super) enum Arrival {
 pub(super) enum Word {
     /// Open a connection to the node at the other end of the session.
     Connect { peer: u32, connection: u32 },
-    /// Write.
-    Send { tcp: TcpId, octets: Bytes },
+    /// Write all of it at once.
+    Send { tcp: TcpId, octets: SmallVec<[Bytes; 1]> },
     /// Close.
     Close { tcp: TcpId },
 }
@@ -404,7 +404,7 @@ impl Step<'_, '_> {
                 self.tell(peer, session::Input::ConnectFailed { connection: ConnectionId(connection), error });
             }
             Arrival::Octets { peer, tcp, octets } => {
-                self.cost += pace::SEGMENT + pace::MESSAGE;
+                self.cost += pace::SEGMENT + pace::octets(octets.len());
                 let Some(connection) = self.session(peer).and_then(|session| session.connection(tcp)) else { return };
                 self.tell(peer, session::Input::Received { connection: ConnectionId(connection), bytes: octets });
             }
@@ -526,9 +526,9 @@ impl Step<'_, '_> {
             SocketWord::Send(connection, octets) => {
                 let tcp = self.session(peer).and_then(|session| session.tcp(connection.0));
                 let Some(tcp) = tcp else { return };
-                self.cost += pace::SEGMENT + pace::MESSAGE;
+                self.cost += pace::octets(octets.len());
                 self.node.tally.octets += octets.len() as u64;
-                self.say(Word::Send { tcp, octets });
+                self.write(tcp, octets);
                 if !wrote.contains(&connection.0) {
                     wrote.push(connection.0);
                 }
@@ -543,6 +543,17 @@ impl Step<'_, '_> {
                 }
             }
         }
+    }
+
+    /// What a step writes to one connection without a word in between goes out together.
+    fn write(&mut self, tcp: TcpId, octets: Bytes) {
+        if let Some((_, Word::Send { tcp: last, octets: before })) = self.scene.words.last_mut()
+            && *last == tcp
+        {
+            return before.push(octets);
+        }
+        self.cost += pace::SEGMENT;
+        self.say(Word::Send { tcp, octets: smallvec![octets] });
     }
 
     fn up_or_down(&mut self, peer: u32, input: &rib::Input) {

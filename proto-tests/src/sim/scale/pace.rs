@@ -16,12 +16,17 @@ use crate::story::Dice;
 
 /// A system call that reads or writes a segment, with what the kernel does for it.
 pub const SEGMENT: Duration = Duration::from_micros(10);
-/// A message decoded or encoded.
-pub const MESSAGE: Duration = Duration::from_micros(1);
+/// 64 octets decoded or handed to the socket: most messages are that long.
+const OCTETS: Duration = Duration::from_micros(1);
 /// A path taken in or a change told to the FIB: import, decision, export. `cargo bench --bench compare` has seen 1.3 to 1.8 µs.
 pub const PATH: Duration = Duration::from_micros(2);
 /// A round of a shard, whatever is in it.
 pub const ROUND: Duration = Duration::from_micros(5);
+
+/// Messages of so many octets decoded, or handed to the socket.
+pub fn octets(count: usize) -> Duration {
+    OCTETS * count.div_ceil(64) as u32
+}
 
 /// One way between two nodes.
 pub fn way(from: Place, to: Place, dice: &mut Dice) -> Duration {

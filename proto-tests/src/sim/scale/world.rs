@@ -367,6 +367,7 @@ impl World {
             Word::Send { tcp, octets } => {
                 let end = self.end_of(tcp, node);
                 let at = self.in_order(tcp, end, at);
+                let octets = if let [octets] = octets.as_slice() { octets.clone() } else { octets.concat().into() };
                 self.appoint(at, Happening::Octets(tcp, 1 - end, octets));
             }
             Word::Close { tcp } => {
