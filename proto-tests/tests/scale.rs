@@ -66,7 +66,7 @@ fn a_node_of_a_mesh_dies_and_starts_and_dies_for_good() {
 }
 
 #[test]
-fn reflectors_tell_each_change_once_to_each_client() {
+fn reflectors_tell_each_change_to_each_client_once_for_each_way_it_comes() {
     let plan = Plan::new(Shape::Reflectors, 300, 100, 1, false).unwrap();
     let (report, world) = live(plan, Options { seed: 3, whole: 20 }, false);
     let cold = phase(&report, "cold start");
@@ -80,7 +80,8 @@ fn reflectors_tell_each_change_once_to_each_client() {
     let change = phase(&report, "a block comes");
     assert_eq!(change.shares[0].messages.update, 2);
     assert!(change.shares[2].messages.update >= 2 * 99 + 2 * 2 + 4 * 100, "{change}");
-    assert!(change.messages() < 2 * 308 + 100, "{change}");
+    // A reflector of another zone hears of it from two tops, and may tell the one that came first and then the better one.
+    assert!(change.messages() < 2 * 2 * 308, "{change}");
     assert_eq!(phase(&report, "a block goes").had.len(), 308);
     for name in ["a node's process dies and starts", "a reflector's process dies and starts"] {
         assert_eq!(phase(&report, name).had.len(), 308, "{name}");
