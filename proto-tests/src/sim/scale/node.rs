@@ -1,5 +1,5 @@
 //! One margay: its machines, what has come and not been taken in yet, and one step of its core.
-//! Wired by [`margay::node::wiring`], as the runtime and [`crate::sim::process`] are.
+//! Long because every machine of a node is wired here, in one place. Wired by [`margay::node::wiring`], as the runtime and [`crate::sim::process`] are.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
