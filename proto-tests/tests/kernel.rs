@@ -21,6 +21,9 @@ use tokio::sync::mpsc;
 
 const INSIDE: &str = "MARGAY_TEST_NAMESPACE";
 
+/// What is not seen after so long does not come; half a million routes may take their time on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Runs `body` in a new network namespace with `v0` (10.0.0.1/24, fd00::1/64) and its other end `v1`, both up.
 fn in_namespace(test: &str, body: impl FnOnce()) {
     if std::env::var_os(INSIDE).is_some() {
@@ -121,10 +124,10 @@ impl Monitor {
         monitor
     }
 
-    /// Hears events until `done`; fails after 20 seconds.
+    /// Hears events until `done`; fails when nothing is heard for too long.
     fn until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
         while !done(self) {
-            let next = self.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(20), self.events.recv()).await });
+            let next = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, self.events.recv()).await });
             let batch = next.unwrap_or_else(|_| panic!("not seen: {what}; routes {:#?}", self.routes)).expect("the thread ended");
             batch.into_iter().for_each(|event| self.hear(event));
         }
@@ -441,6 +444,49 @@ fn silences_of_linux_are_filled_in() {
     });
 }
 
+/// Routes of others that go by next-hop objects (FRR's do): what becomes of them when the objects change, which Linux hardly says.
+#[test]
+fn what_next_hop_objects_do_to_routes_is_seen() {
+    in_namespace("what_next_hop_objects_do_to_routes_is_seen", || {
+        let v0 = index("v0");
+        let mut monitor = Monitor::start(&Settings::default());
+        let lines = [
+            "nexthop add id 7 via 10.0.0.2 dev v0",
+            "nexthop add id 8 via 10.0.0.3 dev v0",
+            "nexthop add id 9 group 7/8",
+            "nexthop add id 17 via fd00::2 dev v0",
+            "nexthop add id 18 via fd00::3 dev v0",
+            "nexthop add id 19 group 17/18",
+            "route add 10.7.0.0/16 nhid 7",
+            "route add 10.9.0.0/16 nhid 9",
+            "-6 route add fd07::/64 nhid 17",
+            "-6 route add fd09::/64 nhid 19",
+            "nexthop add id 30 via 10.0.0.4 dev v0",
+        ];
+        lines.iter().for_each(|line| ip(line));
+        let prefixes = ["10.7.0.0/16", "10.9.0.0/16", "fd07::/64", "fd09::/64"].map(|prefix| prefix.parse::<IpNet>().unwrap());
+        let hops = |m: &Monitor, prefix: &IpNet| {
+            m.routes.values().find(|route| route.key.prefix == *prefix).map_or(vec![], |route| route.hops.to_vec())
+        };
+        monitor.until("the routes", |m| prefixes.iter().all(|prefix| !hops(m, prefix).is_empty()));
+        assert_eq!(monitor.tellings, 1, "new objects change no route");
+        let row = |gateways: &[&str]| gateways.iter().map(|gateway| hop(gateway, v0)).collect::<Vec<_>>();
+        let steps = [
+            ("nexthop replace id 7 via 10.0.0.5 dev v0", [row(&["10.0.0.5"]), row(&["10.0.0.3", "10.0.0.5"])]),
+            ("nexthop replace id 17 via fd00::5 dev v0", [row(&["fd00::5"]), row(&["fd00::3", "fd00::5"])]),
+            ("nexthop del id 8", [row(&["10.0.0.5"]), row(&["10.0.0.5"])]),
+            ("nexthop del id 18", [row(&["fd00::5"]), row(&["fd00::5"])]),
+            ("nexthop del id 7", [row(&[]), row(&[])]),
+            ("nexthop del id 17", [row(&[]), row(&[])]),
+        ];
+        for (step, (line, expected)) in steps.iter().enumerate() {
+            let of_family = if step % 2 == 0 { &prefixes[..2] } else { &prefixes[2..] };
+            ip(line);
+            monitor.until(line, |m| of_family.iter().zip(expected).all(|(prefix, expected)| hops(m, prefix) == *expected));
+        }
+    });
+}
+
 #[test]
 fn strangers_edits_of_our_routes_are_told() {
     in_namespace("strangers_edits_of_our_routes_are_told", || {
@@ -549,6 +595,11 @@ impl Node {
         }
     }
 
+    /// The kernel's table has been read once: the next time to read it is set.
+    fn knows_the_table(&self) -> bool {
+        self.fib.deadline().is_some()
+    }
+
     fn decide(&mut self, routes: &[(&str, BestRoute)]) {
         let change = |(prefix, route): &(&str, BestRoute)| FibChange { prefix: prefix.parse().unwrap(), route: Some(route.clone()) };
         self.give(Input::Changes(routes.iter().map(change).collect()));
@@ -560,9 +611,9 @@ impl Node {
         self.rows.first().map(|row| row.state)
     }
 
-    /// Lives on until `done`; fails after 20 seconds.
+    /// Lives on until `done`; fails after [`PATIENCE`].
     fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + PATIENCE;
         while !done(self) {
             assert!(Instant::now() < end, "not seen: {what}: {:?}", self.rows);
             let wait = self.fib.deadline().unwrap_or(end).min(end).saturating_duration_since(Instant::now());
@@ -643,6 +694,10 @@ fn g1_a_fib_syncer_on_the_real_kernel() {
         ip("route del 10.1.0.0/16");
         ip("-6 route del 2001:db8:2::/48 via fd00::2");
         ip("route replace 10.2.0.0/16 via 10.0.0.66 metric 1024 proto 12");
+        // The same hop by way of an object, which takes the route along when it goes.
+        ip("nexthop add id 7 via fd00::2 dev v0");
+        ip("route replace 10.3.0.0/16 nhid 7 metric 1024 proto 12");
+        ip("nexthop del id 7");
         ip("-6 route replace blackhole 2001:db8:1::/48 metric 1024 proto 12");
         node.until("all put back", |node| node.writes >= 4 && shown() == before);
         // The link goes, and the kernel's routes with it; all return.
@@ -680,7 +735,8 @@ fn g1_a_restart_adopts_half_a_million_routes_and_writes_none() {
         // The first tenth comes back while the kernel's table is read, the rest after.
         let (early, late) = prefixes.split_at(prefixes.len() / 10);
         early.chunks(4096).for_each(|part| node.give(Input::Changes(changes(part, Some(&best)))));
-        node.until("the table told", |node| node.state(&prefixes[prefixes.len() - 1].to_string()) == Some(FibState::Adopted));
+        node.until("the table told", |node| node.knows_the_table());
+        assert_eq!(node.state(&prefixes[prefixes.len() - 1].to_string()), Some(FibState::Adopted));
         late.chunks(4096).for_each(|part| node.give(Input::Changes(changes(part, Some(&best)))));
         node.give(Input::Sweep);
         node.settle();
@@ -701,7 +757,7 @@ fn a_flap_of_ten_thousand_prefixes_writes_nothing_that_cancels_out() {
         let others: Vec<IpNet> = hosts(FLAPPING + LEAVES as u32).split_off(prefixes.len());
         let mut monitor = Monitor::start(&Settings::default());
         let mut node = Node::start();
-        node.until("the table told", |node| node.state("10.0.0.0/24").is_none() && node.fib.deadline().is_some());
+        node.until("the table told", |node| node.knows_the_table());
         let (come, go, move_on) = (changes(&prefixes, Some(&old)), changes(&prefixes, None), changes(&prefixes, Some(&new)));
         node.give(Input::Changes(come.clone()));
         node.settle();

@@ -24,6 +24,8 @@ pub(super) const RTM_GETADDR: u16 = 22;
 pub(super) const RTM_NEWROUTE: u16 = 24;
 pub(super) const RTM_DELROUTE: u16 = 25;
 pub(super) const RTM_GETROUTE: u16 = 26;
+pub(super) const RTM_NEWNEXTHOP: u16 = 104;
+pub(super) const RTM_DELNEXTHOP: u16 = 105;
 
 pub(super) const NLM_F_REQUEST: u16 = 0x01;
 pub(super) const NLM_F_ACK: u16 = 0x04;
@@ -47,6 +49,8 @@ const RTA_PREFSRC: u16 = 7;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
+const RTA_NH_ID: u16 = 30;
+const NHA_ID: u16 = 1;
 pub(super) const IFLA_IFNAME: u16 = 3;
 pub(super) const IFA_ADDRESS: u16 = 1;
 pub(super) const IFA_LOCAL: u16 = 2;
@@ -64,6 +68,7 @@ const IPV6_DEFAULT_METRIC: u32 = 1024;
 
 const HEADER: usize = 16;
 const ROUTE_HEADER: usize = 12;
+const OBJECT_HEADER: usize = 8;
 
 /// Length of the netlink header that every message begins with.
 pub(super) const fn align(length: usize) -> usize {
@@ -386,6 +391,16 @@ pub(super) fn decode_route(body: &[u8]) -> Option<KernelRoute> {
     Some(route)
 }
 
+/// The number of the next-hop object that a route goes by, if it does.
+pub(super) fn object_of_route(body: &[u8]) -> Option<u32> {
+    Attributes(body.get(ROUTE_HEADER..)?).find(|(kind, _)| *kind == RTA_NH_ID).and_then(|(_, value)| u32_at(value, 0))
+}
+
+/// The number of a next-hop object.
+pub(super) fn decode_object(body: &[u8]) -> Option<u32> {
+    Attributes(body.get(OBJECT_HEADER..)?).find(|(kind, _)| *kind == NHA_ID).and_then(|(_, value)| u32_at(value, 0))
+}
+
 fn decode_multipath(mut bytes: &[u8], hops: &mut SmallVec<[KernelHop; 1]>) -> Option<()> {
     while !bytes.is_empty() {
         let length = usize::from(u16_at(bytes, 0)?);
@@ -484,6 +499,7 @@ mod tests {
 
     fn decode_all(body: &[u8]) {
         let _ = (decode_route(body), decode_link(body), decode_address(body), errno(body));
+        let _ = (object_of_route(body), decode_object(body));
     }
 
     #[test]

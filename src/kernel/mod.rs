@@ -12,7 +12,7 @@
 //!   receiver ends.
 //! - The first thing to arrive is the whole state: links, then addresses, then routes, each `Begin` … `End`. Every event goes
 //!   to the FibSyncer and the Origin machine, and (except [`KernelEvent::Written`] and [`KernelEvent::Flushed`]) to every shard.
-//! - The FibSyncer's `Write` and `Resync` outputs go to the sender as they are; it never has more than one batch under way, so
+//! - The FibSyncer's `Write` and `Resync` outputs go to the sender as they are; it never has more than two batches under way, so
 //!   a capacity of [`COMMANDS`] never blocks it. The events of one channel must reach the FibSyncer in their order:
 //!   `Written` comes after every event that the kernel told before it.
 //! - A receiver that falls behind is waited for; then the kernel's own queue overruns (`ENOBUFS`) and all is told anew.
@@ -214,7 +214,10 @@ impl Worker {
     async fn listen(&mut self) -> io::Result<Result<(), NobodyListens>> {
         loop {
             match self.live.receive(&mut self.buffer) {
-                Ok(datagram) => message::Messages(datagram).for_each(|message| self.view.hear(message, &mut self.pending)),
+                Ok(datagram) => {
+                    message::Messages(datagram).for_each(|message| self.view.hear(message, &mut self.pending));
+                    self.resync |= self.view.take_doubt();
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(self.flush().await),
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                     warn!("kernel: notifications were lost; reading everything anew");

@@ -6,6 +6,9 @@
 //!   is deleted by a message that names only that hop; the others stay.
 //! - IPv4 can hold several routes of one key (`ip route append`, a subnet on two interfaces); the first is used.
 //! - `RTM_DELLINK` of family bridge means that a port left its bridge.
+//! - Routes may go by a next-hop object (`ip nexthop`, FRR's zebra). When that is deleted, IPv4 routes vanish silently with it; when a group
+//!   loses a member, the routes of the group change silently. Objects are rarely changed while routes go by them, so all is asked anew then.
+//!   With `net.ipv4.nexthop_compat_mode` 0 such routes show no hops at all, to nobody.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,8 +22,8 @@ use super::netlink::Route;
 use crate::fib::{KernelEvent, KernelOp, KernelRoute, Link, RouteKey, RouteType};
 use crate::types::Sync;
 
-/// RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE.
-pub(super) const GROUPS: u32 = 1 << 0 | 1 << 4 | 1 << 6 | 1 << 8 | 1 << 10;
+/// RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE, _NEXTHOP (which kernels before 5.3 pass over).
+pub(super) const GROUPS: u32 = 1 << 0 | 1 << 4 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 31;
 
 /// NLM_F_REPLACE and NLM_F_APPEND in an announcement.
 const REPLACED: u16 = 0x100;
@@ -91,6 +94,10 @@ pub(super) struct View {
     ipv4_addresses: BTreeMap<u32, Vec<IpAddr>>,
     /// Routes of others by key, the one in use first; of ours only IPv6 multipath ones.
     routes: BTreeMap<RouteKey, SmallVec<[KernelRoute; 1]>>,
+    /// Numbers of the next-hop objects that routes go by, ours included: somebody may have made them do so.
+    objects: BTreeMap<RouteKey, u32>,
+    /// Routes may have changed without a word.
+    doubtful: bool,
     dumping: bool,
 }
 
@@ -98,7 +105,21 @@ impl View {
     pub(super) fn new(table: u32, protocol: u8) -> Self {
         let mut tables: SmallVec<[u32; 2]> = smallvec::smallvec![TABLE_MAIN, table];
         tables.dedup();
-        Self { tables, protocol, links: BTreeMap::new(), ipv4_addresses: BTreeMap::new(), routes: BTreeMap::new(), dumping: false }
+        Self {
+            tables,
+            protocol,
+            links: BTreeMap::new(),
+            ipv4_addresses: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            objects: BTreeMap::new(),
+            doubtful: false,
+            dumping: false,
+        }
+    }
+
+    /// Whether all has to be read anew since the last time that this was asked: Linux has changed routes and does not say which.
+    pub(super) fn take_doubt(&mut self) -> bool {
+        std::mem::take(&mut self.doubtful)
     }
 
     pub(super) fn tables(&self) -> &[u32] {
@@ -111,7 +132,10 @@ impl View {
         match what {
             Dump::Links => self.links.clear(),
             Dump::Addresses => self.ipv4_addresses.clear(),
-            Dump::Routes => self.routes.clear(),
+            Dump::Routes => {
+                self.routes.clear();
+                self.objects.clear();
+            }
         }
         out.push(match what {
             Dump::Links => KernelEvent::Link(Sync::Begin),
@@ -149,9 +173,23 @@ impl View {
             }
             RTM_NEWROUTE | RTM_DELROUTE => {
                 let Some(route) = decode_route(message.body).filter(|route| self.tables.contains(&route.key.table)) else { return };
+                self.note_object(route.key, object_of_route(message.body).filter(|_| message.kind == RTM_NEWROUTE));
                 if message.kind == RTM_NEWROUTE { self.route(route, message.flags, out) } else { self.route_gone(&route, out) }
             }
+            // A new object has no routes yet: this one was changed, or has lost a member.
+            RTM_NEWNEXTHOP | RTM_DELNEXTHOP => {
+                let object = decode_object(message.body);
+                self.doubtful |= self.objects.values().any(|used| Some(*used) == object);
+            }
             _ => {}
+        }
+    }
+
+    fn note_object(&mut self, key: RouteKey, object: Option<u32>) {
+        match object {
+            Some(object) => _ = self.objects.insert(key, object),
+            None if self.objects.is_empty() => {}
+            None => _ = self.objects.remove(&key),
         }
     }
 
@@ -163,6 +201,7 @@ impl View {
     /// One of our own writes was carried out.
     pub(super) fn wrote(&mut self, op: &KernelOp) {
         let (KernelOp::Create(route) | KernelOp::Replace(route) | KernelOp::Delete(route)) = op;
+        self.note_object(route.key, None);
         if !matches!(route.key.prefix, IpNet::V6(_)) {
             return;
         }
