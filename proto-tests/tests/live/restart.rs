@@ -1,6 +1,7 @@
 //! Restarts of peers, seen by a third one (RFC 4724, 8538, 9494), and a node that is drained (RFC 8326).
 
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use proto_tests::lab::process::{Signal, run, wait_until};
@@ -9,6 +10,9 @@ use proto_tests::live::message::{announce, basics, communities, keepalive, notif
 use proto_tests::live::{Daemon, Neighbour, Observer, PeerPlan, Plan, enclosed};
 
 use super::session::WAIT;
+
+/// A hundred thousand routes may take so long on a busy machine.
+const LONG: Duration = Duration::from_secs(120);
 
 const IPV4: [u8; 3] = [0, 1, 1];
 const GRACEFUL_SHUTDOWN: u32 = 0xffff_0000;
@@ -349,5 +353,60 @@ fn a_change_while_margay_starts_counts() {
             wait_until(WAIT, "the late peer is known", || daemon.peer_view(&late).with_context(|| format!("round {round}")))?;
         }
         Ok(())
+    });
+}
+
+/// G1 on the whole daemon: a hundred thousand routes of a life that was killed are found in the kernel, told again by the peer, and none is
+/// written.
+#[test]
+fn g1_a_daemon_that_was_killed_takes_over_a_hundred_thousand_routes_and_writes_none() {
+    const ROUTES: u32 = 100_000;
+    /// Prefixes of length 24: so many fit a message.
+    const MESSAGE: usize = 800;
+    enclosed(|| {
+        let mut daemon = Plan { kernel: true, ..Plan::default().external(1) }.start()?;
+        let plan = daemon.peers[0].clone();
+        let prefixes: Vec<String> = (0..ROUTES).map(|n| format!("{}/24", std::net::Ipv4Addr::from(0x1000_0000 + (n << 8)))).collect();
+        let messages: Vec<Vec<u8>> = prefixes
+            .chunks(MESSAGE)
+            .map(|part| announce(&basics(plan.asn), &part.iter().map(String::as_str).collect::<Vec<_>>()))
+            .chain([update(&[], &[], &[])])
+            .collect();
+        let open = plan.open().with(64, &restarts(0, 120, true));
+        let tell = |daemon: &Daemon| -> Result<Neighbour> {
+            let mut neighbour = wait_until(WAIT, "the peer is taken", || Neighbour::establish_with(daemon, &plan, &open))?;
+            neighbour.send(&messages.concat())?;
+            Ok(neighbour)
+        };
+        let written = |daemon: &Daemon| -> Result<u64> {
+            let metrics = daemon.api_text("/metrics")?;
+            let values = metrics.lines().filter(|line| line.starts_with("margay_kernel_writes_total{"));
+            Ok(values.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
+        };
+        let first = tell(&daemon)?;
+        wait_until(LONG, "all are written", || {
+            ensure!(written(&daemon)? == u64::from(ROUTES), "{}", written(&daemon)?);
+            Ok(())
+        })?;
+        daemon.end(Signal::KILL)?;
+        drop(first);
+        daemon.restart()?;
+        let _second = tell(&daemon)?;
+        // Told again, and the restart over: whatever was not claimed would be swept now.
+        wait_until(LONG, "all are the new life's", || {
+            ensure!(daemon.api_text("/metrics")?.lines().any(|line| line == "margay_restarting 0"), "the restart is not over");
+            let received = daemon.peer_view(&plan)?["families"]["ipv4-unicast"]["received"].as_u64();
+            ensure!(received == Some(u64::from(ROUTES)), "{received:?} received");
+            for state in ["adopted", "pending", "failed"] {
+                let rows = daemon.api(&format!("/v1/kernel?state={state}"))?.as_array().map_or(0, Vec::len);
+                ensure!(rows == 0, "{rows} {state}");
+            }
+            Ok(())
+        })?;
+        let kernel = Command::new("ip").args(["route", "show", "proto", "12"]).output()?.stdout;
+        let kernel = String::from_utf8(kernel)?.lines().count();
+        ensure!(kernel == ROUTES as usize, "{kernel} in the kernel");
+        ensure!(written(&daemon)? == 0, "{} routes were written", written(&daemon)?);
+        daemon.alive()
     });
 }
