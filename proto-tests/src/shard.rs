@@ -1,5 +1,6 @@
 //! One shard with peers that announce and peers that listen, for tests and benches that count what it takes.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,9 +11,9 @@ use margay::policy::Policy;
 use margay::rib::{Input, Output, RibConfig, Shard};
 use margay::session::{RouteBatch, RouteChange, SessionFacts};
 use margay::types::{
-    Asn, Attributes, ConnectionId, Ipv4Unicast, Nlri, NlriList, Outbox, PathId, PeerId, PerFamily, RouterId, ShardId, Sync,
+    Asn, Attributes, ConnectionId, Family, Ipv4Unicast, Nlri, NlriList, Outbox, PathId, PeerId, PerFamily, RouterId, ShardId, Sync,
 };
-use margay::wire::{Context, pack};
+use margay::wire::{Context, Message, frame, pack};
 
 use crate::compare::table::{self, Numbers};
 
@@ -103,6 +104,51 @@ pub(crate) fn facts(peer: u32) -> SessionFacts {
     }
 }
 
+/// What a peer was told in a round.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    /// Messages.
+    pub messages: usize,
+    /// Their octets.
+    pub octets: usize,
+    /// Prefixes announced, with the length of the AS_PATH.
+    pub announced: Vec<(IpNet, usize)>,
+    /// Prefixes withdrawn.
+    pub withdrawn: usize,
+    /// Families whose table, asked for or not, is complete with this.
+    pub ended: usize,
+}
+
+impl Told {
+    /// Adds what was told later.
+    pub fn add(&mut self, later: Self) {
+        self.messages += later.messages;
+        self.octets += later.octets;
+        self.announced.extend(later.announced);
+        self.withdrawn += later.withdrawn;
+        self.ended += later.ended;
+    }
+
+    /// One entry of frames may be several messages.
+    fn take(&mut self, frames: &bytes::Bytes) {
+        self.octets += frames.len();
+        let mut left = bytes::BytesMut::from(&frames[..]);
+        let context = context();
+        while let Some(frame) = frame::next(&mut left, &context).expect("a whole message") {
+            self.messages += 1;
+            let Message::Update(update) = Message::decode(frame.kind, &frame.body, &context).expect("a good one") else { continue };
+            let prefixes = |list: &NlriList| match list {
+                NlriList::Ipv4(items) => items.iter().map(|item| IpNet::V4(item.prefix)).collect::<Vec<_>>(),
+                NlriList::Ipv6(_) => Vec::new(),
+            };
+            self.withdrawn += update.withdrawn.iter().map(|list| prefixes(list).len()).sum::<usize>();
+            for (attributes, list) in &update.announced {
+                self.announced.extend(prefixes(list).into_iter().map(|prefix| (prefix, attributes.as_path.asns().count())));
+            }
+        }
+    }
+}
+
 /// A shard, and what was heard of it.
 #[derive(Debug)]
 pub struct Bench {
@@ -181,6 +227,44 @@ impl Bench {
                 _ => {}
             }
         }
+    }
+
+    /// One round in which all these have room for so many octets, and nobody else reads; what each was told, as messages.
+    pub fn serve(&mut self, peers: impl IntoIterator<Item = u32>, credit: usize) -> BTreeMap<u32, Told> {
+        for peer in peers {
+            self.say(Input::Pull { peer: PeerId(peer), credit });
+        }
+        self.shard.finish_round(self.now, &mut self.out);
+        let mut told: BTreeMap<u32, Told> = BTreeMap::new();
+        for output in self.out.drain() {
+            let Output::Frames { peer, frames, ended, .. } = output else { continue };
+            let told = told.entry(peer.0).or_default();
+            told.ended += ended.len();
+            frames.iter().for_each(|frame| told.take(frame));
+        }
+        told
+    }
+
+    /// A peer changes one prefix of its table: set number `set` goes over a longer path from now on.
+    pub fn change(&mut self, peer: u32, table: &Announced, set: usize, longer: u32) -> IpNet {
+        let (attributes, list) = &table.sets[set % table.sets.len()];
+        let path = margay::types::AsPath::sequence(attributes.as_path.asns().chain([Asn(longer)]));
+        let attributes = Arc::new(Attributes { as_path: path, ..Attributes::clone(attributes) });
+        let NlriList::Ipv4(items) = list else { unreachable!("tables are IPv4") };
+        let one = items[0];
+        let changes = vec![RouteChange::Announce(attributes, NlriList::Ipv4(std::iter::once(one).collect()))];
+        self.say(Input::Routes(RouteBatch { peer: PeerId(peer), changes }));
+        IpNet::V4(one.prefix)
+    }
+
+    /// A peer comes up; it reads in rounds of [`serve`](Self::serve) alone.
+    pub fn join(&mut self, peer: u32) {
+        self.say(Input::PeerUp(Arc::new(facts(peer))));
+    }
+
+    /// A peer asks for everything again.
+    pub fn refresh(&mut self, peer: u32) {
+        self.say(Input::RefreshRequested { peer: PeerId(peer), family: Family::IPV4_UNICAST });
     }
 
     /// Lets time pass, and whatever is due be done.

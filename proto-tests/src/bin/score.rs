@@ -54,7 +54,9 @@ fn score() -> Result<ExitCode> {
     let rows: Vec<Row> = structure().into_iter().chain(external_rows()).filter(|row| row.what.contains(&options.only)).collect();
     ensure!(!rows.is_empty(), "no row has `{}` in its name", options.only);
     let mut columns = Vec::new();
-    for speaker in Speaker::chosen(&options.speakers, &options.bin)? {
+    let (speakers, lacking) = Speaker::chosen(&options.speakers, &options.bin)?;
+    lacking.iter().for_each(|line| eprintln!("{line}"));
+    for speaker in speakers {
         eprintln!("{}: {} ({})", speaker.name, speaker.program.display(), speaker.version());
         let (outcomes, complaints) = hostile::play(&speaker, &rows)?;
         columns.push(Column { title: speaker.name.clone(), version: speaker.version(), outcomes, complaints });

@@ -1,8 +1,8 @@
 //! What a sender says, encoded before any clock runs.
 
 use bytes::{Bytes, BytesMut};
-use ipnet::{IpNet, Ipv4Net};
-use margay::types::{Attributes, Ipv4Unicast, Nlri, PathId, PerFamily};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use margay::types::{Attributes, Family, Ipv4Unicast, Ipv6Unicast, Nlri, PathId, PerFamily};
 use margay::wire::{Context, pack};
 
 /// Octets of a piece that is handed to a session at once.
@@ -17,15 +17,21 @@ pub struct Feed {
     pub withdraw: Vec<Bytes>,
 }
 
-/// How sessions encode: four-octet AS numbers, IPv4, standard messages.
-pub fn context(ebgp: bool) -> Context {
-    Context { four_octet_as: true, families: PerFamily { ipv4: true, ipv6: false }, ebgp, ..Context::default() }
+/// How sessions encode: four-octet AS numbers, one family, standard messages.
+pub fn context(ebgp: bool, family: Family) -> Context {
+    let ipv6 = family == Family::IPV6_UNICAST;
+    Context { four_octet_as: true, families: PerFamily { ipv4: !ipv6, ipv6 }, ebgp, ..Context::default() }
+}
+
+/// The family of prefixes, which are all of one.
+pub fn family(prefixes: &[IpNet]) -> Family {
+    if let Some(IpNet::V6(_)) = prefixes.first() { Family::IPV6_UNICAST } else { Family::IPV4_UNICAST }
 }
 
 impl Feed {
     /// Messages for `prefixes` in runs that share the attribute set which `set` gives for the number of the run.
     pub fn new(prefixes: &[IpNet], runs: &[usize], ebgp: bool, mut set: impl FnMut(usize) -> Attributes) -> Self {
-        let context = context(ebgp);
+        let context = context(ebgp, family(prefixes));
         let (mut announce, mut withdraw) = (Vec::new(), Vec::new());
         let mut left = prefixes;
         for (number, length) in runs.iter().enumerate() {
@@ -33,23 +39,37 @@ impl Feed {
             announce_run(run, &set(number), &context, &mut announce);
             left = rest;
         }
-        pack::withdraw::<Ipv4Unicast>(&nlri(prefixes), &context, &mut withdraw);
+        match family(prefixes) {
+            Family::IPV6_UNICAST => pack::withdraw::<Ipv6Unicast>(&ipv6(prefixes), &context, &mut withdraw),
+            _ => pack::withdraw::<Ipv4Unicast>(&ipv4(prefixes), &context, &mut withdraw),
+        }
         Self { announce: pieces(&announce), withdraw: pieces(&withdraw) }
     }
 }
 
 /// Frames that announce prefixes with one attribute set.
 pub fn announce_run(prefixes: &[IpNet], attributes: &Attributes, context: &Context, frames: &mut Vec<Bytes>) {
-    let left = pack::announce::<Ipv4Unicast>(attributes, &nlri(prefixes), context, frames);
-    assert!(left.is_empty(), "no message can carry {attributes:?}");
+    let all_fit = match family(prefixes) {
+        Family::IPV6_UNICAST => pack::announce::<Ipv6Unicast>(attributes, &ipv6(prefixes), context, frames).is_empty(),
+        _ => pack::announce::<Ipv4Unicast>(attributes, &ipv4(prefixes), context, frames).is_empty(),
+    };
+    assert!(all_fit, "no message can carry {attributes:?}");
 }
 
-fn nlri(prefixes: &[IpNet]) -> Vec<Nlri<Ipv4Net>> {
+fn ipv4(prefixes: &[IpNet]) -> Vec<Nlri<Ipv4Net>> {
     let ipv4 = |prefix: &IpNet| match prefix {
         IpNet::V4(prefix) => Some(Nlri { prefix: *prefix, path_id: PathId(0) }),
         IpNet::V6(_) => None,
     };
     prefixes.iter().filter_map(ipv4).collect()
+}
+
+fn ipv6(prefixes: &[IpNet]) -> Vec<Nlri<Ipv6Net>> {
+    let ipv6 = |prefix: &IpNet| match prefix {
+        IpNet::V6(prefix) => Some(Nlri { prefix: *prefix, path_id: PathId(0) }),
+        IpNet::V4(_) => None,
+    };
+    prefixes.iter().filter_map(ipv6).collect()
 }
 
 /// Messages one behind the other, cut only between messages.

@@ -5,13 +5,13 @@
 //! again for the next row.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
 
-use super::scenario::{ASN, PORT, Phase, Scenario, TARGET};
+use super::scenario::{ASN, PORT, Peer, Phase, Scenario, TARGET};
 use super::speaker::{Running, Speaker};
 use crate::lab::process::wait_until;
 use crate::live::faults::{Fate, MARK, Row, Subject};
@@ -137,9 +137,9 @@ impl<'a> Stage<'a> {
     }
 
     fn play(&mut self, number: usize, row: &Row) -> Result<Outcome> {
-        let (address, asn) = self.scenario.peers()[number];
-        let subject = Subject { asn, hearer: ASN, prefix: format!("10.{number}.0.0/24") };
-        let mut session = establish((address, asn))?;
+        let peer = self.scenario.peers()[number];
+        let subject = Subject { asn: peer.asn, hearer: ASN, prefix: format!("10.{number}.0.0/24") };
+        let mut session = establish(peer)?;
         session.send(&subject.before())?;
         ensure!(self.hears(&subject.prefix, PATIENCE)?, "the good route before the faulty one is not passed on");
         let canary = format!("10.{number}.1.0/24");
@@ -232,8 +232,8 @@ fn ends(running: &mut Running) -> Result<()> {
 }
 
 /// A session as this peer, its own End-of-RIB said.
-fn establish((address, asn): (Ipv4Addr, u32)) -> Result<Neighbour> {
-    let plan = PeerPlan { name: address.to_string(), address: IpAddr::V4(address), asn, annotations: Vec::new(), key: None };
+fn establish(Peer { address, asn, .. }: Peer) -> Result<Neighbour> {
+    let plan = PeerPlan { name: address.to_string(), address, asn, annotations: Vec::new(), key: None };
     let mut session = Neighbour::connect_to(SocketAddr::from((TARGET, PORT)), &plan, None, PATIENCE)?;
     session.send(&[plan.open().message(), keepalive()].concat())?;
     session.confirm()?;

@@ -2,13 +2,14 @@
 
 use std::net::IpAddr;
 use std::ops::Range;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use margay::types::{Asn, NlriList};
 use margay::wire::Update;
 
-use super::scenario::TARGET;
+use super::scenario::{TARGET, TARGET6};
 use super::table::Index;
 
 /// When a receiver has arrived.
@@ -22,11 +23,25 @@ pub enum Goal {
     Empty,
 }
 
+/// What a receiver is to hear, as numbers of prefixes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wants {
+    /// All that it is to hear, but for what follows.
+    pub all: Range<u32>,
+    /// What it says itself: it is not told that.
+    pub own: Range<u32>,
+}
+
+impl Wants {
+    fn count(&self) -> usize {
+        self.all.len() - if self.all.contains(&self.own.start) { self.own.len() } else { 0 }
+    }
+}
+
 /// What one receiver has heard.
 #[derive(Clone, Debug)]
 struct Receiver {
-    /// What it says itself: it is not told that.
-    own: Range<u32>,
+    wants: Wants,
     held: Vec<u64>,
     holds: usize,
     right: Vec<u64>,
@@ -52,10 +67,9 @@ pub struct Heard {
 /// All receivers of a run.
 #[derive(Debug)]
 pub struct Meter {
-    index: Index,
-    prefixes: u32,
+    index: Arc<Index>,
     /// By prefix: the AS that the best path comes from.
-    best: Vec<Asn>,
+    best: Arc<[Asn]>,
     receivers: Vec<Receiver>,
     goal: Goal,
     /// Receivers that count: the others have not connected yet.
@@ -65,26 +79,27 @@ pub struct Meter {
     last: Option<Instant>,
     sent: Vec<Option<Instant>>,
     latencies: Vec<f64>,
+    silence: Duration,
 }
 
 impl Meter {
-    /// Receivers of these prefixes, each with what it says itself. `best`: by prefix the AS whose path is to win, if that is checked.
-    pub fn new(prefixes: &[IpNet], best: Vec<Asn>, own: Vec<Range<u32>>) -> Self {
-        let words = prefixes.len().div_ceil(64);
+    /// Receivers of these prefixes, and what each is to hear. `best`: by prefix the AS whose path is to win, if that is checked.
+    pub fn new(index: Arc<Index>, best: Arc<[Asn]>, wants: Vec<Wants>) -> Self {
+        let words = index.len().div_ceil(64);
         let right = if best.is_empty() { 0 } else { words };
-        let receiver = |own| Receiver { own, held: vec![0; words], holds: 0, right: vec![0; right], is_right: 0, arrived: false };
+        let receiver = |wants| Receiver { wants, held: vec![0; words], holds: 0, right: vec![0; right], is_right: 0, arrived: false };
         Self {
-            index: Index::new(prefixes),
-            prefixes: prefixes.len() as u32,
+            sent: vec![None; index.len()],
+            index,
             best,
-            receivers: own.into_iter().map(receiver).collect(),
+            receivers: wants.into_iter().map(receiver).collect(),
             goal: Goal::Full,
             counted: 0,
             away: 0,
             heard: Heard::default(),
             last: None,
-            sent: vec![None; prefixes.len()],
             latencies: Vec::new(),
+            silence: Duration::ZERO,
         }
     }
 
@@ -98,11 +113,37 @@ impl Meter {
         }
         self.heard = Heard::default();
         self.last = None;
+        self.latencies.clear();
+        self.silence = Duration::ZERO;
+    }
+
+    /// All are to hear everything anew: what they hold counts no more.
+    pub fn forget(&mut self) {
+        for receiver in &mut self.receivers {
+            receiver.held.fill(0);
+            receiver.right.fill(0);
+            (receiver.holds, receiver.is_right) = (0, 0);
+        }
+    }
+
+    /// A session has heard something after so long a silence.
+    pub fn break_silence(&mut self, silence: Duration) {
+        self.silence = self.silence.max(silence);
+    }
+
+    /// The longest silence of a session since the goal was set.
+    pub fn silence(&self) -> Duration {
+        self.silence
     }
 
     /// Receivers that have not reached the goal.
     pub fn away(&self) -> usize {
         self.away
+    }
+
+    /// How many prefixes the first receiver holds.
+    pub fn first_holds(&self) -> usize {
+        self.receivers.first().map_or(0, |receiver| receiver.holds)
     }
 
     /// What all have heard since the goal was set.
@@ -115,7 +156,7 @@ impl Meter {
         self.last
     }
 
-    /// A change of this prefix has been sent now.
+    /// A change of this prefix has been sent now; it is heard when the first receiver hears it.
     pub fn stamp(&mut self, prefix: u32, now: Instant) {
         self.sent[prefix as usize] = Some(now);
     }
@@ -165,13 +206,13 @@ impl Meter {
         let one = |meter: &mut Self, prefix: IpNet, f: &mut dyn FnMut(&mut Self, u32)| match meter.index.find(prefix) {
             Some(number) => {
                 // A reflector need not keep a client's routes from it: the client knows them by their originator.
-                if !meter.receivers[receiver].own.contains(&number) {
+                if !meter.receivers[receiver].wants.own.contains(&number) {
                     f(meter, number);
                 }
                 Ok(())
             }
-            // Its own address is the speaker's to tell.
-            None if prefix.addr() == IpAddr::from(TARGET) => Ok(()),
+            // Its own addresses are the speaker's to tell.
+            None if prefix.addr() == IpAddr::from(TARGET) || is_loopback6(prefix) => Ok(()),
             None => Err(format!("nobody has told {prefix}")),
         };
         match list {
@@ -192,6 +233,9 @@ impl Meter {
                 *is_right = if good { *is_right + 1 } else { *is_right - 1 };
             }
         }
+        if receiver != 0 {
+            return;
+        }
         if let Some(sent) = self.sent[number as usize].take() {
             self.latencies.push(now.duration_since(sent).as_secs_f64() * 1e3);
         }
@@ -208,13 +252,18 @@ impl Meter {
 
     fn has_arrived(&self, at: usize) -> bool {
         let receiver = &self.receivers[at];
-        let all = self.prefixes as usize - receiver.own.len();
+        let all = receiver.wants.count();
         match self.goal {
             Goal::Full => receiver.holds == all,
             Goal::Right => receiver.is_right == all,
             Goal::Empty => receiver.holds == 0,
         }
     }
+}
+
+/// Of the loopback's addresses (`furnish`).
+fn is_loopback6(prefix: IpNet) -> bool {
+    matches!(prefix, IpNet::V6(prefix) if prefix.addr().segments()[0] == TARGET6.segments()[0])
 }
 
 /// Sets or clears a bit; answers whether it was otherwise.
@@ -250,7 +299,9 @@ mod tests {
     fn receivers_arrive_when_they_hold_exactly_what_they_should() {
         let prefixes: Vec<IpNet> = ["10.0.0.0/26", "10.0.0.64/26", "20.0.0.0/24"].map(|prefix| prefix.parse().unwrap()).to_vec();
         let now = Instant::now();
-        let mut meter = Meter::new(&prefixes, vec![Asn(1), Asn(2), Asn(3)], vec![0..1, 0..0]);
+        let index = Arc::new(Index::new(&prefixes));
+        let wants = |own| Wants { all: 0..3, own };
+        let mut meter = Meter::new(index, [Asn(1), Asn(2), Asn(3)].into(), vec![wants(0..1), wants(0..0)]);
         meter.aim(Goal::Full, 2);
         assert_eq!(meter.away(), 2);
         meter.hear(0, &update(&["10.0.0.64/26", "20.0.0.0/24"], Some(9)), 60, now).unwrap();
@@ -277,11 +328,18 @@ mod tests {
     fn a_change_is_timed_from_sending_to_hearing() {
         let prefixes: Vec<IpNet> = vec!["20.0.0.0/24".parse().unwrap()];
         let now = Instant::now();
-        let mut meter = Meter::new(&prefixes, Vec::new(), std::iter::once(0..0).collect());
+        let wants = || Wants { all: 0..1, own: 0..0 };
+        let mut meter = Meter::new(Arc::new(Index::new(&prefixes)), [].into(), vec![wants(), wants()]);
         meter.aim(Goal::Full, 1);
         meter.stamp(0, now);
-        assert_eq!(meter.unheard(), 1);
+        meter.hear(1, &update(&["20.0.0.0/24"], Some(1)), 60, now).unwrap();
+        assert_eq!(meter.unheard(), 1, "only the first receiver's ears count");
         meter.hear(0, &update(&["20.0.0.0/24"], Some(1)), 60, now + std::time::Duration::from_millis(3)).unwrap();
         assert_eq!((meter.unheard(), meter.latencies()), (0, vec![3.0]));
+        meter.aim(Goal::Full, 2);
+        assert_eq!((meter.away(), meter.latencies()), (0, vec![]));
+        meter.forget();
+        meter.aim(Goal::Full, 2);
+        assert_eq!(meter.away(), 2, "to hear it anew");
     }
 }

@@ -28,6 +28,16 @@ pub struct Line {
     pub messages: f64,
     /// Milliseconds: half of the changes were heard by then, 99 of 100.
     pub latency: Option<(f64, f64)>,
+    /// Octets in them.
+    pub octets: f64,
+    /// Hundredths of one core's time, where nothing was done.
+    pub idle: Option<f64>,
+    /// Where sessions idle beside others: the longest silence of the speaker on any, in seconds.
+    pub silence: Option<f64>,
+    /// Sessions.
+    pub sessions: usize,
+    /// The fewest messages that would do, where that is known.
+    pub least: u64,
     /// To the best of the others, which is 1 where it is this one: time (for latency the 99th), CPU, memory, messages.
     pub ratios: Option<[f64; 4]>,
 }
@@ -60,7 +70,8 @@ pub fn lines(rows: &[Row]) -> Vec<Line> {
         }
         let best = |figure: usize| others.iter().map(|figures| figures[figure]).fold(f64::INFINITY, f64::min);
         let own = lines[at].figures();
-        lines[at].ratios = Some([0, 1, 2, 3].map(|figure| own[figure] / best(figure).max(f64::MIN_POSITIVE)));
+        // CPU is counted in steps of 10 ms: nothing at all is no measure.
+        lines[at].ratios = Some([0, 1, 2, 3].map(|figure| if best(figure) > 0.0 { own[figure] / best(figure) } else { f64::NAN }));
     }
     lines.sort_by_key(|line| position(&line.row));
     lines
@@ -80,6 +91,11 @@ fn line((row, speaker): &(&str, &str), rows: &[&Row]) -> Line {
         peak: of(&|row| row.peak as f64),
         messages: of(&|row| row.messages as f64),
         latency: has_latency.then(|| (of(&|row| row.latency.unwrap_or_default().0), of(&|row| row.latency.unwrap_or_default().1))),
+        octets: of(&|row| row.octets as f64),
+        idle: good.iter().any(|row| row.idle.is_some()).then(|| of(&|row| row.idle.unwrap_or_default())),
+        silence: good.iter().filter_map(|row| row.silence).reduce(f64::max),
+        sessions: good.iter().map(|row| row.sessions).max().unwrap_or(0),
+        least: good.iter().map(|row| row.least).max().unwrap_or(0),
         ratios: None,
     }
 }
@@ -106,10 +122,10 @@ pub fn table(lines: &[Line]) -> String {
             let _ = writeln!(text, "failed: {short} | | | | | | | |");
             continue;
         }
-        let seconds = match line.latency {
-            Some((half, worst)) => format!("p50 {half:.2} ms, p99 {worst:.2} ms"),
-            None => format!("{:.2}", line.seconds),
-        };
+        let seconds = line.latency.map_or(String::new(), |(half, worst)| format!("p50 {half:.2} ms, p99 {worst:.2} ms; "))
+            + &line.idle.map_or(String::new(), |share| format!("{share:.2} % of a core; "))
+            + &line.silence.map_or(String::new(), |longest| format!("silent {longest:.2} s at most; "))
+            + &format!("{:.2}", line.seconds);
         let _ = write!(text, "{seconds} | {:.2} | {:.0} | {:.0} |", line.cpu, line.peak / 1e6, line.messages);
         for (ratio, figure) in line.ratios.unwrap_or([f64::NAN; 4]).iter().zip(line.figures()) {
             let _ = if ratio.is_nan() || figure == 0.0 { write!(text, " – |") } else { write!(text, " {ratio:.2} |") };
@@ -117,6 +133,54 @@ pub fn table(lines: &[Line]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// How the meshes grow, as Markdown: what lines of one family of scenarios (`S4-125`, `S4-250`, …) have in messages, octets, CPU and memory, and
+/// the power of the number of sessions with which messages and CPU have grown from the line before. Nothing if no family has two sizes.
+pub fn curve(lines: &[Line]) -> Option<String> {
+    let mut text = String::from(
+        "| | speaker | sessions | messages | of the fewest | octets | a session: messages | octets | CPU ms | peak KB | growth: messages | CPU |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|---|\n",
+    );
+    let mut families: BTreeMap<(&str, &str), Vec<&Line>> = BTreeMap::new();
+    for line in lines.iter().filter(|line| line.error.is_none() && line.least > 0) {
+        if let Some((family, _)) = line.row.split_once('-').filter(|(_, size)| size.parse::<usize>().is_ok()) {
+            families.entry((family, &line.speaker)).or_default().push(line);
+        }
+    }
+    families.retain(|_, family| family.len() > 1);
+    for family in families.values_mut() {
+        family.sort_by_key(|line| line.sessions);
+        for (at, line) in family.iter().enumerate() {
+            let each = |figure: f64| figure / line.sessions as f64;
+            let before = at.checked_sub(1).map(|at| family[at]);
+            let growth = |figure: fn(&Line) -> f64| match before {
+                Some(before) => format!("n^{:.2}", power(line.sessions, before.sessions, figure(line) / figure(before))),
+                None => "–".to_owned(),
+            };
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {:.0} | {:.2} | {:.0} | {:.1} | {:.0} | {:.2} | {:.0} | {} | {} |",
+                line.row,
+                line.speaker,
+                line.sessions,
+                line.messages,
+                line.messages / line.least as f64,
+                line.octets,
+                each(line.messages),
+                each(line.octets),
+                each(line.cpu * 1e3),
+                each(line.peak / 1e3),
+                growth(|line| line.messages),
+                growth(|line| line.cpu)
+            );
+        }
+    }
+    (!families.is_empty()).then_some(text)
+}
+
+fn power(sessions: usize, before: usize, ratio: f64) -> f64 {
+    ratio.ln() / (sessions as f64 / before as f64).ln()
 }
 
 #[cfg(test)]
@@ -146,6 +210,24 @@ mod tests {
         let text = table(&lines);
         assert!(text.contains("| S1 | margay | 3 of 3 | 2.00 | 1.00 | 2 | 10 | 1.00 | 0.50 | 1.00 | 1.00 |"), "{text}");
         assert!(text.contains("| S1 | gobgp | 0 of 1 | failed: it did   not start |"), "{text}");
+    }
+
+    #[test]
+    fn growth_is_told_as_a_power_of_the_number_of_sessions() {
+        let row = |row: &str, sessions: usize, messages: u64| Row {
+            row: row.into(),
+            speaker: "margay".into(),
+            sessions,
+            messages,
+            octets: 100 * messages,
+            cpu: 1.0,
+            least: messages / 2,
+            ..Row::default()
+        };
+        let text = curve(&lines(&[row("S4-500", 500, 4000), row("S4-250", 250, 1000), row("mesh-125", 125, 10)])).unwrap();
+        assert!(text.contains("| S4-500 | margay | 500 | 4000 | 2.00 | 400000 | 8.0 | 800 | 2.00 | 0 | n^2.00 | n^0.00 |"), "{text}");
+        assert!(!text.contains("mesh"), "one size is no curve: {text}");
+        assert_eq!(curve(&lines(&[row("S4-500", 500, 4000), row("S4-herd", 250, 1000)])), None);
     }
 
     #[test]

@@ -1,30 +1,22 @@
 //! One run: one speaker, one scenario, all its phases.
 
-use std::cell::{Cell, RefCell};
-use std::net::{IpAddr, SocketAddr};
-use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use bytes::Bytes;
+use anyhow::{Context, Result};
 use ipnet::IpNet;
 use margay::types::Asn;
 use serde::Serialize;
-use tokio::sync::{Notify, Semaphore, mpsc};
-use tokio::time::{sleep, sleep_until, timeout_at};
 
-use super::feed::{self, Feed};
-use super::meter::{Goal, Meter};
-use super::scenario::{PORT, Phase, Scenario, TARGET};
-use super::session::{self, Order, Plan, Shared};
+use super::feed::Feed;
+use super::meter::Wants;
+use super::scenario::{Peer, Phase, Role, Scenario, Shape};
+use super::session::Plan;
 use super::speaker::{Running, Speaker};
-use super::table::{self, Numbers};
-use super::usage::{self, Usage};
-
-/// As long without a message the speaker is quiet.
-const QUIET: Duration = Duration::from_millis(500);
-/// Between two changes of one prefix (S7).
-const CHANGE: Duration = Duration::from_millis(10);
+use super::stage::Stage;
+use super::table::{self, Index, Numbers};
 
 /// What one phase of one run took.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -59,61 +51,88 @@ pub struct Row {
     pub withdrawn: u64,
     /// Milliseconds from sending a change to hearing it: half of all, 99 of 100.
     pub latency: Option<(f64, f64)>,
+    /// CPU until it was quiet, in hundredths of one core's time, where nothing was done.
+    pub idle: Option<f64>,
+    /// Where sessions idle beside the others: the longest silence of the speaker on any session, in seconds.
+    pub silence: Option<f64>,
+    /// Sessions that were up in the end.
+    pub sessions: usize,
+    /// How often it was done, of what was done while single changes were timed.
+    pub rounds: usize,
+    /// The fewest messages in which a mesh can be told this: one a receiver for each set of attributes.
+    pub least: u64,
 }
 
-/// The messages of a scenario, made once for all speakers.
-#[derive(Debug)]
+/// The messages of a scenario, made once for all speakers; clones share them.
+#[derive(Clone, Debug)]
 pub struct Prepared {
-    scenario: Scenario,
-    prefixes: Vec<IpNet>,
-    best: Vec<Asn>,
-    feeds: Vec<Feed>,
+    pub(super) scenario: Scenario,
+    pub(super) prefixes: Arc<[IpNet]>,
+    pub(super) index: Arc<Index>,
+    pub(super) best: Arc<[Asn]>,
+    pub(super) feeds: Arc<[Feed]>,
 }
 
 impl Prepared {
     /// Makes tables and encodes them.
     pub fn new(scenario: Scenario) -> Self {
         let mut numbers = Numbers::new(2026);
-        let tables = if scenario.same { 1 } else { scenario.senders };
-        let prefixes = if scenario.mesh {
+        let mut prefixes = if scenario.is_mesh() {
             (0..scenario.senders).flat_map(|sender| table::blocks(sender, scenario.ipv4)).collect()
         } else {
-            table::ipv4(scenario.ipv4 * tables, &mut numbers)
+            table::ipv4(scenario.all_ipv4().len(), &mut numbers)
         };
+        prefixes.extend(scenario.own_blocks());
+        prefixes.extend(table::ipv6(scenario.ipv6, &mut numbers));
         let best = if scenario.same {
             let senders = scenario.senders as u32;
             prefixes.iter().map(|_| Asn(scenario.sender(numbers.below(senders) as usize).1)).collect()
         } else {
             Vec::new()
         };
-        let mut prepared = Self { scenario, prefixes, best, feeds: Vec::new() };
-        prepared.feeds = (0..scenario.senders).map(|sender| prepared.feed(sender, &mut numbers)).collect();
+        let index = Arc::new(Index::new(&prefixes));
+        let mut prepared = Self { scenario, prefixes: prefixes.into(), index, best: best.into(), feeds: Arc::default() };
+        prepared.feeds = (0..scenario.all_senders()).map(|sender| prepared.feed(sender, &mut numbers)).collect();
         prepared
-    }
-
-    /// The numbers of a sender's IPv4 prefixes.
-    fn own(&self, sender: usize) -> std::ops::Range<usize> {
-        let count = self.scenario.ipv4;
-        if self.scenario.same { 0..count } else { sender * count..(sender + 1) * count }
     }
 
     fn feed(&self, sender: usize, numbers: &mut Numbers) -> Feed {
         let (address, asn) = self.scenario.sender(sender);
-        let ebgp = !self.scenario.mesh;
-        let next_hop = IpAddr::V4(std::net::Ipv4Addr::from(u32::from(address) & 0x00ff_ffff | 0x0a00_0000));
-        let first = ebgp.then_some(Asn(asn));
-        let mut own: Vec<IpNet> = self.prefixes[self.own(sender)].to_vec();
+        let mesh = self.scenario.is_mesh();
+        let next_hop = next_hop(address);
+        let first = (!mesh).then_some(Asn(asn));
+        let mut own: Vec<IpNet> = self.prefixes[self.scenario.told_by(sender)].to_vec();
         if self.scenario.same {
             return self.contest(sender, &mut own, numbers, next_hop);
         }
-        let runs = if self.scenario.mesh { vec![own.len()] } else { table::runs(own.len(), 8, numbers) };
-        Feed::new(&own, &runs, ebgp, |_| {
-            let mut set = table::attributes(first, next_hop, self.scenario.mesh.then_some(0), numbers);
-            if self.scenario.mesh {
+        let runs = if mesh { vec![own.len()] } else { table::runs(own.len(), 8, numbers) };
+        Feed::new(&own, &runs, !mesh, |_| {
+            let mut set = table::attributes(first, next_hop, mesh.then_some(0), numbers);
+            if mesh {
                 (set.communities, set.large_communities) = Default::default();
             }
             set
         })
+    }
+
+    /// What a peer is to hear; nothing of it if the peer does not hear.
+    pub(super) fn wants(&self, number: usize, peer: &Peer) -> Option<Wants> {
+        let range = |range: Range<usize>| range.start as u32..range.end as u32;
+        let ipv4 = self.scenario.all_ipv4().len() + self.scenario.blocks;
+        match (peer.role, self.scenario.shape) {
+            (Role::Idler, _) | (Role::Sender, Shape::Transit) => None,
+            (Role::Sender, Shape::Reflector) => Some(Wants { all: range(0..ipv4), own: range(self.scenario.told_by(number)) }),
+            (Role::Sender, Shape::Member) => Some(Wants { all: range(self.scenario.all_ipv4().end..ipv4), own: 0..0 }),
+            (Role::Receiver | Role::Late, _) if peer.address.is_ipv6() => Some(Wants { all: range(ipv4..self.prefixes.len()), own: 0..0 }),
+            (Role::Receiver | Role::Late, _) => Some(Wants { all: range(0..ipv4), own: 0..0 }),
+        }
+    }
+
+    /// The session of a peer, which is the given one of the receivers, if it is one.
+    pub(super) fn plan(&self, number: usize, peer: &Peer, receiver: Option<usize>) -> Plan {
+        let at_once = if self.scenario.is_mesh() && peer.role == Role::Sender { self.feeds[number].announce.clone() } else { Vec::new() };
+        let ebgp = !(self.scenario.is_mesh() && peer.role == Role::Sender);
+        Plan { address: peer.address, asn: Asn(peer.asn), ebgp, receiver, at_once }
     }
 
     /// A sender's part where all tell the same prefixes: a shorter path where it is to win. Each tells them in an order of its own,
@@ -163,6 +182,19 @@ impl Prepared {
         rows
     }
 
+    /// Of a mesh: inside the AS each sender's blocks have their attributes in common, and so have the speaker's own; for other ASes the
+    /// next hop is the speaker's, and all blocks have the same.
+    fn least(&self) -> u64 {
+        let Scenario { senders, receivers, blocks, .. } = self.scenario;
+        let own = usize::from(blocks > 0);
+        let least = match self.scenario.shape {
+            Shape::Transit => 0,
+            Shape::Reflector => senders * (senders - 1 + own),
+            Shape::Member => senders * own + receivers,
+        };
+        least as u64
+    }
+
     /// The prefixes of all senders.
     pub fn prefixes(&self) -> &[IpNet] {
         &self.prefixes
@@ -170,18 +202,22 @@ impl Prepared {
 
     /// margay's names of the sessions: senders, receivers, those that come late.
     pub fn peer_names(&self) -> Vec<String> {
-        self.scenario.peers().iter().map(|(address, _)| format!("Node_{}", address.to_string().replace('.', "_"))).collect()
+        self.scenario.peers().iter().map(|peer| format!("Node_{}", peer.address.to_string().replace('.', "_"))).collect()
     }
 
     fn try_run(&self, speaker: &Speaker, limit: Duration, rows: &mut Vec<Row>, then: impl FnOnce(&Running) -> Result<()>) -> Result<()> {
+        if self.scenario.ipv6 > 0 {
+            super::furnish_ipv6(&self.scenario)?;
+        }
         let running = speaker.start(&self.scenario)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let result: Result<()> = tokio::task::LocalSet::new().block_on(&runtime, async {
-            let mut stage = Stage::new(self, &running, limit);
+            let mut stage = Stage::new(self, &running, limit)?;
             for (phase, name) in self.scenario.phases {
                 let row = stage.phase(*phase).await.with_context(|| format!("{phase:?}"))?;
                 if let Some(name) = name {
-                    rows.push(Row { row: (*name).to_owned(), speaker: speaker.name.clone(), ..row });
+                    let least = if *phase == Phase::Feed { self.least() } else { 0 };
+                    rows.push(Row { row: (*name).to_owned(), speaker: speaker.name.clone(), least, ..row });
                 }
             }
             then(&running)
@@ -190,194 +226,10 @@ impl Prepared {
     }
 }
 
-/// A run under way.
-struct Stage<'a> {
-    prepared: &'a Prepared,
-    running: &'a Running,
-    limit: Duration,
-    shared: Rc<Shared>,
-    orders: Vec<mpsc::Sender<Order>>,
-}
-
-impl<'a> Stage<'a> {
-    fn new(prepared: &'a Prepared, running: &'a Running, limit: Duration) -> Self {
-        let Prepared { scenario, prefixes, best, .. } = prepared;
-        let own = match scenario.mesh {
-            true => (0..scenario.senders).map(|sender| prepared.own(sender)).map(|own| own.start as u32..own.end as u32).collect(),
-            false => vec![0..0; scenario.receivers + scenario.late],
-        };
-        let shared = Rc::new(Shared {
-            target: SocketAddr::new(TARGET.into(), PORT),
-            hold: scenario.hold,
-            ebgp: !scenario.mesh,
-            handshakes: Semaphore::new(scenario.parallel),
-            meter: RefCell::new(Meter::new(prefixes, best.clone(), own)),
-            up: Cell::new(0),
-            began: Cell::new(None),
-            changed: Notify::new(),
-            failure: RefCell::new(None),
-        });
-        Self { prepared, running, limit, shared, orders: Vec::new() }
-    }
-
-    async fn phase(&mut self, phase: Phase) -> Result<Row> {
-        let scenario = &self.prepared.scenario;
-        let first = self.orders.is_empty();
-        if first && !scenario.mesh {
-            self.connect(0..scenario.senders + scenario.receivers);
-            self.until("the sessions are up", |shared| shared.up.get() == scenario.senders + scenario.receivers).await?;
-        }
-        usage::forget_peaks(self.running.pid());
-        let (before, generator) = (self.running.usage()?, usage::own_cpu());
-        let mut began = Instant::now();
-        let mut latency = None;
-        match phase {
-            Phase::Feed if scenario.mesh => {
-                self.aim(Goal::Full, scenario.senders);
-                self.connect(0..scenario.senders);
-                self.until_arrived().await?;
-                began = self.shared.began.get().unwrap_or(began);
-            }
-            Phase::Feed => {
-                self.aim(if scenario.same { Goal::Right } else { Goal::Full }, scenario.receivers);
-                self.say(|feed| &feed.announce).await?;
-                self.until_arrived().await?;
-            }
-            Phase::Withdraw => {
-                self.aim(Goal::Empty, scenario.receivers);
-                self.say(|feed| &feed.withdraw).await?;
-                self.until_arrived().await?;
-            }
-            Phase::Late => {
-                self.aim(Goal::Full, scenario.receivers + scenario.late);
-                let start = scenario.senders + scenario.receivers;
-                self.connect(start..start + scenario.late);
-                self.until_arrived().await?;
-            }
-            Phase::Churn => latency = Some(self.churn().await?),
-            Phase::Idle(seconds) => {
-                self.aim(Goal::Full, scenario.senders);
-                sleep(Duration::from_secs(seconds)).await;
-                self.check()?;
-            }
-        }
-        let seconds = began.elapsed().as_secs_f64();
-        let done = self.running.usage()?;
-        self.until_quiet().await?;
-        self.row(seconds, latency, [before, done, self.running.usage()?], usage::own_cpu() - generator)
-    }
-
-    fn row(&self, seconds: f64, latency: Option<(f64, f64)>, [before, done, quiet]: [Usage; 3], generator_cpu: f64) -> Result<Row> {
-        let heard = self.shared.meter.borrow().heard();
-        ensure!(self.shared.meter.borrow().away() == 0, "receivers have lost again what they had");
-        Ok(Row {
-            seconds,
-            cpu_until_done: done.cpu - before.cpu,
-            cpu: quiet.cpu - before.cpu,
-            generator_cpu,
-            peak: quiet.peak,
-            resident: quiet.resident,
-            messages: heard.messages,
-            octets: heard.octets,
-            announced: heard.announced,
-            again: heard.again,
-            withdrawn: heard.withdrawn,
-            latency,
-            ..Row::default()
-        })
-    }
-
-    fn aim(&self, goal: Goal, receivers: usize) {
-        self.shared.meter.borrow_mut().aim(goal, receivers);
-    }
-
-    fn connect(&mut self, peers: std::ops::Range<usize>) {
-        let scenario = &self.prepared.scenario;
-        let all = scenario.peers();
-        for number in peers {
-            let (address, asn) = all[number];
-            let (sender, orders) = mpsc::channel(4);
-            let at_once = if scenario.mesh { self.prepared.feeds[number].announce.clone() } else { Vec::new() };
-            let receiver = if scenario.mesh { Some(number) } else { number.checked_sub(scenario.senders) };
-            let plan = Plan { address, asn: Asn(asn), receiver, at_once };
-            tokio::task::spawn_local(session::run(Rc::clone(&self.shared), plan, orders));
-            self.orders.push(sender);
-        }
-    }
-
-    async fn say(&self, part: impl Fn(&Feed) -> &Vec<Bytes>) -> Result<()> {
-        for (orders, feed) in self.orders.iter().zip(&self.prepared.feeds) {
-            orders.send(Order::Say(part(feed).clone())).await.context("a session has ended")?;
-        }
-        Ok(())
-    }
-
-    /// Single changes at a steady pace; how long until each was heard: half of all, 99 of 100.
-    async fn churn(&self) -> Result<(f64, f64)> {
-        let scenario = &self.prepared.scenario;
-        self.aim(Goal::Full, scenario.receivers);
-        let mut numbers = Numbers::new(7);
-        let context = feed::context(true);
-        let (address, asn) = scenario.sender(0);
-        let mut next = tokio::time::Instant::now();
-        for _ in 0..scenario.changes {
-            let prefix = numbers.below(self.prepared.prefixes.len() as u32);
-            let set = table::attributes(Some(Asn(asn)), address.into(), None, &mut numbers);
-            let next_hop = margay::types::NextHop::Global(std::net::Ipv4Addr::from(u32::from(address) & 0x00ff_ffff | 0x0a00_0000).into());
-            let set = margay::types::Attributes { next_hop, ..set };
-            let mut frames = Vec::new();
-            feed::announce_run(&[self.prepared.prefixes[prefix as usize]], &set, &context, &mut frames);
-            sleep_until(next).await;
-            next += CHANGE;
-            for frame in frames {
-                self.orders[0].send(Order::Change(prefix, frame)).await.context("the sender has ended")?;
-            }
-        }
-        self.until("every change is heard", |shared| shared.meter.borrow().unheard() == 0).await?;
-        let latencies = self.shared.meter.borrow().latencies();
-        let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share).round() as usize];
-        Ok((at(0.5), at(0.99)))
-    }
-
-    async fn until_arrived(&self) -> Result<()> {
-        self.until("every receiver has what it should", |shared| shared.meter.borrow().away() == 0).await
-    }
-
-    /// Nothing has been heard for a while.
-    async fn until_quiet(&self) -> Result<()> {
-        let mut end = tokio::time::Instant::now() + QUIET;
-        loop {
-            sleep_until(end).await;
-            self.check()?;
-            let last = self.shared.meter.borrow().last().map(tokio::time::Instant::from_std);
-            match last.map(|last| last + QUIET).filter(|quiet| *quiet > tokio::time::Instant::now()) {
-                Some(later) => end = later,
-                None => return Ok(()),
-            }
-        }
-    }
-
-    async fn until(&self, what: &str, is_true: impl Fn(&Shared) -> bool) -> Result<()> {
-        let end = tokio::time::Instant::now() + self.limit;
-        loop {
-            let changed = self.shared.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            self.check()?;
-            if is_true(&self.shared) {
-                return Ok(());
-            }
-            if timeout_at(end, changed).await.is_err() {
-                let (up, away) = (self.shared.up.get(), self.shared.meter.borrow().away());
-                bail!("not true within {:?}: {what} ({up} sessions up, {away} receivers not there)", self.limit);
-            }
-        }
-    }
-
-    fn check(&self) -> Result<()> {
-        match self.shared.failure.borrow().as_ref() {
-            Some(failure) => bail!("{failure}"),
-            None => Ok(()),
-        }
+/// The next hop that a sender tells: none of its own addresses, which are also the speaker's.
+pub(super) fn next_hop(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => Ipv4Addr::from(u32::from(address) & 0x00ff_ffff | 0x0a00_0000).into(),
+        IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) & !(0xffff << 112) | 0xfd08 << 112).into(),
     }
 }

@@ -2,14 +2,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use margay::types::{Asn, Family, RouterId};
-use margay::wire::{Capability, Context, Message, Open, cease, frame, keepalive};
+use margay::wire::{Capability, Context, Message, Open, RouteRefresh, cease, frame, keepalive};
 use tokio::io::Interest;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -17,19 +17,20 @@ use tokio::time::{sleep, sleep_until};
 
 use super::feed;
 use super::meter::Meter;
+use super::scenario::{PORT, TARGET, TARGET6};
 
-/// Octets read at once.
-const READ: usize = 256 << 10;
 /// Between two attempts to connect.
 const RETRY: Duration = Duration::from_millis(100);
 
 /// Who a session is.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Its address.
-    pub address: Ipv4Addr,
+    /// Its address; of the same family is what it carries.
+    pub address: IpAddr,
     /// Its AS.
     pub asn: Asn,
+    /// It crosses an AS border.
+    pub ebgp: bool,
     /// Its number among the receivers, if it is one.
     pub receiver: Option<usize>,
     /// What it says as soon as it is up.
@@ -41,6 +42,8 @@ pub struct Plan {
 pub enum Order {
     /// Say this.
     Say(Vec<Bytes>),
+    /// Ask for everything again.
+    Refresh,
     /// Say this change of a prefix, and note when.
     Change(u32, Bytes),
 }
@@ -48,12 +51,10 @@ pub enum Order {
 /// What all sessions share.
 #[derive(Debug)]
 pub struct Shared {
-    /// The speaker.
-    pub target: SocketAddr,
     /// Hold time offered, in seconds.
     pub hold: u16,
-    /// The sessions cross an AS border.
-    pub ebgp: bool,
+    /// Octets read at once, at most: what is read at once is heard at once.
+    pub read: usize,
     /// Handshakes that may be under way at a time.
     pub handshakes: Semaphore,
     /// Who has what.
@@ -82,8 +83,11 @@ struct Session<'a> {
     receiver: Option<usize>,
     stream: TcpStream,
     context: Context,
+    family: Family,
     input: BytesMut,
     queue: VecDeque<Bytes>,
+    /// When the speaker was heard last.
+    heard: Instant,
 }
 
 impl<'a> Session<'a> {
@@ -117,6 +121,7 @@ impl<'a> Session<'a> {
                 order = orders.recv() => match order {
                     None => return session.leave(),
                     Some(Order::Say(pieces)) => session.queue.extend(pieces),
+                    Some(Order::Refresh) => session.queue.push_back(RouteRefresh::new(session.family, RouteRefresh::REQUEST).encode()),
                     Some(Order::Change(prefix, message)) => {
                         session.queue.push_back(message);
                         shared.meter.borrow_mut().stamp(prefix, Instant::now());
@@ -126,24 +131,33 @@ impl<'a> Session<'a> {
                 () = sleep_until(alive) => {
                     alive += pause;
                     session.queue.push_back(keepalive());
+                    let silence = session.heard.elapsed();
+                    if silence > Duration::from_secs(u64::from(shared.hold)) {
+                        bail!("the hold time of {} s is over: nothing for {silence:?}", shared.hold);
+                    }
                 }
             }
         }
     }
 
     async fn establish(shared: &'a Shared, plan: &Plan) -> Result<Self> {
-        let socket = TcpSocket::new_v4()?;
-        socket.bind(SocketAddr::new(plan.address.into(), 0))?;
+        let (socket, target, family) = match plan.address {
+            IpAddr::V4(_) => (TcpSocket::new_v4()?, IpAddr::from(TARGET), Family::IPV4_UNICAST),
+            IpAddr::V6(_) => (TcpSocket::new_v6()?, IpAddr::from(TARGET6), Family::IPV6_UNICAST),
+        };
+        socket.bind(SocketAddr::new(plan.address, 0))?;
         shared.began.set(shared.began.get().or(Some(Instant::now())));
-        let stream = socket.connect(shared.target).await?;
+        let stream = socket.connect(SocketAddr::new(target, PORT)).await?;
         stream.set_nodelay(true)?;
         let mut session = Self {
             shared,
             receiver: plan.receiver,
             stream,
-            context: feed::context(shared.ebgp),
+            context: feed::context(plan.ebgp, family),
+            family,
             input: BytesMut::new(),
-            queue: [open(plan, shared).encode()].into(),
+            queue: [open(plan, family, shared.hold).encode()].into(),
+            heard: Instant::now(),
         };
         session.write()?;
         let Message::Open(_) = session.next().await? else { bail!("no OPEN") };
@@ -165,8 +179,8 @@ impl<'a> Session<'a> {
 
     /// Reads once.
     fn fill(&mut self) -> Result<bool> {
-        self.input.reserve(READ);
-        match self.stream.try_read_buf(&mut self.input) {
+        self.input.reserve(self.shared.read);
+        match self.stream.try_read_buf(&mut (&mut self.input).limit(self.shared.read)) {
             Ok(0) => bail!("the speaker has closed it"),
             Ok(_) => Ok(true),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(false),
@@ -182,6 +196,8 @@ impl<'a> Session<'a> {
         let mut meter = self.shared.meter.borrow_mut();
         let away = meter.away();
         while let Some(frame) = frame::next(&mut self.input, &self.context)? {
+            meter.break_silence(now.duration_since(self.heard));
+            self.heard = now;
             match Message::decode(frame.kind, &frame.body, &self.context)? {
                 Message::Update(update) => {
                     if let Some(receiver) = self.receiver {
@@ -219,8 +235,12 @@ impl<'a> Session<'a> {
     }
 }
 
-fn open(plan: &Plan, shared: &Shared) -> Open {
-    let capabilities = vec![Capability::Multiprotocol(Family::IPV4_UNICAST), Capability::RouteRefresh, Capability::FourOctetAs(plan.asn)];
-    let identifier = Ipv4Addr::from(u32::from(plan.address) & 0x00ff_ffff | 0x0a00_0000);
-    Open { my_as: plan.asn.two_octets(), hold_time: shared.hold, identifier: RouterId(identifier), capabilities }
+fn open(plan: &Plan, family: Family, hold_time: u16) -> Open {
+    let capabilities = vec![Capability::Multiprotocol(family), Capability::RouteRefresh, Capability::FourOctetAs(plan.asn)];
+    let identifier = match plan.address {
+        IpAddr::V4(address) => Ipv4Addr::from(u32::from(address) & 0x00ff_ffff | 0x0a00_0000),
+        // Unlike those of the others: networks 1 to 3.
+        IpAddr::V6(address) => Ipv4Addr::new(10, 100 + address.segments()[1] as u8, 0, address.segments()[7] as u8),
+    };
+    Open { my_as: plan.asn.two_octets(), hold_time, identifier: RouterId(identifier), capabilities }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
-use super::scenario::{ASN, HOLD, PORT, Scenario, TARGET};
+use super::scenario::{ASN, HOLD, PORT, Peer, Role, Scenario, Shape, TARGET, TARGET6};
 use super::usage;
 use crate::lab::image;
 use crate::lab::process::{self, Signal, wait_until, wait_until_calm};
@@ -79,11 +80,12 @@ impl Speaker {
         all.filter(|speaker| speaker.program.exists()).collect()
     }
 
-    /// Those of these names, else all that are installed; and for each `NAME=PATH` that program in the place of its name's own.
+    /// Those of these names, else all that are installed; and for each `NAME=PATH` that program in the place of its name's own. Then what is
+    /// left out since its program is not there, in words.
     ///
     /// # Errors
-    /// A name that begins with no known one, or a program that is not there.
-    pub fn chosen(names: &[String], programs: &[String]) -> Result<Vec<Self>> {
+    /// A name that begins with no known one, or nothing is left.
+    pub fn chosen(names: &[String], programs: &[String]) -> Result<(Vec<Self>, Vec<String>)> {
         let mut all: Vec<Self> = match names {
             [] => Self::installed(),
             names => names.iter().map(|name| Self::named(name, None)).collect::<Result<_>>()?,
@@ -93,10 +95,16 @@ impl Speaker {
             all.retain(|speaker| speaker.name != name);
             all.push(Self::named(name, Some(path.into()))?);
         }
-        for speaker in &all {
-            ensure!(speaker.program.exists(), "{}: there is no {}", speaker.name, speaker.program.display());
-        }
-        Ok(all)
+        let (there, lacking): (Vec<Self>, Vec<Self>) = all.into_iter().partition(|speaker| speaker.program.exists());
+        let lacking: Vec<String> = lacking
+            .iter()
+            .map(|speaker| {
+                let (name, path) = (&speaker.name, speaker.program.display());
+                format!("SKIPPED: {name}: there is no {path}; --bin {name}=PATH says where it is")
+            })
+            .collect();
+        ensure!(!there.is_empty(), "none of the speakers is there: {}", lacking.join("; "));
+        Ok((there, lacking))
     }
 
     /// Writes its configuration and starts it; returns when it listens and has become calm.
@@ -119,7 +127,27 @@ impl Speaker {
         wait_until(START, "it listens", || running.listens())
             .and_then(|()| wait_until_calm(START, CALM, "it is calm", || Ok((running.usage()?.cpu * 50.0) as u64)))
             .with_context(|| format!("{} has not started: {}", self.name, running.last_words()))?;
+        if self.kind == Kind::Gobgp {
+            self.originate(scenario)?;
+        }
         Ok(running)
+    }
+
+    /// GoBGP and RustyBGP originate routes by their API alone, which GoBGP's client speaks to.
+    fn originate(&self, scenario: &Scenario) -> Result<()> {
+        let beside = self.program.with_file_name("gobgp");
+        let client = if beside.exists() { beside } else { PathBuf::from("gobgp") };
+        for block in scenario.own_blocks() {
+            let mut command = Command::new(&client);
+            command.args(["-p", self.api_port(), "global", "rib", "add", &block.to_string(), "-a", "ipv4"]);
+            process::run(command, None).context("GoBGP's client (package gobgpd, or beside the daemon)")?;
+        }
+        Ok(())
+    }
+
+    /// RustyBGP has no option for it.
+    fn api_port(&self) -> &'static str {
+        if self.name.starts_with("gobgp") { "50999" } else { "50051" }
     }
 
     /// Its version, as it tells it.
@@ -142,12 +170,15 @@ impl Speaker {
             Kind::Frr => {
                 fs::write(folder.join("frr.conf"), frr(scenario))?;
                 fs::create_dir_all("/var/run/frr")?;
-                format!("-f {place}/frr.conf -l {TARGET} -p {PORT} -n -Z -S -i {place}/frr.pid -u root -g root -P 0 --vty_socket {place}")
+                let ipv6 = if scenario.ipv6 > 0 { format!("-l {TARGET6} ") } else { String::new() };
+                format!(
+                    "-f {place}/frr.conf -l {TARGET} {ipv6}-p {PORT} -n -Z -S -i {place}/frr.pid -u root -g root -P 0 --vty_socket {place}"
+                )
             }
             Kind::Gobgp => {
                 fs::write(folder.join("gobgp.toml"), gobgp(scenario))?;
                 match self.name.starts_with("gobgp") {
-                    true => format!("-f {place}/gobgp.toml --api-hosts 127.0.0.1:50999 -l error --pprof-disable"),
+                    true => format!("-f {place}/gobgp.toml --api-hosts 127.0.0.1:{} -l error --pprof-disable", self.api_port()),
                     false => format!("-f {place}/gobgp.toml"),
                 }
             }
@@ -163,21 +194,59 @@ impl Speaker {
     }
 }
 
+/// What a configuration says of a peer.
+impl Peer {
+    /// It is a client of the speaker, a reflector.
+    fn is_client(&self, scenario: &Scenario) -> bool {
+        self.role == Role::Sender && scenario.shape == Shape::Reflector
+    }
+
+    /// It is of the speaker's AS.
+    fn is_internal(&self) -> bool {
+        self.asn == ASN
+    }
+
+    /// The speaker's address on the session.
+    fn target(&self) -> IpAddr {
+        if self.address.is_ipv6() { TARGET6.into() } else { TARGET.into() }
+    }
+
+    fn family(&self) -> &'static str {
+        if self.address.is_ipv6() { "ipv6" } else { "ipv4" }
+    }
+}
+
 fn margay(folder: &Path, scenario: &Scenario) -> Result<Vec<String>> {
-    let cluster = if scenario.mesh { ", routeReflectorClusterID: 10.7.0.1" } else { "" };
-    let accept = "[{action: Accept}]";
+    let cluster = if scenario.shape == Shape::Reflector { ", routeReflectorClusterID: 10.7.0.1" } else { "" };
+    let ipv6 = if scenario.ipv6 > 0 { format!(", ipv6Address: '{TARGET6}/16'") } else { String::new() };
+    let (accept, reject) = ("[{action: Accept}]", "[{action: Reject}]");
+    let filter = |name: &str, export: &str| {
+        format!(
+            "---\napiVersion: projectcalico.org/v3\nkind: BGPFilter\nmetadata: {{name: {name}}}\n\
+             spec: {{importV4: {accept}, exportV4: {export}, importV6: {accept}, exportV6: {export}}}\n"
+        )
+    };
     let mut text = format!(
-        "apiVersion: projectcalico.org/v3\nkind: Node\nmetadata: {{name: bench}}\nspec: {{bgp: {{ipv4Address: {TARGET}/8, asNumber: {ASN}{cluster}}}}}\n---\n\
+        "apiVersion: projectcalico.org/v3\nkind: Node\nmetadata: {{name: bench}}\nspec: {{bgp: {{ipv4Address: {TARGET}/8{ipv6}, asNumber: {ASN}{cluster}}}}}\n---\n\
          apiVersion: projectcalico.org/v3\nkind: BGPConfiguration\nmetadata: {{name: default}}\n\
-         spec: {{nodeToNodeMeshEnabled: false, asNumber: {ASN}, listenPort: {PORT}}}\n---\n\
-         apiVersion: projectcalico.org/v3\nkind: BGPFilter\nmetadata: {{name: all}}\n\
-         spec: {{importV4: {accept}, exportV4: {accept}, importV6: {accept}, exportV6: {accept}}}\n"
+         spec: {{nodeToNodeMeshEnabled: false, asNumber: {ASN}, listenPort: {PORT}}}\n{}{}",
+        filter("all", accept),
+        filter("quiet", reject),
     );
-    for (number, (address, asn)) in scenario.peers().iter().enumerate() {
+    for (number, peer) in scenario.peers().iter().enumerate() {
+        let filter = if peer.role == Role::Idler { "quiet" } else { "all" };
         write!(
             text,
             "---\napiVersion: projectcalico.org/v3\nkind: BGPPeer\nmetadata: {{name: p{number:04}}}\n\
-             spec: {{node: bench, peerIP: {address}, asNumber: {asn}, filters: [all]}}\n"
+             spec: {{node: bench, peerIP: '{}', asNumber: {}, filters: [{filter}]}}\n",
+            peer.address, peer.asn
+        )?;
+    }
+    for (number, block) in scenario.own_blocks().iter().enumerate() {
+        write!(
+            text,
+            "---\napiVersion: projectcalico.org/v3\nkind: BlockAffinity\nmetadata: {{name: block-{number}}}\n\
+             spec: {{node: bench, cidr: {block}, state: confirmed}}\n"
         )?;
     }
     for name in ["resources", "state"] {
@@ -192,11 +261,22 @@ fn margay(folder: &Path, scenario: &Scenario) -> Result<Vec<String>> {
 
 fn bird(scenario: &Scenario, threads: bool) -> String {
     let mut text = String::from(if threads { "threads 2;\n" } else { "" }) + "router id 10.7.0.1;\nprotocol device {}\n";
-    let client = if scenario.mesh { " rr client;" } else { "" };
-    for (number, (address, asn)) in scenario.peers().iter().enumerate() {
+    if scenario.blocks > 0 {
+        text += "protocol static { ipv4;";
+        for block in scenario.own_blocks() {
+            text += &format!(" route {block} blackhole;");
+        }
+        text += " }\n";
+    }
+    for (number, peer) in scenario.peers().iter().enumerate() {
+        let Peer { address, asn, .. } = peer;
+        let client = if peer.is_client(scenario) { " rr client;" } else { "" };
+        let export = if peer.role == Role::Idler { "none" } else { "all" };
         text += &format!(
-            "protocol bgp p{number} {{ local {TARGET} port {PORT} as {ASN}; neighbor {address} as {asn}; multihop; passive; \
-             hold time {HOLD};{client} ipv4 {{ import all; export all; }}; }}\n"
+            "protocol bgp p{number} {{ local {} port {PORT} as {ASN}; neighbor {address} as {asn}; multihop; passive; \
+             hold time {HOLD};{client} {} {{ import all; export {export}; }}; }}\n",
+            peer.target(),
+            peer.family()
         );
     }
     text
@@ -204,63 +284,109 @@ fn bird(scenario: &Scenario, threads: bool) -> String {
 
 fn frr(scenario: &Scenario) -> String {
     let mut text = format!(
-        "frr defaults datacenter\nlog file /dev/null\nrouter bgp {ASN}\n bgp router-id 10.7.0.1\n no bgp ebgp-requires-policy\n \
-         no bgp default ipv4-unicast\n no bgp network import-check\n timers bgp {} {HOLD}\n bgp cluster-id 10.7.0.1\n",
+        "frr defaults datacenter\nlog file /dev/null\nip prefix-list quiet seq 5 deny any\nrouter bgp {ASN}\n bgp router-id 10.7.0.1\n \
+         no bgp ebgp-requires-policy\n no bgp default ipv4-unicast\n no bgp network import-check\n timers bgp {} {HOLD}\n \
+         bgp cluster-id 10.7.0.1\n",
         HOLD / 3
     );
-    for (address, asn) in scenario.peers() {
+    let peers = scenario.peers();
+    for peer in &peers {
+        let address = peer.address;
         for line in [
-            format!("remote-as {asn}"),
+            format!("remote-as {}", peer.asn),
             "passive".to_owned(),
-            format!("update-source {TARGET}"),
+            format!("update-source {}", peer.target()),
             "disable-connected-check".to_owned(),
             "advertisement-interval 0".to_owned(),
         ] {
             text += &format!(" neighbor {address} {line}\n");
         }
-        if !scenario.mesh {
+        if !peer.is_internal() {
             text += &format!(" neighbor {address} ebgp-multihop 64\n");
         }
     }
-    text += " address-family ipv4 unicast\n";
-    for (address, _) in scenario.peers() {
-        text += &format!("  neighbor {address} activate\n");
-        if scenario.mesh {
-            text += &format!("  neighbor {address} route-reflector-client\n");
+    for family in ["ipv4", "ipv6"] {
+        let of_family = || peers.iter().filter(|peer| peer.family() == family);
+        if of_family().next().is_none() {
+            continue;
         }
+        text += &format!(" address-family {family} unicast\n");
+        for block in scenario.own_blocks().iter().filter(|_| family == "ipv4") {
+            text += &format!("  network {block}\n");
+        }
+        for peer in of_family() {
+            text += &format!("  neighbor {} activate\n", peer.address);
+            if peer.is_client(scenario) {
+                text += &format!("  neighbor {} route-reflector-client\n", peer.address);
+            }
+            if peer.role == Role::Idler {
+                text += &format!("  neighbor {} prefix-list quiet out\n", peer.address);
+            }
+        }
+        text += " exit-address-family\n";
     }
-    text + " exit-address-family\n"
+    text
 }
 
 fn gobgp(scenario: &Scenario) -> String {
-    let mut text = format!("[global.config]\nas = {ASN}\nrouter-id = \"10.7.0.1\"\nport = {PORT}\nlocal-address-list = [\"{TARGET}\"]\n");
-    for (address, asn) in scenario.peers() {
+    let ipv6 = if scenario.ipv6 > 0 { format!(", \"{TARGET6}\"") } else { String::new() };
+    let mut text =
+        format!("[global.config]\nas = {ASN}\nrouter-id = \"10.7.0.1\"\nport = {PORT}\nlocal-address-list = [\"{TARGET}\"{ipv6}]\n");
+    if scenario.idlers > 0 {
+        let idlers: Vec<String> =
+            scenario.peers().iter().filter(|peer| peer.role == Role::Idler).map(|peer| format!("\"{}\"", peer.address)).collect();
         text += &format!(
-            "[[neighbors]]\n[neighbors.config]\nneighbor-address = \"{address}\"\npeer-as = {asn}\n[neighbors.transport.config]\n\
-             passive-mode = true\nlocal-address = \"{TARGET}\"\n[neighbors.timers.config]\nhold-time = {HOLD}\nkeepalive-interval = {}\n",
+            "[global.apply-policy.config]\nexport-policy-list = [\"quiet\"]\ndefault-export-policy = \"accept-route\"\n\
+             default-import-policy = \"accept-route\"\n[[defined-sets.neighbor-sets]]\nneighbor-set-name = \"idlers\"\n\
+             neighbor-info-list = [{}]\n[[policy-definitions]]\nname = \"quiet\"\n[[policy-definitions.statements]]\nname = \"quiet\"\n\
+             [policy-definitions.statements.conditions.match-neighbor-set]\nneighbor-set = \"idlers\"\nmatch-set-options = \"any\"\n\
+             [policy-definitions.statements.actions]\nroute-disposition = \"reject-route\"\n",
+            idlers.join(", ")
+        );
+    }
+    for peer in scenario.peers() {
+        text += &format!(
+            "[[neighbors]]\n[neighbors.config]\nneighbor-address = \"{}\"\npeer-as = {}\n[neighbors.transport.config]\n\
+             passive-mode = true\nlocal-address = \"{}\"\n[neighbors.timers.config]\nhold-time = {HOLD}\nkeepalive-interval = {}\n",
+            peer.address,
+            peer.asn,
+            peer.target(),
             HOLD / 3
         );
-        text += match scenario.mesh {
-            true => "[neighbors.route-reflector.config]\nroute-reflector-client = true\nroute-reflector-cluster-id = \"10.7.0.1\"\n",
-            false => "[neighbors.ebgp-multihop.config]\nenabled = true\nmultihop-ttl = 64\n",
+        text += match (peer.is_internal(), peer.is_client(scenario)) {
+            (_, true) => "[neighbors.route-reflector.config]\nroute-reflector-client = true\nroute-reflector-cluster-id = \"10.7.0.1\"\n",
+            (true, false) => "",
+            (false, false) => "[neighbors.ebgp-multihop.config]\nenabled = true\nmultihop-ttl = 64\n",
         };
-        text += "[[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = \"ipv4-unicast\"\n";
+        text += &format!("[[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = \"{}-unicast\"\n", peer.family());
     }
     text
 }
 
 fn openbgpd(scenario: &Scenario, folder: &Path) -> String {
+    let ipv6 = if scenario.ipv6 > 0 { format!("listen on {TARGET6} port {PORT}\n") } else { String::new() };
     let mut text = format!(
-        "AS {ASN}\nrouter-id 10.7.0.1\nlisten on {TARGET} port {PORT}\nfib-update no\nholdtime {HOLD}\nsocket \"{}/bgpd.sock\"\n",
+        "AS {ASN}\nrouter-id 10.7.0.1\nlisten on {TARGET} port {PORT}\n{ipv6}fib-update no\nholdtime {HOLD}\nsocket \"{}/bgpd.sock\"\n",
         folder.display()
     );
-    let client = if scenario.mesh { " route-reflector\n" } else { "" };
-    for (address, asn) in scenario.peers() {
+    for block in scenario.own_blocks() {
+        text += &format!("network {block}\n");
+    }
+    for peer in scenario.peers() {
+        let client = if peer.is_client(scenario) { " route-reflector\n" } else { "" };
+        let family = if peer.address.is_ipv6() { "IPv6" } else { "IPv4" };
         text += &format!(
-            "neighbor {address} {{\n remote-as {asn}\n passive\n multihop 64\n local-address {TARGET}\n announce IPv4 unicast\n{client}}}\n"
+            "neighbor {} {{\n remote-as {}\n passive\n multihop 64\n local-address {}\n announce {family} unicast\n{client}}}\n",
+            peer.address,
+            peer.asn,
+            peer.target()
         );
     }
-    text + "allow from any\nallow to any\n"
+    text += "allow from any\nallow to any\n";
+    for peer in scenario.peers().iter().filter(|peer| peer.role == Role::Idler) {
+        text += &format!("deny to {}\n", peer.address);
+    }
+    text
 }
 
 /// A speaker that runs. Dropping it ends it and what it has started.
@@ -322,5 +448,43 @@ impl Drop for Running {
             process::signal(pid, Signal::KILL);
         }
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_not_there_is_left_out_with_a_line() {
+        let programs = ["rustybgp=/none/rustybgpd".to_owned(), "bird3=/bin/true".to_owned()];
+        let (there, lacking) = Speaker::chosen(&["bird3".to_owned(), "rustybgp".to_owned()], &programs).unwrap();
+        assert_eq!(there.iter().map(|speaker| (&*speaker.name, speaker.kind)).collect::<Vec<_>>(), [("bird3", Kind::Bird)]);
+        assert_eq!(lacking, ["SKIPPED: rustybgp: there is no /none/rustybgpd; --bin rustybgp=PATH says where it is"]);
+        assert!(Speaker::chosen(&["rustybgp".to_owned()], &programs[..1]).is_err(), "nothing is left");
+        assert!(Speaker::chosen(&["quagga".to_owned()], &[]).is_err());
+    }
+
+    #[test]
+    fn every_configuration_names_every_peer_and_what_it_must_not_be_told() {
+        let scenario = Scenario { idlers: 3, ipv6: 5, blocks: 2, ..Scenario::named("S2").unwrap() };
+        let folder = tempfile::tempdir().unwrap();
+        margay(folder.path(), &scenario).unwrap();
+        let texts = [
+            (fs::read_to_string(folder.path().join("resources/all.yaml")).unwrap(), "filters: [quiet]"),
+            (bird(&scenario, true), "export none"),
+            (frr(&scenario), "prefix-list quiet out"),
+            (gobgp(&scenario), "\"127.3.0.3\""),
+            (openbgpd(&scenario, folder.path()), "deny to 127.3.0.3"),
+        ];
+        for (text, quiet) in &texts {
+            for peer in scenario.peers() {
+                assert!(text.contains(&peer.address.to_string()) && text.contains(&peer.asn.to_string()), "{peer:?}: {text}");
+            }
+            assert!(text.contains(quiet), "{quiet}: {text}");
+            // GoBGP is told its own routes by its API.
+            let blocks = scenario.own_blocks();
+            assert!(text == &texts[3].0 || blocks.iter().all(|block| text.contains(&block.to_string())), "{blocks:?}: {text}");
+        }
     }
 }

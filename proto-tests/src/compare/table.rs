@@ -1,10 +1,10 @@
 //! Tables as the internet's are: which lengths, how nested, which attributes; the same for the same seed.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use foldhash::fast::FixedState;
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use margay::types::{AsPath, Asn, Attributes, Community, LargeCommunity, NextHop, Origin};
 
 /// A small generator of numbers (splitmix64): the same seed gives the same table in every run.
@@ -122,6 +122,20 @@ fn free(unit: u32, size: u32) -> u32 {
     start
 }
 
+/// Different IPv6 prefixes of 2400::/16, in no order: three of four are /48s, the others /44s and /40s.
+pub fn ipv6(count: usize, numbers: &mut Numbers) -> Vec<IpNet> {
+    let mut all = Vec::with_capacity(count);
+    for number in 0..count as u128 {
+        let length = if numbers.below(4) == 0 { 40 + 4 * numbers.below(2) as u8 } else { 48 };
+        // Each has a /40 to itself; seven are in a /32.
+        let (block, part) = (number / 7, number % 7);
+        let address = (0x2400_u128 << 112) + (block << 96) + (part << 88);
+        all.push(IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::from(address), length)));
+    }
+    numbers.shuffle(&mut all);
+    all
+}
+
 /// The /26 blocks of a cluster's node.
 pub fn blocks(node: usize, count: usize) -> Vec<IpNet> {
     let block = |at: usize| IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::from(0x0a80_0000 + ((node * count + at) as u32) * 64), 26));
@@ -211,6 +225,16 @@ impl Index {
         index
     }
 
+    /// How many prefixes there are.
+    pub fn len(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.lengths.is_empty()
+    }
+
     /// The number of a prefix.
     pub fn find(&self, prefix: IpNet) -> Option<u32> {
         match short(&prefix) {
@@ -235,7 +259,7 @@ mod tests {
     fn a_table_is_the_same_for_the_same_seed_and_has_no_prefix_twice() {
         let table = |seed| {
             let mut numbers = Numbers::new(seed);
-            [ipv4(20_000, &mut numbers), blocks(3, 10)].concat()
+            [ipv4(20_000, &mut numbers), blocks(3, 10), ipv6(2_000, &mut numbers)].concat()
         };
         assert_eq!(table(1), table(1));
         assert_ne!(table(1), table(2));

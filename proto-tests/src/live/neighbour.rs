@@ -260,11 +260,18 @@ impl Neighbour {
     /// # Errors
     /// There is none.
     pub fn take_octet(&mut self) -> Result<()> {
-        let mut octet = [0];
+        self.take_octets(1)
+    }
+
+    /// Reads so many octets and no more, likewise.
+    ///
+    /// # Errors
+    /// There are not as many.
+    pub fn take_octets(&mut self, count: usize) -> Result<()> {
+        let start = self.pending.len();
+        self.pending.resize(start + count, 0);
         self.stream.set_read_timeout(Some(PATIENCE))?;
-        self.stream.read_exact(&mut octet)?;
-        self.pending.push(octet[0]);
-        Ok(())
+        Ok(self.stream.read_exact(&mut self.pending[start..])?)
     }
 
     /// Lets the end of this value be a RST.

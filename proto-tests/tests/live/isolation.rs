@@ -11,7 +11,7 @@ use proto_tests::wire::mutate::mutate_body;
 
 use super::session::WAIT;
 
-/// S3: a peer that reads nothing, and then an octet at a time, while other peers are told all the same.
+/// S3: a peer that reads nothing, then an octet at a time, then a kilobyte for each message of three, while other peers are told all the same.
 #[test]
 fn s3_a_peer_that_hardly_reads_delays_nobody() {
     const ROUTES: u32 = 3000;
@@ -22,17 +22,28 @@ fn s3_a_peer_that_hardly_reads_delays_nobody() {
         let mut fast = Observer::establish(&daemon, fast)?;
         let mut source = Neighbour::establish(&daemon, source)?;
         // A message each, of some 3000 octets: more than sockets hold.
-        let mut say = |number: u32| {
-            let filling = [&number.to_be_bytes()[..], &[0x5a; 2990]].concat();
+        let mut say = |number: u32, version: u32| {
+            let filling = [&number.to_be_bytes()[..], &version.to_be_bytes(), &[0x5a; 2986]].concat();
             let attributes = [&basics(source.plan.asn)[..], &[attribute(0xc0, 250, &filling)]].concat();
             source.send(&announce(&attributes, &[&format!("10.{}.{}.0/24", number / 256, number % 256)]))
         };
-        (0..ROUTES).try_for_each(&mut say)?;
+        (0..ROUTES).try_for_each(|number| say(number, 0))?;
         fast.until("everything, while the other one reads nothing", |seen| seen.routes.len() == ROUTES as usize)?;
         for number in ROUTES..ROUTES + 200 {
             slow.take_octet()?;
-            say(number)?;
+            say(number, 0)?;
             fast.route(&format!("10.{}.{}.0/24", number / 256, number % 256))?;
+        }
+        for version in 1..=20u32 {
+            for number in 0..200 {
+                slow.take_octets(1024)?;
+                say(number, version)?;
+            }
+            let key = ("10.0.199.0/24".parse()?, None);
+            let newest = |seen: &Observer| {
+                seen.routes.get(&key).and_then(|route| route.attribute(250)).is_some_and(|value| value[4..8] == version.to_be_bytes())
+            };
+            fast.until("the newest version, while the other one hardly reads", newest)?;
         }
         ensure!(daemon.peer_view(&slow.plan)?["state"] == "Established", "it has its time (S2)");
         // It reads on, and nothing is lacking.

@@ -11,6 +11,7 @@ mod birdwatcher;
 mod bmp;
 mod compare;
 mod confirm;
+mod crowd;
 mod diag;
 mod diff;
 mod disk;
