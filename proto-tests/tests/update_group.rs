@@ -268,7 +268,7 @@ impl World {
 }
 
 fn excludes(receiver: &Receiver, attributes: &Attributes) -> bool {
-    attributes.next_hop.address() == receiver.address || attributes.originator_id == Some(receiver.identifier)
+    attributes.next_hop.address() == receiver.address || attributes.rare.originator_id == Some(receiver.identifier)
 }
 
 /// Margay's own decoder finds no fault in the message, and the attributes that were offered.
@@ -327,7 +327,7 @@ fn random_run(seed: u64, add_path: bool, limits: RingLimits) -> World {
                 attributes.next_hop = NextHop::Global(receiver(n % 5 + 1).address);
             }
             if n % 6 == 2 {
-                attributes.originator_id = Some(receiver(n % 5 + 1).identifier);
+                attributes.rare.originator_id = Some(receiver(n % 5 + 1).identifier);
             }
         });
     }

@@ -155,7 +155,7 @@ impl<'a> RouteView<'a> {
             local_pref: attributes.local_pref,
             med: attributes.med,
             communities: &attributes.communities,
-            large_communities: &attributes.large_communities,
+            large_communities: &attributes.rare.large_communities,
             lost_at: row.lost_at,
             rejected_by: row.rejected_by.as_deref(),
             kernel: kernel.filter(|_| row.best || row.multipath).map(|status| status.state),

@@ -15,7 +15,7 @@ impl Action {
                 }
             }
             Self::AddLargeCommunity(community) => {
-                if !subject.attributes.large_communities.contains(community) {
+                if !subject.attributes.rare.large_communities.contains(community) {
                     subject.attributes.to_mut().add_large_community(*community);
                 }
             }
@@ -54,7 +54,7 @@ fn set_local_pref(attributes: &mut Cow<'_, Attributes>, value: u32) {
 mod tests {
     use super::*;
     use crate::policy::RouteSource;
-    use crate::types::{AsPath, Asn, Community, LargeCommunity};
+    use crate::types::{AsPath, Asn, Community, LargeCommunity, RareAttributes};
 
     fn subject(attributes: &Attributes) -> Subject<'_> {
         Subject {
@@ -94,7 +94,7 @@ mod tests {
         let attributes = Attributes {
             local_pref: Some(100),
             communities: [Community(1)].into(),
-            large_communities: [LargeCommunity(1, 2, 3)].into(),
+            rare: RareAttributes { large_communities: [LargeCommunity(1, 2, 3)].into(), ..RareAttributes::default() }.into(),
             ..Attributes::default()
         };
         let mut route = subject(&attributes);

@@ -18,7 +18,7 @@ impl Match {
             Self::Interface(pattern) => glob(pattern.as_bytes(), subject.interface.unwrap_or_default().as_bytes()),
             Self::SessionIsEbgp(ebgp) => subject.session_is_ebgp == *ebgp,
             Self::Community(community) => subject.attributes.has_community(*community),
-            Self::LargeCommunity(community) => subject.attributes.large_communities.contains(community),
+            Self::LargeCommunity(community) => subject.attributes.rare.large_communities.contains(community),
             Self::AsPathPrefix(asns) => begins_with(&subject.attributes.as_path, asns),
             Self::LocalPref(value) => subject.local_pref() == *value,
             Self::LocalPrefAbove(value) => subject.local_pref() > *value,
@@ -142,7 +142,7 @@ mod tests {
         let mut route = subject("10.1.0.0/16");
         let attributes = route.attributes.to_mut();
         attributes.communities = [Community(1)].into();
-        attributes.large_communities = [LargeCommunity(1, 2, 3)].into();
+        attributes.rare.large_communities = [LargeCommunity(1, 2, 3)].into();
         let cases = [
             (Match::Community(Community(1)), true),
             (Match::Community(Community(2)), false),

@@ -128,8 +128,8 @@ impl Ties {
     fn of(contender: &Contender<'_>) -> Self {
         let source = contender.source;
         Self {
-            router_id: contender.attributes.originator_id.unwrap_or(source.identifier),
-            cluster_list: contender.attributes.cluster_list.len(),
+            router_id: contender.attributes.rare.originator_id.unwrap_or(source.identifier),
+            cluster_list: contender.attributes.rare.cluster_list.len(),
             address: source.address,
             path_id: (source.path_id, source.peer, source.kind),
         }
@@ -207,8 +207,8 @@ mod tests {
         let ladder: [(Step, Change); 13] = [
             (Step::PathId, |e| e.source.path_id = PathId(9)),
             (Step::PeerAddress, |e| e.source.address = Ipv4Addr::new(10, 0, 0, 200).into()),
-            (Step::ClusterListLength, |e| e.attributes.cluster_list = [ClusterId(Ipv4Addr::LOCALHOST)].into()),
-            (Step::RouterId, |e| e.attributes.originator_id = Some(RouterId(Ipv4Addr::BROADCAST))),
+            (Step::ClusterListLength, |e| e.attributes.rare.cluster_list = [ClusterId(Ipv4Addr::LOCALHOST)].into()),
+            (Step::RouterId, |e| e.attributes.rare.originator_id = Some(RouterId(Ipv4Addr::BROADCAST))),
             (Step::IgpMetric, |e| e.metric = u32::MAX),
             (Step::EbgpOverIbgp, |e| e.source.kind = RouteSource::Ibgp),
             (Step::Med, |e| e.attributes.med = Some(1)),
@@ -312,7 +312,7 @@ mod tests {
             longer(&mut e);
         }
         if few(3) == 0 {
-            e.attributes.originator_id = Some(RouterId(Ipv4Addr::from(few(2))));
+            e.attributes.rare.originator_id = Some(RouterId(Ipv4Addr::from(few(2))));
         }
         e
     }

@@ -273,7 +273,7 @@ fn withheld(facts: &SessionFacts, sent: &Attributes, source: Option<PeerId>) -> 
         "learned from this very peer"
     } else if sent.next_hop.address() == facts.remote {
         "its next hop is the peer itself"
-    } else if sent.originator_id == Some(facts.identifier) {
+    } else if sent.rare.originator_id == Some(facts.identifier) {
         "the peer is its originator"
     } else {
         "no message of this session can carry it"
@@ -316,8 +316,8 @@ fn comparison(step: Step, loser: &Contender<'_>, best: &Contender<'_>) -> String
                 c.metric.to_string()
             }
         }
-        Step::RouterId => c.attributes.originator_id.unwrap_or(c.source.identifier).to_string(),
-        Step::ClusterListLength => c.attributes.cluster_list.len().to_string(),
+        Step::RouterId => c.attributes.rare.originator_id.unwrap_or(c.source.identifier).to_string(),
+        Step::ClusterListLength => c.attributes.rare.cluster_list.len().to_string(),
         Step::PeerAddress => c.source.address.to_string(),
         Step::PathId => c.source.path_id.to_string(),
     };

@@ -25,8 +25,7 @@ use crate::origin::{LocalRoute, LocalTarget};
 use crate::policy::{DEFAULT_LOCAL_PREF, Policy, RouteSource, Ruling, Subject, Verdict};
 use crate::session::SessionFacts;
 use crate::types::{
-    AsPath, Asn, AttributeCodes, Attributes, ClusterId, Community, ExtendedCommunity, Family, NextHop, PeerId, PerFamily, SegmentKind,
-    family_of,
+    AsPath, Asn, AttributeCodes, Attributes, ClusterId, Community, Family, NextHop, PeerId, PerFamily, SegmentKind, family_of,
 };
 use crate::wire;
 
@@ -320,7 +319,7 @@ impl Exporter {
             return Err(Refusal::NotReflected);
         }
         let upwards = matches!(self.key.ours, Some(config::Role::Customer | config::Role::Peer | config::Role::RouteServerClient));
-        if upwards && path.attributes.only_to_customer.is_some() {
+        if upwards && path.attributes.rare.only_to_customer.is_some() {
             return Err(Refusal::OnlyToCustomer);
         }
         self.well_known(path.attributes)
@@ -359,9 +358,9 @@ impl Exporter {
             return Err(Refusal::AsSet);
         }
         let before_policy = self.before_policy(path, next_hop, interner);
-        let as_sent = match self.strip(Attributes::clone(&before_policy)) {
-            same if same == *before_policy => Arc::clone(&before_policy),
-            other => interner.intern(Arc::new(other)),
+        let as_sent = match self.carries_as_it_is(&before_policy) {
+            true => Arc::clone(&before_policy),
+            false => interner.intern(Arc::new(self.strip(Attributes::clone(&before_policy)))),
         };
         if let Some(slot) = self.memo.get_mut(place) {
             *slot = Some(Memo { attributes: Arc::clone(path.attributes), source, next_hop, before_policy, as_sent });
@@ -370,43 +369,52 @@ impl Exporter {
     }
 
     fn before_policy(&self, path: &Candidate<'_>, next_hop: NextHop, interner: &mut Interner) -> Arc<Attributes> {
-        let mut out = Attributes { next_hop, ..Attributes::clone(path.attributes) };
+        let as_path = match self.key.role {
+            Role::External => self.path_outside(&path.attributes.as_path),
+            Role::Internal | Role::Client => path.attributes.as_path.clone(),
+        };
+        let mut out = path.attributes.by_way_of(next_hop, as_path);
         match self.key.role {
             Role::External => self.leave_as(path, &mut out),
             Role::Internal | Role::Client if path.source.kind == RouteSource::Ibgp && self.is_of_our_as(path) => {
-                out.originator_id.get_or_insert(path.source.identifier);
-                out.cluster_list = std::iter::once(self.key.cluster).chain(out.cluster_list).collect();
+                out.rare.originator_id.get_or_insert(path.source.identifier);
+                out.rare.cluster_list.insert(0, self.key.cluster);
             }
             Role::Internal | Role::Client => {}
         }
         if out == **path.attributes { Arc::clone(path.attributes) } else { interner.intern(Arc::new(out)) }
     }
 
-    /// E2: our AS in front; nothing that belongs inside an AS. A MED learned from one AS is not shown to another.
+    /// E2: our AS in front; nothing that belongs inside an AS.
+    fn path_outside(&self, path: &AsPath) -> AsPath {
+        let confederation = |kind| matches!(kind, SegmentKind::ConfedSequence | SegmentKind::ConfedSet);
+        let inside = path.segments.iter().any(|segment| confederation(segment.kind));
+        if !inside && !self.key.remove_private && self.key.replaced.is_none() {
+            return path.prepend(&[self.key.local_asn]);
+        }
+        let mut path = AsPath { segments: path.segments.iter().filter(|segment| !confederation(segment.kind)).cloned().collect() };
+        if self.key.remove_private {
+            path = path.rewritten(|asn| (!asn.is_private()).then_some(asn));
+        }
+        if let Some(replaced) = self.key.replaced {
+            path = path.rewritten(|asn| Some(if asn == replaced { self.key.local_asn } else { asn }));
+        }
+        path.prepend(&[self.key.local_asn])
+    }
+
+    /// E2 of all but the path. A MED learned from one AS is not shown to another.
     fn leave_as(&self, path: &Candidate<'_>, out: &mut Attributes) {
         if path.source.kind.is_bgp() {
             out.med = None;
         }
-        let confederation = |kind| matches!(kind, SegmentKind::ConfedSequence | SegmentKind::ConfedSet);
-        if out.as_path.segments.iter().any(|segment| confederation(segment.kind)) {
-            let segments = out.as_path.segments.iter().filter(|segment| !confederation(segment.kind)).cloned();
-            out.as_path = AsPath { segments: segments.collect() };
-        }
-        if self.key.remove_private {
-            out.as_path = out.as_path.rewritten(|asn| (!asn.is_private()).then_some(asn));
-        }
-        if let Some(replaced) = self.key.replaced {
-            out.as_path = out.as_path.rewritten(|asn| Some(if asn == replaced { self.key.local_asn } else { asn }));
-        }
-        out.as_path = out.as_path.prepend(&[self.key.local_asn]);
         if let Some(config::Role::Provider | config::Role::Peer | config::Role::RouteServer) = self.key.ours {
-            out.only_to_customer.get_or_insert(self.key.local_asn);
+            out.rare.only_to_customer.get_or_insert(self.key.local_asn);
         }
-        if !out.extended_communities.iter().all(|community| community.is_transitive()) {
-            out.extended_communities = out.extended_communities.iter().copied().filter(|c: &ExtendedCommunity| c.is_transitive()).collect();
+        if !out.rare.extended_communities.iter().all(|community| community.is_transitive()) {
+            out.rare.extended_communities.retain(|community| community.is_transitive());
         }
-        if !out.ipv6_extended_communities.iter().all(|community| community.is_transitive()) {
-            out.ipv6_extended_communities = out.ipv6_extended_communities.iter().copied().filter(|c| c.is_transitive()).collect();
+        if !out.rare.ipv6_extended_communities.iter().all(|community| community.is_transitive()) {
+            out.rare.ipv6_extended_communities.retain(|community| community.is_transitive());
         }
     }
 
@@ -428,12 +436,24 @@ impl Exporter {
         kept.or(own).ok_or(Refusal::NextHop)
     }
 
+    /// Whether [`strip`](Self::strip) would change nothing: mostly so, and that is told without a copy.
+    fn carries_as_it_is(&self, attributes: &Attributes) -> bool {
+        let plain = match self.key.role {
+            Role::External => {
+                attributes.local_pref.is_none() && attributes.rare.originator_id.is_none() && attributes.rare.cluster_list.is_empty()
+            }
+            Role::Internal | Role::Client => attributes.local_pref.is_some(),
+        };
+        plain && !self.key.draining && !(self.key.partial && attributes.has_community(Community::LLGR_STALE))
+    }
+
     /// What the wire to this group does not carry, or must.
     fn strip(&self, mut attributes: Attributes) -> Attributes {
         if self.key.role == Role::External {
             attributes.local_pref = None;
-            attributes.originator_id = None;
-            attributes.cluster_list = Box::default();
+            if attributes.rare.originator_id.is_some() || !attributes.rare.cluster_list.is_empty() {
+                (attributes.rare.originator_id, attributes.rare.cluster_list) = (None, Vec::new());
+            }
         } else {
             attributes.local_pref.get_or_insert(DEFAULT_LOCAL_PREF);
         }

@@ -135,9 +135,9 @@ fn loops(rib: &RibConfig, config: &PeerConfig, attributes: &Attributes) -> Optio
     let cluster = config.cluster_id.or(rib.cluster_id).unwrap_or(ClusterId(rib.router_id.0));
     if attributes.as_path.count(config.local_asn) > config.allow_local_as as usize {
         Some(Fault::AsLoop)
-    } else if attributes.originator_id == Some(rib.router_id) {
+    } else if attributes.rare.originator_id == Some(rib.router_id) {
         Some(Fault::OriginatorLoop)
-    } else if attributes.cluster_list.contains(&cluster) {
+    } else if attributes.rare.cluster_list.contains(&cluster) {
         Some(Fault::ClusterLoop)
     } else if attributes.next_hop.is_martian() {
         Some(Fault::NextHop)
@@ -150,7 +150,7 @@ fn loops(rib: &RibConfig, config: &PeerConfig, attributes: &Attributes) -> Optio
 /// another one told it.
 fn is_leak(config: &PeerConfig, attributes: &Attributes) -> bool {
     let role = config.role.filter(|_| !config.is_ibgp()).map(|ours| ours.role.counterpart());
-    match (attributes.only_to_customer, role) {
+    match (attributes.rare.only_to_customer, role) {
         (Some(_), Some(Role::Customer | Role::RouteServerClient)) => true,
         (Some(asn), Some(Role::Peer)) => asn != config.remote_asn,
         _ => false,
@@ -170,9 +170,13 @@ fn normal(config: &PeerConfig, source: RouteSource, received: &Arc<Attributes>, 
         return Arc::clone(received);
     }
     let local_pref = received.has_community(Community::GRACEFUL_SHUTDOWN).then_some(0);
-    let only_to_customer = received.only_to_customer.or_else(|| marked_by(config));
-    if (received.local_pref, received.only_to_customer) == (local_pref, only_to_customer) {
+    let only_to_customer = received.rare.only_to_customer.or_else(|| marked_by(config));
+    if (received.local_pref, received.rare.only_to_customer) == (local_pref, only_to_customer) {
         return Arc::clone(received);
     }
-    interner.intern(Arc::new(Attributes { local_pref, only_to_customer, ..Attributes::clone(received) }))
+    let mut normal = Attributes { local_pref, ..Attributes::clone(received) };
+    if normal.rare.only_to_customer != only_to_customer {
+        normal.rare.only_to_customer = only_to_customer;
+    }
+    interner.intern(Arc::new(normal))
 }

@@ -41,7 +41,7 @@ pub(super) struct Provenance {
 
 impl Provenance {
     pub fn of(source: Option<PeerId>, attributes: &Attributes) -> Self {
-        Self { source, next_hop: attributes.next_hop.address(), originator: attributes.originator_id }
+        Self { source, next_hop: attributes.next_hop.address(), originator: attributes.rare.originator_id }
     }
 }
 

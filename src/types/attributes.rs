@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{AsPath, Asn, ClusterId, Community, ExtendedCommunity, Ipv6ExtendedCommunity, LargeCommunity, NextHop, RouterId};
+use super::{AsPath, Asn, Community, LargeCommunity, NextHop, Rare};
 
 /// ORIGIN (RFC 4271 5.1.1); lower is preferred.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -89,24 +89,11 @@ pub struct Attributes {
     pub med: Option<u32>,
     /// LOCAL_PREF.
     pub local_pref: Option<u32>,
-    /// AGGREGATOR, merged with AS4_AGGREGATOR.
-    pub aggregator: Option<Aggregator>,
-    /// ORIGINATOR_ID.
-    pub originator_id: Option<RouterId>,
-    /// ONLY_TO_CUSTOMER (RFC 9234).
-    pub only_to_customer: Option<Asn>,
-    /// CLUSTER_LIST, the last reflector first.
-    pub cluster_list: Box<[ClusterId]>,
     /// COMMUNITIES.
     pub communities: Box<[Community]>,
-    /// EXTENDED COMMUNITIES.
-    pub extended_communities: Box<[ExtendedCommunity]>,
-    /// IPv6 EXTENDED COMMUNITIES.
-    pub ipv6_extended_communities: Box<[Ipv6ExtendedCommunity]>,
-    /// LARGE COMMUNITIES.
-    pub large_communities: Box<[LargeCommunity]>,
-    /// Unknown transitive attributes in ascending code order.
-    pub unknown: Box<[UnknownAttribute]>,
+    /// What most routes have none of.
+    #[serde(flatten)]
+    pub rare: Rare,
 }
 
 impl Attributes {
@@ -120,30 +107,24 @@ impl Attributes {
             as_path: AsPath::default(),
             med: None,
             local_pref: None,
-            aggregator: None,
-            originator_id: None,
-            only_to_customer: None,
-            cluster_list: Box::default(),
             communities: Box::default(),
-            extended_communities: Box::default(),
-            ipv6_extended_communities: Box::default(),
-            large_communities: Box::default(),
-            unknown: Box::default(),
+            rare: Rare::default(),
         }
+    }
+
+    /// The same but for the next hop and the path.
+    #[must_use]
+    pub fn by_way_of(&self, next_hop: NextHop, as_path: AsPath) -> Self {
+        let Self { origin, atomic_aggregate, partial, med, local_pref, .. } = *self;
+        let (communities, rare) = (self.communities.clone(), self.rare.clone());
+        Self { origin, atomic_aggregate, partial, next_hop, as_path, med, local_pref, communities, rare }
     }
 
     /// Octets of memory that the set takes as an `Arc`, its own lists included; a value that other sets share counts for each of them.
     pub fn octets(&self) -> usize {
         let path: usize = self.as_path.segments.iter().map(|segment| size_of_val(&*segment.asns)).sum();
-        let unknown: usize = self.unknown.iter().map(|attribute| attribute.value.len()).sum();
-        let lists = size_of_val(&*self.cluster_list)
-            + size_of_val(&*self.communities)
-            + size_of_val(&*self.extended_communities)
-            + size_of_val(&*self.ipv6_extended_communities)
-            + size_of_val(&*self.large_communities)
-            + size_of_val(&*self.unknown);
         // With the two counters of its `Arc`.
-        2 * size_of::<usize>() + size_of::<Self>() + path + unknown + lists
+        2 * size_of::<usize>() + size_of::<Self>() + path + size_of_val(&*self.communities) + self.rare.octets()
     }
 
     /// Whether the community is among the standard ones.
@@ -153,12 +134,16 @@ impl Attributes {
 
     /// Adds a standard community, keeping the list sorted and without duplicates (E9: only lists we change).
     pub fn add_community(&mut self, community: Community) {
-        add_sorted(&mut self.communities, community);
+        if let Some(longer) = with_sorted(&self.communities, community) {
+            self.communities = longer.into();
+        }
     }
 
     /// Adds a large community, keeping the list sorted and without duplicates.
     pub fn add_large_community(&mut self, community: LargeCommunity) {
-        add_sorted(&mut self.large_communities, community);
+        if let Some(longer) = with_sorted(&self.rare.large_communities, community) {
+            self.rare.large_communities = longer;
+        }
     }
 }
 
@@ -168,13 +153,13 @@ impl Default for Attributes {
     }
 }
 
-fn add_sorted<T: Ord + Copy>(list: &mut Box<[T]>, item: T) {
+/// The list with the item, sorted and without duplicates; none if it is there.
+fn with_sorted<T: Ord + Copy>(list: &[T], item: T) -> Option<Vec<T>> {
     if list.contains(&item) {
-        return;
+        return None;
     }
-    let mut longer = list.to_vec();
-    longer.push(item);
+    let mut longer: Vec<T> = list.iter().copied().chain([item]).collect();
     longer.sort_unstable();
     longer.dedup();
-    *list = longer.into_boxed_slice();
+    Some(longer)
 }

@@ -14,6 +14,7 @@ mod id;
 mod next_hop;
 mod outbox;
 mod prefix;
+mod rare;
 mod seeded;
 mod sync;
 
@@ -27,5 +28,6 @@ pub use id::{ClusterId, ConnectionId, PathId, PeerId, QueryId, RouterId, ShardId
 pub use next_hop::NextHop;
 pub use outbox::Outbox;
 pub use prefix::{Nlri, NlriList, canonical, family_of, is_martian};
+pub use rare::{Rare, RareAttributes};
 pub use seeded::Seeded;
 pub use sync::Sync;

@@ -183,7 +183,7 @@ pub(super) struct Outgoing<'a> {
 
 /// Appends all attributes but MP_REACH_NLRI.
 pub(super) fn encode(outgoing: &Outgoing<'_>, out: &mut Vec<u8>) {
-    let mut unknown = outgoing.attributes.unknown.iter().peekable();
+    let mut unknown = outgoing.attributes.rare.unknown.iter().peekable();
     for row in &ROWS {
         while let Some(attribute) = unknown.next_if(|attribute| attribute.code < row.code) {
             put_unknown(attribute, out);
@@ -255,7 +255,7 @@ mod decode {
         value.try_into().map_err(|_| Problem::Length(value.len()))
     }
 
-    fn list<const N: usize, T>(value: &[u8], item: impl Fn([u8; N]) -> T) -> Result<Box<[T]>, Problem> {
+    fn list<const N: usize, T>(value: &[u8], item: impl Fn([u8; N]) -> T) -> Result<Vec<T>, Problem> {
         match value.as_chunks() {
             ([], _) => Err(Problem::Length(value.len())),
             (chunks, []) => Ok(chunks.iter().map(|chunk| item(*chunk)).collect()),
@@ -307,7 +307,7 @@ mod decode {
             let [high, low, a, b, c, d] = exact(value)?;
             Aggregator { asn: Asn(u16::from_be_bytes([high, low]).into()), address: Ipv4Addr::new(a, b, c, d) }
         };
-        draft.attributes.aggregator = Some(not_zero(aggregator)?);
+        draft.attributes.rare.aggregator = Some(not_zero(aggregator)?);
         Ok(())
     }
 
@@ -331,27 +331,27 @@ mod decode {
     }
 
     pub(super) fn communities(value: &[u8], _: &Context, draft: &mut Draft) -> Result<(), Problem> {
-        draft.attributes.communities = list(value, |octets| Community(u32::from_be_bytes(octets)))?;
+        draft.attributes.communities = list(value, |octets| Community(u32::from_be_bytes(octets)))?.into();
         Ok(())
     }
 
     pub(super) fn originator_id(value: &[u8], _: &Context, draft: &mut Draft) -> Result<(), Problem> {
-        draft.attributes.originator_id = Some(RouterId(exact::<4>(value)?.into()));
+        draft.attributes.rare.originator_id = Some(RouterId(exact::<4>(value)?.into()));
         Ok(())
     }
 
     pub(super) fn cluster_list(value: &[u8], _: &Context, draft: &mut Draft) -> Result<(), Problem> {
-        draft.attributes.cluster_list = list(value, |octets: [u8; 4]| ClusterId(octets.into()))?;
+        draft.attributes.rare.cluster_list = list(value, |octets: [u8; 4]| ClusterId(octets.into()))?;
         Ok(())
     }
 
     pub(super) fn extended_communities(value: &[u8], _: &Context, draft: &mut Draft) -> Result<(), Problem> {
-        draft.attributes.extended_communities = list(value, ExtendedCommunity)?;
+        draft.attributes.rare.extended_communities = list(value, ExtendedCommunity)?;
         Ok(())
     }
 
     pub(super) fn ipv6_extended_communities(value: &[u8], _: &Context, draft: &mut Draft) -> Result<(), Problem> {
-        draft.attributes.ipv6_extended_communities = list(value, Ipv6ExtendedCommunity)?;
+        draft.attributes.rare.ipv6_extended_communities = list(value, Ipv6ExtendedCommunity)?;
         Ok(())
     }
 
@@ -361,9 +361,9 @@ mod decode {
             let [a, b, c] = [0, 4, 8].map(|at| u32::from_be_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]]));
             LargeCommunity(a, b, c)
         })?;
-        let mut sorted = large.to_vec();
+        let mut sorted = large.clone();
         sorted.sort_unstable();
-        draft.attributes.large_communities = if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
+        draft.attributes.rare.large_communities = if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
             let mut seen = std::collections::BTreeSet::new();
             large.into_iter().filter(|community| seen.insert(*community)).collect()
         } else {
@@ -373,7 +373,7 @@ mod decode {
     }
 
     pub(super) fn only_to_customer(value: &[u8], _: &Context, draft: &mut Draft) -> Result<(), Problem> {
-        draft.attributes.only_to_customer = Some(Asn(u32::from_be_bytes(exact(value)?)));
+        draft.attributes.rare.only_to_customer = Some(Asn(u32::from_be_bytes(exact(value)?)));
         Ok(())
     }
 
@@ -487,7 +487,7 @@ mod encode {
     }
 
     pub(super) fn aggregator(outgoing: &Outgoing<'_>, out: &mut Vec<u8>) -> bool {
-        let Some(aggregator) = outgoing.attributes.aggregator else { return false };
+        let Some(aggregator) = outgoing.attributes.rare.aggregator else { return false };
         match outgoing.context.four_octet_as {
             true => out.extend_from_slice(&aggregator.asn.0.to_be_bytes()),
             false => out.extend_from_slice(&aggregator.asn.two_octets().to_be_bytes()),
@@ -498,7 +498,7 @@ mod encode {
 
     /// A1: only where AGGREGATOR had to say AS_TRANS.
     pub(super) fn as4_aggregator(outgoing: &Outgoing<'_>, out: &mut Vec<u8>) -> bool {
-        let Some(aggregator) = outgoing.attributes.aggregator.filter(|aggregator| u16::try_from(aggregator.asn.0).is_err()) else {
+        let Some(aggregator) = outgoing.attributes.rare.aggregator.filter(|aggregator| u16::try_from(aggregator.asn.0).is_err()) else {
             return false;
         };
         out.extend_from_slice(&aggregator.asn.0.to_be_bytes());
@@ -521,29 +521,29 @@ mod encode {
     }
 
     pub(super) fn originator_id(outgoing: &Outgoing<'_>, out: &mut Vec<u8>) -> bool {
-        number(outgoing.attributes.originator_id.map(|id| id.0.into()), out)
+        number(outgoing.attributes.rare.originator_id.map(|id| id.0.into()), out)
     }
 
     pub(super) fn cluster_list(outgoing: &Outgoing<'_>, out: &mut Vec<u8>) -> bool {
-        list(&outgoing.attributes.cluster_list, out, |cluster| cluster.0.octets())
+        list(&outgoing.attributes.rare.cluster_list, out, |cluster| cluster.0.octets())
     }
 
     pub(super) fn extended_communities(outgoing: &Outgoing<'_>, out: &mut Vec<u8>) -> bool {
-        list(&outgoing.attributes.extended_communities, out, |community| community.0)
+        list(&outgoing.attributes.rare.extended_communities, out, |community| community.0)
     }
 
     pub(super) fn ipv6_extended_communities(outgoing: &Outgoing<'_>, out: &mut Vec<u8>) -> bool {
-        list(&outgoing.attributes.ipv6_extended_communities, out, |community| community.0)
+        list(&outgoing.attributes.rare.ipv6_extended_communities, out, |community| community.0)
     }
 
     pub(super) fn large_communities(outgoing: &Outgoing<'_>, out: &mut Vec<u8>) -> bool {
-        outgoing.attributes.large_communities.iter().for_each(|LargeCommunity(a, b, c)| {
+        outgoing.attributes.rare.large_communities.iter().for_each(|LargeCommunity(a, b, c)| {
             [a, b, c].iter().for_each(|word| out.extend_from_slice(&word.to_be_bytes()));
         });
-        !outgoing.attributes.large_communities.is_empty()
+        !outgoing.attributes.rare.large_communities.is_empty()
     }
 
     pub(super) fn only_to_customer(outgoing: &Outgoing<'_>, out: &mut Vec<u8>) -> bool {
-        number(outgoing.attributes.only_to_customer.map(|asn| asn.0), out)
+        number(outgoing.attributes.rare.only_to_customer.map(|asn| asn.0), out)
     }
 }

@@ -194,11 +194,11 @@ impl Reader<'_> {
     /// A2: what an old speaker could not say in its own attributes.
     fn merge_four_octet(&mut self) {
         let Draft { attributes, as4_path, as4_aggregator, .. } = &mut self.draft;
-        if attributes.aggregator.is_some_and(|aggregator| aggregator.asn != Asn::TRANS) {
+        if attributes.rare.aggregator.is_some_and(|aggregator| aggregator.asn != Asn::TRANS) {
             return;
         }
-        if let (Some(aggregator), Some(wide)) = (&mut attributes.aggregator, as4_aggregator.take()) {
-            *aggregator = wide;
+        if let (Some(_), Some(wide)) = (attributes.rare.aggregator, as4_aggregator.take()) {
+            attributes.rare.aggregator = Some(wide);
         }
         if let Some(as4_path) = as4_path.take() {
             attributes.as_path = as_path::merge(std::mem::take(&mut attributes.as_path), as4_path);
@@ -225,9 +225,10 @@ impl Reader<'_> {
             return Ok(Update { withdrawn, announced, end_of_rib, faults });
         }
         let mut attributes = draft.attributes;
-        let mut unknown = draft.unknown;
-        unknown.sort_by_key(|attribute| attribute.code);
-        attributes.unknown = unknown.into();
+        if !draft.unknown.is_empty() {
+            attributes.rare.unknown = draft.unknown;
+            attributes.rare.unknown.sort_by_key(|attribute| attribute.code);
+        }
         let both = classic.is_some() && reach.is_some();
         let mut twin = both.then(|| attributes.clone());
         let mut first = Some(attributes);

@@ -109,7 +109,7 @@ impl Prepared {
         Feed::new(&own, &runs, !mesh, |_| {
             let mut set = table::attributes(first, next_hop, mesh.then_some(0), numbers);
             if mesh {
-                (set.communities, set.large_communities) = Default::default();
+                (set.communities, set.rare) = Default::default();
             }
             set
         })

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use foldhash::fast::FixedState;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use margay::types::{AsPath, Asn, Attributes, Community, LargeCommunity, NextHop, Origin};
+use margay::types::{AsPath, Asn, Attributes, Community, LargeCommunity, NextHop, Origin, RareAttributes};
 
 /// A small generator of numbers (splitmix64): the same seed gives the same table in every run.
 #[derive(Clone, Debug)]
@@ -190,7 +190,7 @@ pub fn attributes(first: Option<Asn>, next_hop: IpAddr, hops: Option<usize>, num
         med: (hops.is_none() && numbers.below(100) < 30).then(|| numbers.below(500)),
         local_pref: first.is_none().then_some(100),
         communities: communities.into(),
-        large_communities: large.into(),
+        rare: RareAttributes { large_communities: large, ..RareAttributes::default() }.into(),
         ..Attributes::originated(NextHop::Global(next_hop))
     }
 }

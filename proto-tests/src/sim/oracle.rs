@@ -318,8 +318,8 @@ impl<'a> Oracle<'a> {
         let (peer, node) = (self.peer(session), session.node);
         let Node { config, kernel } = &self.nodes[node];
         let looped = received.as_path.asns().filter(|asn| *asn == peer.local_asn).count() > peer.allow_local_as as usize
-            || received.originator_id == Some(config.router_id)
-            || received.cluster_list.contains(&cluster(config, peer));
+            || received.rare.originator_id == Some(config.router_id)
+            || received.rare.cluster_list.contains(&cluster(config, peer));
         let own = kernel.addresses.keys().any(|(_, net)| net.trunc() == prefix || IpNet::from(net.addr()) == prefix);
         if looped || own || received.next_hop.is_martian() || is_martian(&prefix) {
             return None;
@@ -395,8 +395,8 @@ impl<'a> Oracle<'a> {
             _ => 1,
         });
         alive.sort_by_key(|c| {
-            let router_id = c.attributes.originator_id.unwrap_or(c.identifier);
-            (router_id, c.attributes.cluster_list.len(), c.address, c.source)
+            let router_id = c.attributes.rare.originator_id.unwrap_or(c.identifier);
+            (router_id, c.attributes.rare.cluster_list.len(), c.address, c.source)
         });
         if self.wrong_step == Some(Step::RouterId) {
             // The wrong one is best, and is thought to be better than its equals.
@@ -461,8 +461,8 @@ impl<'a> Oracle<'a> {
             }
             attributes.as_path = attributes.as_path.prepend(&[peer.local_asn]);
         } else if ibgp {
-            attributes.originator_id.get_or_insert(best.identifier);
-            attributes.cluster_list = std::iter::once(cluster(config, peer)).chain(attributes.cluster_list).collect();
+            attributes.rare.originator_id.get_or_insert(best.identifier);
+            attributes.rare.cluster_list.insert(0, cluster(config, peer));
         }
         let mut subject = Subject {
             prefix,
@@ -479,13 +479,13 @@ impl<'a> Oracle<'a> {
         let mut sent = subject.attributes.into_owned();
         if external {
             sent.local_pref = None;
-            sent.originator_id = None;
-            sent.cluster_list = Box::default();
+            sent.rare.originator_id = None;
+            sent.rare.cluster_list = Vec::new();
         } else {
             sent.local_pref.get_or_insert(DEFAULT_LOCAL_PREF);
         }
-        let back =
-            sent.next_hop.address() == session.remote_address || sent.originator_id == Some(self.nodes[session.remote].config.router_id);
+        let back = sent.next_hop.address() == session.remote_address
+            || sent.rare.originator_id == Some(self.nodes[session.remote].config.router_id);
         (!back).then_some(sent)
     }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use ipnet::{Ipv4Net, Ipv6Net};
 use margay::types::{
     Afi, Aggregator, AsPath, Asn, Attributes, ClusterId, Community, ExtendedCommunity, Family, Ipv6ExtendedCommunity, LargeCommunity,
-    NextHop, Nlri, NlriList, Origin, Partial, PathId, RouterId, Segment, SegmentKind, UnknownAttribute,
+    NextHop, Nlri, NlriList, Origin, Partial, PathId, Rare, RareAttributes, RouterId, Segment, SegmentKind, UnknownAttribute,
 };
 use margay::wire::{Capability, GracefulRestart, Message, Notification, Open, RouteRefresh, Update};
 use proptest::collection::vec;
@@ -25,23 +25,23 @@ fn as_path(sets: bool) -> impl Strategy<Value = AsPath> {
     vec(segment, 0..4).prop_map(|segments| AsPath { segments: segments.into() })
 }
 
-fn unknown() -> impl Strategy<Value = Box<[UnknownAttribute]>> {
+fn unknown() -> impl Strategy<Value = Vec<UnknownAttribute>> {
     // Codes that the oracle does not know either; what it knows, it wants well-formed.
     let codes = prop::sample::select(vec![11_u8, 19, 20, 30, 99, 200, 254]);
     let one = (codes, vec(any::<u8>(), 0..300)).prop_map(|(code, value)| UnknownAttribute { flags: 0xe0, code, value: value.into() });
     vec(one, 0..3).prop_map(|mut list| {
         list.sort_by_key(|attribute| attribute.code);
         list.dedup_by_key(|attribute| attribute.code);
-        list.into()
+        list
     })
 }
 
-fn large_communities() -> impl Strategy<Value = Box<[LargeCommunity]>> {
+fn large_communities() -> impl Strategy<Value = Vec<LargeCommunity>> {
     let one = (0_u32..9, 0_u32..9, any::<u32>()).prop_map(|(a, b, c)| LargeCommunity(a, b, c));
     vec(one, 0..5).prop_map(|mut list| {
         list.sort_unstable();
         list.dedup();
-        list.into()
+        list
     })
 }
 
@@ -78,15 +78,17 @@ pub fn attributes(sets: bool) -> impl Strategy<Value = Attributes> {
             as_path,
             med,
             local_pref: Some(local_pref),
-            aggregator,
-            originator_id: originator_id.map(RouterId),
-            only_to_customer: only_to_customer.map(Asn),
-            cluster_list: clusters.into_iter().map(ClusterId).collect(),
             communities: communities.into_iter().map(Community).collect(),
-            extended_communities: extended.into_iter().map(ExtendedCommunity).collect(),
-            ipv6_extended_communities: ipv6_extended.into_iter().map(Ipv6ExtendedCommunity).collect(),
-            large_communities,
-            unknown,
+            rare: Rare::from(RareAttributes {
+                aggregator,
+                originator_id: originator_id.map(RouterId),
+                only_to_customer: only_to_customer.map(Asn),
+                cluster_list: clusters.into_iter().map(ClusterId).collect(),
+                extended_communities: extended.into_iter().map(ExtendedCommunity).collect(),
+                ipv6_extended_communities: ipv6_extended.into_iter().map(Ipv6ExtendedCommunity).collect(),
+                large_communities,
+                unknown,
+            }),
         }
     })
 }

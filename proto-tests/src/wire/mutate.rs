@@ -93,7 +93,10 @@ fn understood(message: &Message, context: &Context) {
 /// Nothing gets in that the tables of faults keep out.
 fn plausible(attributes: &Attributes, list: &NlriList, context: &Context) {
     assert!(attributes.as_path.asns().all(|asn| asn.0 != 0));
-    assert!(!context.ebgp || attributes.local_pref.is_none() && attributes.originator_id.is_none() && attributes.cluster_list.is_empty());
+    assert!(
+        !context.ebgp
+            || attributes.local_pref.is_none() && attributes.rare.originator_id.is_none() && attributes.rare.cluster_list.is_empty()
+    );
     assert!(context.ebgp || attributes.local_pref.is_some());
     assert!(context.families.has(list.family()));
     assert!(list.iter().all(|item| item.prefix == item.prefix.trunc()));
@@ -109,9 +112,9 @@ fn joined(lists: &[NlriList]) -> Vec<(ipnet::IpNet, u32)> {
 /// of two-octet AS numbers ignore AS4_PATH (A2).
 fn comparable(attributes: &Attributes, context: &Context) -> Attributes {
     let mut attributes = attributes.clone();
-    attributes.unknown.iter_mut().for_each(|unknown| unknown.flags |= 0x20);
+    attributes.rare.unknown.iter_mut().for_each(|unknown| unknown.flags |= 0x20);
     let narrow = |asn: u32| asn <= 65535 && asn != 23456;
-    if !context.four_octet_as && attributes.aggregator.is_some_and(|aggregator| narrow(aggregator.asn.0)) {
+    if !context.four_octet_as && attributes.rare.aggregator.is_some_and(|aggregator| narrow(aggregator.asn.0)) {
         attributes.as_path = Default::default();
     }
     attributes

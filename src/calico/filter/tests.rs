@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::policy::{Policy, RouteSource, Subject};
-use crate::types::{AsPath, Attributes};
+use crate::types::{AsPath, Attributes, RareAttributes};
 
 fn compiled(spec: Value) -> (CompiledFilter, Vec<Problem>) {
     let mut problems = Vec::new();
@@ -31,7 +31,7 @@ fn subject(prefix: &str) -> Subject<'static> {
         attributes: Cow::Owned(Attributes {
             as_path: AsPath::sequence([Asn(64512), Asn(65010)]),
             communities: [Community(64512 << 16 | 100)].into(),
-            large_communities: [LargeCommunity(1, 2, 3)].into(),
+            rare: RareAttributes { large_communities: [LargeCommunity(1, 2, 3)].into(), ..RareAttributes::default() }.into(),
             local_pref: Some(METRIC_BASE - 512),
             ..Attributes::default()
         }),
@@ -133,7 +133,7 @@ fn operations_run_in_order() {
     assert_eq!(route.attributes.as_path.to_string(), "65536 1 2 64512 65010");
     assert_eq!(route.local_pref(), METRIC_BASE - 200);
     assert!(route.attributes.has_community(Community(9 << 16 | 9)));
-    assert!(route.attributes.large_communities.contains(&LargeCommunity(9, 9, 9)));
+    assert!(route.attributes.rare.large_communities.contains(&LargeCommunity(9, 9, 9)));
 }
 
 #[test]

@@ -190,10 +190,10 @@ fn bgp(attributes: &Attributes) -> Vec<(&'static str, String)> {
     let join = |items: Vec<String>| items.join(" ");
     let pairs = attributes.communities.iter().map(|c| format!("({},{})", c.0 >> 16, c.0 & 0xffff)).collect::<Vec<_>>();
     list.extend((!pairs.is_empty()).then(|| ("community", join(pairs))));
-    list.extend(attributes.originator_id.map(|id| ("originator_id", id.to_string())));
-    let clusters = attributes.cluster_list.iter().map(ToString::to_string).collect::<Vec<_>>();
+    list.extend(attributes.rare.originator_id.map(|id| ("originator_id", id.to_string())));
+    let clusters = attributes.rare.cluster_list.iter().map(ToString::to_string).collect::<Vec<_>>();
     list.extend((!clusters.is_empty()).then(|| ("cluster_list", join(clusters))));
-    let large = attributes.large_communities.iter().map(|c| format!("({}, {}, {})", c.0, c.1, c.2)).collect::<Vec<_>>();
+    let large = attributes.rare.large_communities.iter().map(|c| format!("({}, {}, {})", c.0, c.1, c.2)).collect::<Vec<_>>();
     list.extend((!large.is_empty()).then(|| ("large_community", join(large))));
     list
 }

@@ -88,10 +88,10 @@ impl Bgp {
             next_hop: attributes.next_hop.address(),
             local_pref: attributes.local_pref.unwrap_or(LOCAL_PREF).to_string(),
             med: attributes.med.unwrap_or_default().to_string(),
-            otc: attributes.only_to_customer.map(|asn| asn.0.to_string()),
+            otc: attributes.rare.only_to_customer.map(|asn| asn.0.to_string()),
             communities: attributes.communities.iter().map(|c| [c.0 >> 16, c.0 & 0xffff]).collect(),
-            large_communities: attributes.large_communities.iter().map(|c| [c.0, c.1, c.2]).collect(),
-            ext_communities: attributes.extended_communities.iter().map(|c| extended(*c)).collect(),
+            large_communities: attributes.rare.large_communities.iter().map(|c| [c.0, c.1, c.2]).collect(),
+            ext_communities: attributes.rare.extended_communities.iter().map(|c| extended(*c)).collect(),
         }
     }
 }
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
     use crate::policy::RouteSource;
     use crate::rib::Via;
-    use crate::types::{AsPath, Asn, Community, Family, LargeCommunity, NextHop, PathId, PeerId};
+    use crate::types::{AsPath, Asn, Community, Family, LargeCommunity, NextHop, PathId, PeerId, Rare, RareAttributes};
 
     fn row(rejected_by: Option<&str>, via: Option<Via>) -> RouteRow {
         let next_hop = NextHop::Global("192.0.2.9".parse().unwrap());
@@ -134,8 +134,11 @@ mod tests {
             as_path: AsPath::default().prepend(&[Asn(4_200_000_001), Asn(64500)]),
             med: Some(7),
             communities: [Community(0xfbf0_0001)].into(),
-            large_communities: [LargeCommunity(64512, 1, 2)].into(),
-            extended_communities: [ExtendedCommunity([0, 2, 0xfb, 0xf0, 0, 0, 0, 9])].into(),
+            rare: Rare::from(RareAttributes {
+                large_communities: [LargeCommunity(64512, 1, 2)].into(),
+                extended_communities: [ExtendedCommunity([0, 2, 0xfb, 0xf0, 0, 0, 0, 9])].into(),
+                ..RareAttributes::default()
+            }),
             ..Attributes::originated(next_hop)
         };
         RouteRow {

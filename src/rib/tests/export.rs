@@ -10,7 +10,10 @@ use crate::fib::KernelHop;
 use crate::origin::LocalTarget;
 use crate::policy::{Action, Match, Policy, RouteSource, Term, Verdict};
 use crate::session::SessionFacts;
-use crate::types::{Asn, Attributes, ClusterId, Community, ExtendedCommunity, NextHop, PeerId, PerFamily, RouterId, Segment, SegmentKind};
+use crate::types::{
+    Asn, Attributes, ClusterId, Community, ExtendedCommunity, NextHop, PeerId, PerFamily, Rare, RareAttributes, RouterId, Segment,
+    SegmentKind,
+};
 use crate::wire::Context;
 
 const PREFIX: &str = "192.0.2.0/24";
@@ -57,20 +60,25 @@ fn e4_reflection_adds_originator_and_cluster_and_changes_nothing_else() {
     let route = Attributes { med: Some(5), local_pref: Some(200), ..attributes("10.0.0.7", &[65009]) };
     let told = passed((US, client), (US, client), route.clone()).unwrap();
     let (one, cluster) = (RouterId(Ipv4Addr::new(1, 1, 1, 1)), ClusterId(Ipv4Addr::new(244, 0, 0, 1)));
-    assert_eq!(told, Attributes { originator_id: Some(one), cluster_list: [cluster].into(), ..route.clone() });
+    let reflected = |originator, cluster| {
+        let rare = RareAttributes { originator_id: Some(originator), cluster_list: [cluster].into(), ..RareAttributes::default() };
+        Attributes { rare: rare.into(), ..route.clone() }
+    };
+    assert_eq!(told, reflected(one, cluster));
     let nine = RouterId(Ipv4Addr::new(9, 9, 9, 9));
     let other = ClusterId(Ipv4Addr::new(244, 0, 0, 9));
-    let again = Attributes { originator_id: Some(nine), cluster_list: [other].into(), ..route.clone() };
+    let again = reflected(nine, other);
     let same_cluster = |config: &mut PeerConfig, _: &mut Context| config.cluster_id = Some(ClusterId(Ipv4Addr::new(244, 0, 0, 1)));
     let told = passed((US, client), (US, same_cluster), again).unwrap();
-    assert_eq!((told.originator_id, &*told.cluster_list), (Some(nine), &[cluster, other][..]));
+    assert_eq!((told.rare.originator_id, &*told.rare.cluster_list), (Some(nine), &[cluster, other][..]));
     let told = passed((65009, plain), (US, client), Attributes { local_pref: None, ..route }).unwrap();
-    assert_eq!((told.originator_id, told.cluster_list.len()), (None, 0), "an eBGP route is not reflected");
+    assert_eq!((told.rare.originator_id, told.rare.cluster_list.len()), (None, 0), "an eBGP route is not reflected");
 }
 
 #[test]
 fn e4_not_back_to_its_originator() {
-    let route = Attributes { originator_id: Some(RouterId(Ipv4Addr::new(2, 2, 2, 2))), ..attributes("10.0.0.7", &[]) };
+    let mut route = attributes("10.0.0.7", &[]);
+    route.rare.originator_id = Some(RouterId(Ipv4Addr::new(2, 2, 2, 2)));
     assert_eq!(passed((US, client), (US, client), route), None);
 }
 
@@ -82,16 +90,19 @@ fn e2_towards_another_as() {
         med: Some(7),
         local_pref: Some(300),
         communities: [Community(9)].into(),
-        extended_communities: [inside, across].into(),
-        originator_id: Some(RouterId(Ipv4Addr::new(9, 9, 9, 9))),
-        cluster_list: [ClusterId(Ipv4Addr::new(9, 9, 9, 9))].into(),
+        rare: Rare::from(RareAttributes {
+            extended_communities: [inside, across].into(),
+            originator_id: Some(RouterId(Ipv4Addr::new(9, 9, 9, 9))),
+            cluster_list: [ClusterId(Ipv4Addr::new(9, 9, 9, 9))].into(),
+            ..RareAttributes::default()
+        }),
         ..attributes("10.0.0.1", &[65009])
     };
     let confederation = Segment { kind: SegmentKind::ConfedSequence, asns: [Asn(65100)].into() };
     route.as_path.segments = [confederation].into_iter().chain(route.as_path.segments).collect();
     let told = passed((US, plain), (65002, plain), route).unwrap();
-    let expected =
-        Attributes { communities: [Community(9)].into(), extended_communities: [across].into(), ..attributes("10.0.0.100", &[US, 65009]) };
+    let rare = Rare::from(RareAttributes { extended_communities: [across].into(), ..RareAttributes::default() });
+    let expected = Attributes { communities: [Community(9)].into(), rare, ..attributes("10.0.0.100", &[US, 65009]) };
     assert_eq!(told, expected);
 }
 
@@ -482,9 +493,9 @@ fn l2_only_to_customer_on_import() {
         let mut bench = Bench::new();
         with_role(&mut bench, 1, role);
         let mut route = attributes("10.0.0.1", &[65001]);
-        route.only_to_customer = received.map(Asn);
+        route.rare.only_to_customer = received.map(Asn);
         bench.announce(1, "192.0.2.0/24", route);
-        let got = bench.loc_rib("192.0.2.0/24").pop().map(|row| row.attributes.only_to_customer);
+        let got = bench.loc_rib("192.0.2.0/24").pop().map(|row| row.attributes.rare.only_to_customer);
         assert_eq!(got, expected.map(|only| only.map(Asn)), "{role:?} {received:?}");
         if expected.is_none() {
             assert!(bench.explain("192.0.2.0/24").0[0].because.contains("leak"));
@@ -510,11 +521,11 @@ fn l3_only_to_customer_on_export() {
         with_role(&mut bench, 2, role);
         bench.up(3, US);
         let mut route = attributes("10.0.0.1", &[65001]);
-        route.only_to_customer = carried.map(Asn);
+        route.rare.only_to_customer = carried.map(Asn);
         bench.announce(1, "192.0.2.0/24", route);
-        let told = bench.told_of(2, "192.0.2.0/24").map(|told| told.only_to_customer);
+        let told = bench.told_of(2, "192.0.2.0/24").map(|told| told.rare.only_to_customer);
         assert_eq!(told, expected.map(|only| only.map(Asn)), "{role:?} {carried:?}");
         let inside = bench.told_of(3, "192.0.2.0/24").expect("iBGP hears all");
-        assert_eq!(inside.only_to_customer, carried.map(Asn), "and hears it unchanged");
+        assert_eq!(inside.rare.only_to_customer, carried.map(Asn), "and hears it unchanged");
     }
 }

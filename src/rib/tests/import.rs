@@ -7,7 +7,7 @@ use super::super::testing::*;
 use super::super::{Query, Step};
 use crate::policy::{Action, Match, Policy, Term, Verdict};
 use crate::session::RouteChange;
-use crate::types::{Attributes, ClusterId, Community, Family, NextHop, PathId, PeerId, PerFamily, RouterId};
+use crate::types::{Attributes, ClusterId, Community, Family, NextHop, PathId, PeerId, PerFamily, RareAttributes, RouterId};
 
 fn received(bench: &mut Bench, n: u32) -> Vec<super::super::RouteRow> {
     bench.routes(Query::Routes { prefix: None, longer: false, family: None, received: Some(PeerId(n)), advertised: None })
@@ -17,10 +17,11 @@ fn received(bench: &mut Bench, n: u32) -> Vec<super::super::RouteRow> {
 fn faults_keep_a_path_out_and_visible() {
     let ours = RouterId(Ipv4Addr::new(10, 0, 0, 100));
     let looped = attributes("10.0.0.1", &[65001, US]);
+    let with = |rare: RareAttributes| Attributes { rare: rare.into(), ..attributes("10.0.0.1", &[65001]) };
     let cases: [(&str, Attributes, &str); 11] = [
         ("192.0.2.0/24", looped, "our AS is in its AS_PATH"),
-        ("192.0.2.0/24", Attributes { originator_id: Some(ours), ..attributes("10.0.0.1", &[65001]) }, "ORIGINATOR_ID"),
-        ("192.0.2.0/24", Attributes { cluster_list: [ClusterId(ours.0)].into(), ..attributes("10.0.0.1", &[65001]) }, "CLUSTER_LIST"),
+        ("192.0.2.0/24", with(RareAttributes { originator_id: Some(ours), ..RareAttributes::default() }), "ORIGINATOR_ID"),
+        ("192.0.2.0/24", with(RareAttributes { cluster_list: [ClusterId(ours.0)].into(), ..RareAttributes::default() }), "CLUSTER_LIST"),
         ("127.0.0.0/8", attributes("10.0.0.1", &[65001]), "martian"),
         ("ff00::/8", attributes("fd00::1", &[65001]), "martian"),
         ("10.0.0.100/32", attributes("10.0.0.1", &[65001]), "address or connected subnet of this node"),

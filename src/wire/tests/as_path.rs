@@ -57,7 +57,7 @@ fn a2_as4_attributes_of_an_old_speaker_are_used_unless_its_aggregator_says_no() 
         let heard = &update.announced[0].0;
         assert_eq!(update.faults, []);
         assert_eq!(heard.as_path, AsPath::sequence(expected_path.map(Asn)));
-        assert_eq!(heard.aggregator.map(|a| (a.asn.0, a.address)), expected_aggregator.map(|(asn, at)| (asn, address(at))));
+        assert_eq!(heard.rare.aggregator.map(|a| (a.asn.0, a.address)), expected_aggregator.map(|(asn, at)| (asn, address(at))));
     }
 }
 
@@ -69,8 +69,8 @@ fn a3_as4_attributes_are_neither_used_nor_kept_between_new_speakers() {
     let update = super::decode(&body(&[], &attributes.concat(), NLRI), &ebgp()).unwrap();
     assert_eq!(verdict(&Ok(update.clone())), DISCARD);
     let heard = &update.announced[0].0;
-    assert_eq!((&heard.as_path, heard.aggregator), (&AsPath::sequence([Asn(64512)]), None));
-    assert!(heard.unknown.is_empty());
+    assert_eq!((&heard.as_path, heard.rare.aggregator), (&AsPath::sequence([Asn(64512)]), None));
+    assert!(heard.rare.unknown.is_empty());
 }
 
 /// What `context`'s peer hears of these attributes, and the octets it hears.
@@ -91,10 +91,8 @@ fn with_path(as_path: AsPath) -> Attributes {
 fn a1_to_an_old_speaker() {
     use crate::types::Aggregator;
     let old = Context { check_first_as: false, ..two_octet() };
-    let wide = Attributes {
-        aggregator: Some(Aggregator { asn: Asn(70000), address: address("9.9.9.9") }),
-        ..with_path(AsPath::sequence([64512, 70000].map(Asn)))
-    };
+    let mut wide = with_path(AsPath::sequence([64512, 70000].map(Asn)));
+    wide.rare.aggregator = Some(Aggregator { asn: Asn(70000), address: address("9.9.9.9") });
     let (heard, octets) = sent(&wide, &old);
     assert_eq!(heard, wide);
     assert!(octets.windows(9).any(|w| w == [0x40, 2, 6, 2, 2, 0xfc, 0, 0x5b, 0xa0]));

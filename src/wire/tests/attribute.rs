@@ -2,7 +2,7 @@ use super::super::attribute::{EXTENDED, OPTIONAL, PARTIAL, TRANSITIVE};
 use super::*;
 use crate::types::{
     Aggregator, AsPath, Attributes, ClusterId, Community, ExtendedCommunity, Ipv4Unicast, Ipv6ExtendedCommunity, LargeCommunity, NextHop,
-    Origin, Partial, RouterId, UnknownAttribute,
+    Origin, Partial, Rare, RareAttributes, RouterId, UnknownAttribute,
 };
 
 /// The verdict on an UPDATE that announces 10.1.0.0/16 with good mandatory attributes, of which `attribute` replaces the one
@@ -195,7 +195,7 @@ fn u4_the_first_of_two_is_used() {
     let unknown = attribute(0xc0, 99, &[1]);
     let block = [mandatory(&ebgp()).concat(), unknown, attribute(0xc0, 99, &[2])].concat();
     let update = decode(&body(&[], &block, NLRI), &ebgp()).unwrap();
-    assert_eq!(update.announced[0].0.unknown.iter().map(|u| &u.value[..]).collect::<Vec<_>>(), [&[1][..]]);
+    assert_eq!(update.announced[0].0.rare.unknown.iter().map(|u| &u.value[..]).collect::<Vec<_>>(), [&[1][..]]);
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn large_communities_are_kept_once_in_order() {
     let value = words(&[9, 0, 1, 1, 2, 3, 9, 0, 1, 4, 5, 6, 1, 2, 3]);
     let update = judged(&ebgp(), &attribute(0xc0, 32, &value)).1.unwrap();
     let expected = [LargeCommunity(9, 0, 1), LargeCommunity(1, 2, 3), LargeCommunity(4, 5, 6)];
-    assert_eq!(*update.announced[0].0.large_communities, expected);
+    assert_eq!(*update.announced[0].0.rare.large_communities, expected);
 }
 
 /// What is heard of `attributes` when they are sent and read within `context`, and the octets.
@@ -241,17 +241,19 @@ pub(super) fn full() -> Attributes {
         as_path: AsPath::sequence([64512, 70000].map(Asn)),
         med: Some(0),
         local_pref: Some(u32::MAX),
-        aggregator: Some(Aggregator { asn: Asn(70000), address: address("9.9.9.9") }),
-        originator_id: Some(RouterId(address("1.2.3.4"))),
-        only_to_customer: Some(Asn(70001)),
-        cluster_list: [ClusterId(address("5.5.5.5")), ClusterId(address("4.4.4.4"))].into(),
         communities: [Community(2), Community(1), Community::NO_EXPORT].into(),
-        extended_communities: [ExtendedCommunity([3; 8]), ExtendedCommunity([0x43; 8])].into(),
-        ipv6_extended_communities: [Ipv6ExtendedCommunity([5; 20])].into(),
-        large_communities: [LargeCommunity(3, 2, 1), LargeCommunity(1, 2, 3)].into(),
-        unknown: [(23, 4), (40, 300), (255, 0)]
-            .map(|(code, length)| UnknownAttribute { flags: OPTIONAL | TRANSITIVE | PARTIAL, code, value: vec![code; length].into() })
-            .into(),
+        rare: Rare::from(RareAttributes {
+            aggregator: Some(Aggregator { asn: Asn(70000), address: address("9.9.9.9") }),
+            originator_id: Some(RouterId(address("1.2.3.4"))),
+            only_to_customer: Some(Asn(70001)),
+            cluster_list: [ClusterId(address("5.5.5.5")), ClusterId(address("4.4.4.4"))].into(),
+            extended_communities: [ExtendedCommunity([3; 8]), ExtendedCommunity([0x43; 8])].into(),
+            ipv6_extended_communities: [Ipv6ExtendedCommunity([5; 20])].into(),
+            large_communities: [LargeCommunity(3, 2, 1), LargeCommunity(1, 2, 3)].into(),
+            unknown: [(23, 4), (40, 300), (255, 0)]
+                .map(|(code, length)| UnknownAttribute { flags: OPTIONAL | TRANSITIVE | PARTIAL, code, value: vec![code; length].into() })
+                .into(),
+        }),
     }
 }
 
@@ -287,7 +289,9 @@ fn u23_v23_every_attribute_there_and_back_in_order() {
     }
     // Across an AS border what belongs to iBGP is neither sent nor heard.
     let (heard, frame) = there_and_back(&full(), &ebgp());
-    assert_eq!(heard, Attributes { local_pref: None, originator_id: None, cluster_list: Box::default(), ..full() });
+    let mut expected = Attributes { local_pref: None, ..full() };
+    (expected.rare.originator_id, expected.rare.cluster_list) = (None, Vec::new());
+    assert_eq!(heard, expected);
     assert!(!headers(&frame).iter().any(|(_, code)| matches!(code, 5 | 9 | 10)));
 }
 
@@ -300,7 +304,7 @@ fn u20_v6_unknown_transitive_attributes_pass_untouched_but_partial() {
             let (verdict, result) = judged(&ebgp(), &attribute(0xcf, code, &value));
             assert_eq!(verdict, ACCEPT);
             let heard = Attributes::clone(&result.unwrap().announced[0].0);
-            assert_eq!(*heard.unknown, [UnknownAttribute { flags: 0xc0, code, value: value.clone().into() }]);
+            assert_eq!(*heard.rare.unknown, [UnknownAttribute { flags: 0xc0, code, value: value.clone().into() }]);
             let (_, frame) = there_and_back(&heard, &ebgp());
             let passed = attribute(0xe0, code, &value);
             let passed = if length > 255 { [&[0xf0][..], &passed[1..]].concat() } else { passed };
@@ -320,12 +324,12 @@ fn v14_what_we_do_not_use_we_do_not_parse() {
             let (verdict, result) = judged(&ebgp(), &attribute(0xc0, code, value));
             assert_eq!(verdict, ACCEPT, "{code}: {value:02x?}");
             let heard = Attributes::clone(&result.unwrap().announced[0].0);
-            assert_eq!(*heard.unknown, [UnknownAttribute { flags: 0xc0, code, value: value.to_vec().into() }]);
+            assert_eq!(*heard.rare.unknown, [UnknownAttribute { flags: 0xc0, code, value: value.to_vec().into() }]);
         }
         // Optional and not transitive: dropped without a look.
         for code in [26, 29, 40] {
             let (verdict, result) = judged(&ebgp(), &attribute(0x80, code, value));
-            assert_eq!((verdict, result.unwrap().announced[0].0.unknown.len()), (ACCEPT, 0), "{code}");
+            assert_eq!((verdict, result.unwrap().announced[0].0.rare.unknown.len()), (ACCEPT, 0), "{code}");
         }
     }
 }

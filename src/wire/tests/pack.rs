@@ -4,7 +4,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use super::super::pack::*;
 use super::attribute::{full, headers};
 use super::*;
-use crate::types::{AsPath, Attributes, Community, Ipv4Unicast, Ipv6Unicast, NextHop};
+use crate::types::{AsPath, Attributes, Community, Ipv4Unicast, Ipv6Unicast, NextHop, RareAttributes, UnknownAttribute};
 
 fn context() -> Context {
     let families = PerFamily { ipv4: true, ipv6: true };
@@ -96,8 +96,12 @@ fn filling(octets: usize) -> Attributes {
     announce::<Ipv4Unicast>(&bare, &many_ipv4(1), &context(), &mut frames);
     // An unknown attribute takes four octets and its value, communities whatever is left of a multiple of four.
     let value = vec![0; octets - frames[0].len() - 4];
-    let unknown = crate::types::UnknownAttribute { flags: 0xc0, code: 99, value: value.into() };
-    Attributes { unknown: [unknown].into(), ..bare }
+    with_unknown(bare, value)
+}
+
+fn with_unknown(attributes: Attributes, value: Vec<u8>) -> Attributes {
+    let unknown = UnknownAttribute { flags: 0xc0, code: 99, value: value.into() };
+    Attributes { rare: RareAttributes { unknown: [unknown].into(), ..RareAttributes::default() }.into(), ..attributes }
 }
 
 #[test]
@@ -126,8 +130,7 @@ fn p2_v19_mp_attributes_around_the_extended_length() {
     for (limit, lengths) in [(4096, 3700..=4100), (65535, 65100..=65540)] {
         let context = Context { send_limit: limit, receive_limit: limit, check_first_as: false, ..context() };
         for length in lengths {
-            let unknown = crate::types::UnknownAttribute { flags: 0xc0, code: 99, value: vec![0; length].into() };
-            let attributes = Attributes { unknown: [unknown].into(), ..attributes("fd00::1") };
+            let attributes = with_unknown(attributes("fd00::1"), vec![0; length]);
             let nlri = many_ipv6(40);
             let mut frames = Vec::new();
             let rest = announce::<Ipv6Unicast>(&attributes, &nlri, &context, &mut frames);
