@@ -277,6 +277,10 @@ impl Bench {
         }
         self.now = end;
         self.round();
+        // Whoever has not had its turn has it now.
+        while self.shard.deadline().is_some_and(|at| at <= end) {
+            self.round();
+        }
     }
 
     /// The memory that it says it has reserved.

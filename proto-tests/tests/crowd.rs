@@ -10,6 +10,8 @@ const PREFIXES: usize = 4000;
 const SOURCE: u32 = 1;
 /// It has everything, and keeps up.
 const BYSTANDER: u32 = 1001;
+/// What a round encodes for single members at most, but for the last one's message.
+const PRIVATE: usize = 256 << 10;
 /// What each asks for at once: as much as one large message.
 const WINDOW: usize = 4 << 10;
 
@@ -48,6 +50,8 @@ fn serve(bench: &mut Bench, table: &Announced, first: u32) -> (BTreeMap<u32, Tol
         let bystander = round.remove(&BYSTANDER).expect("the bystander hears of the change in the same round");
         let prefixes: Vec<IpNet> = bystander.announced.iter().map(|(prefix, _)| *prefix).collect();
         assert_eq!((prefixes, bystander.messages), (vec![changed], 1), "and of nothing else, in round {rounds}");
+        let private: usize = round.values().map(|more| more.octets).sum();
+        assert!(private < PRIVATE + WINDOW, "the bystander waits until {private} octets are encoded for others");
         for (peer, more) in round {
             assert!(more.octets <= WINDOW, "{peer} was told more than it had room for: {}", more.octets);
             told.get_mut(&peer).expect("one of the crowd").add(more);

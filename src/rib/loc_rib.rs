@@ -101,6 +101,10 @@ impl Facts {
     }
 }
 
+/// Dirty destinations that are decided at once, within a round: with all that belongs to them they fill a few hundred kilobytes. Were they
+/// left until the end of a round that brings a whole table, everything would have to be fetched from slow memory again.
+const BITE: usize = 1024;
+
 /// A path to be entered.
 pub(super) struct NewPath {
     /// What import made of it.
@@ -245,18 +249,28 @@ impl<A: AddressFamily> LocRib<A> {
         }
     }
 
+    /// Decides what is dirty as soon as there is a bite of it. What changes once more before the round ends is decided once more: where
+    /// several peers tell of the same prefixes that is likely, and all is left to the end of the round.
+    pub(super) fn decide_much(&mut self, shared: &mut Shared) {
+        let last = self.dirty.last().filter(|_| self.dirty.len() >= BITE);
+        if last.and_then(|last| self.table.get(*last)).is_some_and(|destination| destination.paths.len() < 2) {
+            self.decide(shared);
+        }
+    }
+
     /// Decides what is dirty; offers the results to the groups and notes them for the FibSyncer.
     pub(super) fn decide(&mut self, shared: &mut Shared) {
         let mut dirty = std::mem::take(&mut self.dirty);
         self.decisions += dirty.len() as u64;
-        for index in dirty.drain(..) {
-            self.decide_one(shared, index);
-        }
+        dirty.retain(|&index| self.decide_one(shared, index));
+        self.table.release(&dirty);
+        dirty.clear();
         self.dirty = dirty;
     }
 
-    fn decide_one(&mut self, shared: &mut Shared, index: u32) {
-        let Some(destination) = self.table.get_mut(index) else { return };
+    /// Decides one destination; whether it has no path left.
+    fn decide_one(&mut self, shared: &mut Shared, index: u32) -> bool {
+        let Some(destination) = self.table.get_mut(index) else { return false };
         destination.set(Mark::Dirty, false);
         let changed = choose(&shared.facts, destination) | destination.set(Mark::Touched, false);
         if changed && (destination.has_best || destination.has(Mark::FibTold)) && !destination.set(Mark::FibDue, true) {
@@ -266,9 +280,7 @@ impl<A: AddressFamily> LocRib<A> {
             self.watched.best(destination.prefix);
         }
         shared.groups.offer(&shared.facts, &mut shared.interner, destination, index, changed);
-        if destination.paths.is_empty() {
-            self.table.release(index);
-        }
+        destination.paths.is_empty()
     }
 
     /// Offers a destination to one group again, as it stands.
@@ -280,8 +292,9 @@ impl<A: AddressFamily> LocRib<A> {
 
     /// Appends changes for the FibSyncer, at most `credit` of them, each as the destination stands now.
     pub(super) fn pull_fib(&mut self, facts: &Facts, credit: usize, changes: &mut Vec<FibChange>) {
+        let mut gone = Vec::new();
         while changes.len() < credit {
-            let Some(index) = self.fib_due.pop_front() else { return };
+            let Some(index) = self.fib_due.pop_front() else { break };
             let Some(destination) = self.table.get_mut(index) else { continue };
             destination.set(Mark::FibDue, false);
             let route = best_route(facts, destination);
@@ -289,8 +302,11 @@ impl<A: AddressFamily> LocRib<A> {
             if told || route.is_some() {
                 changes.push(FibChange { prefix: destination.prefix.into(), route });
             }
-            self.table.release(index);
+            if destination.paths.is_empty() {
+                gone.push(index);
+            }
         }
+        self.table.release(&gone);
     }
 
     /// How many destinations in `range` have a best path; whether there may be more behind it.

@@ -8,7 +8,9 @@
 //!
 //! Collectors of monitoring data (BMP) pull what has changed of all three tables; see `monitor`.
 //!
-//! Inputs only change tables and mark what is dirty; [`Shard::finish_round`] decides it once, however often it changed.
+//! Inputs only change tables and mark what is dirty; [`Shard::finish_round`] decides it once, however often it changed. Only where
+//! one peer alone brings much it is decided bite by bite, while fast memory still has it; peers and FibSyncer hear of it at the end
+//! of the round all the same.
 //! What may touch a whole table (sweeps, reloads, fills of groups, queries) is a task of `walk`, done in steps between
 //! rounds: [`Shard::deadline`] is *now* as long as there is one.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
@@ -30,6 +32,7 @@ mod monitor;
 mod next_hop;
 mod outbound;
 mod path;
+mod pulls;
 mod reader;
 mod receiver;
 mod shard;

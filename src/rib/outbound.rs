@@ -132,6 +132,10 @@ impl<A: AddressFamily> Outbound<A> {
         })
     }
 
+    pub fn is_walking(&self, peer: PeerId) -> bool {
+        self.readers.get(&peer).is_some_and(Reader::is_lingering)
+    }
+
     pub fn advertised_count(&self, peer: PeerId) -> usize {
         self.readers.get(&peer).map_or(0, |reader| self.rib.live() - reader.excluded)
     }

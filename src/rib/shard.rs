@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use ipnet::IpNet;
 
 use super::adj_rib_in;
@@ -20,6 +21,7 @@ use super::loc_rib::{Facts, LocRib, Shared};
 use super::monitor::{self, Monitors};
 use super::next_hop::NextHops;
 use super::path::Sources;
+use super::pulls::{PRIVATE, Pulls};
 use super::stale::{Renewal, Told};
 use super::update_group::Receiver;
 use super::walk::{ROUND, STEP, Task, Work};
@@ -42,7 +44,7 @@ pub struct Shard {
     pub(super) ipv4: LocRib<Ipv4Unicast>,
     pub(super) ipv6: LocRib<Ipv6Unicast>,
     work: Work,
-    pulls: BTreeMap<PeerId, usize>,
+    pulls: Pulls,
     fib_credit: Option<usize>,
     counted: BTreeSet<PeerId>,
     regroup: BTreeSet<GroupId>,
@@ -92,7 +94,7 @@ impl Shard {
             ipv4: LocRib::new(seed),
             ipv6: LocRib::new(seed),
             work: Work::default(),
-            pulls: BTreeMap::new(),
+            pulls: Pulls::default(),
             fib_credit: None,
             counted: BTreeSet::new(),
             regroup: BTreeSet::new(),
@@ -165,7 +167,7 @@ impl Shard {
             }
             Input::RecoveryDone => self.recovery_done(),
             Input::Pull { peer, credit } => {
-                self.pulls.insert(peer, credit);
+                self.pulls.open(peer, credit);
             }
             Input::PullFib { credit } => self.fib_credit = Some(credit),
             Input::Query(id, query) => self.work.add(Task::Answer { id, query, family: Family::IPV4_UNICAST }),
@@ -180,9 +182,10 @@ impl Shard {
         self.work.is_empty() && !self.ipv4.has_fib_changes() && !self.ipv6.has_fib_changes()
     }
 
-    /// When [`Shard::on_deadline`] wants to be called: at once while there is work left, else when unused memory is due.
+    /// When [`Shard::on_deadline`] wants to be called: at once while there is work left or peers wait for their turn, else when unused memory is due.
     pub fn deadline(&self) -> Option<Instant> {
-        if self.work.is_empty() && !self.is_monitoring() { self.sweep_due } else { self.now }
+        let idle = self.work.is_empty() && !self.is_monitoring() && !self.pulls.is_waiting();
+        if idle { self.sweep_due } else { self.now }
     }
 
     /// Goes on with bounded work: a round without input.
@@ -272,7 +275,7 @@ impl Shard {
 
     fn peer_down(&mut self, peer: PeerId, keep: PerFamily<bool>) {
         self.leave_group(peer);
-        self.pulls.remove(&peer);
+        self.pulls.close(peer);
         let Some(state) = self.peers.get_mut(&peer) else { return };
         for family in Family::ALL {
             let Some(renewal) = state.renewal.of_mut(family) else { continue };
@@ -331,12 +334,17 @@ impl Shard {
         self.counted.insert(peer);
         for change in batch.changes {
             match change {
-                RouteChange::Announce(attributes, list) => self.announce(peer, &attributes, &list),
+                RouteChange::Announce(attributes, list) => {
+                    self.announce(peer, &attributes, &list);
+                    self.decide_much();
+                }
                 RouteChange::Withdraw(NlriList::Ipv4(items)) => {
                     self.releases += adj_rib_in::withdraw(&mut self.ipv4, &mut self.shared, self.peers.get_mut(&peer), &items);
+                    self.decide_much();
                 }
                 RouteChange::Withdraw(NlriList::Ipv6(items)) => {
                     self.releases += adj_rib_in::withdraw(&mut self.ipv6, &mut self.shared, self.peers.get_mut(&peer), &items);
+                    self.decide_much();
                 }
                 RouteChange::EndOfRib(family) => {
                     self.settle(peer, family);
@@ -355,6 +363,11 @@ impl Shard {
                 }
             }
         }
+    }
+
+    fn decide_much(&mut self) {
+        self.ipv4.decide_much(&mut self.shared);
+        self.ipv6.decide_much(&mut self.shared);
     }
 
     fn announce(&mut self, peer: PeerId, attributes: &Arc<Attributes>, list: &NlriList) {
@@ -638,22 +651,34 @@ impl Shard {
     }
 
     fn answer_pulls(&mut self, out: &mut Outbox<Output>) {
-        let Self { peers, shared, pulls, counted, .. } = self;
-        pulls.retain(|peer, credit| {
-            let Some(state) = peers.get(peer) else { return false };
-            let Some(group) = state.group.and_then(|id| shared.groups.get_mut(id)) else { return false };
-            if !group.out.has_output(*peer) {
-                return true;
+        let (mut private, mut left) = (PRIVATE, false);
+        for (peer, credit) in self.pulls.turn() {
+            let of_group = self.peers.get(&peer).and_then(|state| Some((state, state.group?)));
+            let Some((state, group)) = of_group.and_then(|(state, id)| Some((state, self.shared.groups.get_mut(id)?))) else {
+                self.pulls.close(peer);
+                continue;
+            };
+            if !group.out.has_output(peer) {
+                continue;
+            }
+            let walks = group.out.is_walking(peer);
+            if walks && private == 0 {
+                left = true;
+                continue;
             }
             let (mut frames, mut ended) = (Vec::new(), Vec::new());
-            group.out.pull(*peer, *credit, &mut frames, &mut ended);
-            let nothing = frames.is_empty() && ended.is_empty();
-            if !nothing {
-                counted.insert(*peer);
-                out.push(Output::Frames { peer: *peer, connection: state.facts.connection, frames, ended });
+            group.out.pull(peer, credit, &mut frames, &mut ended);
+            if walks {
+                private = private.saturating_sub(frames.iter().map(Bytes::len).sum());
+                self.pulls.served(peer);
             }
-            nothing
-        });
+            if !frames.is_empty() || !ended.is_empty() {
+                self.counted.insert(peer);
+                self.pulls.close(peer);
+                out.push(Output::Frames { peer, connection: state.facts.connection, frames, ended });
+            }
+        }
+        self.pulls.end_turn(left);
     }
 
     fn answer_fib(&mut self, out: &mut Outbox<Output>) {

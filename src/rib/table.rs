@@ -156,11 +156,23 @@ impl<A: AddressFamily> Table<A> {
         self.slots.get_mut(index as usize)?.as_mut()
     }
 
-    /// Frees the index if the destination has no path and no mark.
-    pub(super) fn release(&mut self, index: u32) {
-        let Some(slot) = self.slots.get_mut(index as usize) else { return };
-        let Some(destination) = slot.take_if(|d| d.is_vacant()) else { return };
-        if let Ok(entry) = self.map.find_entry(self.seeded.hash(&destination.prefix), |&i| i == index) {
+    /// Frees those of the indexes whose destination has no path and no mark.
+    pub(super) fn release(&mut self, indexes: &[u32]) {
+        for indexes in indexes.chunks(64) {
+            let vacant = indexes.iter().filter_map(|index| Some((*index, self.get(*index).filter(|destination| destination.is_vacant())?)));
+            let mut vacant: SmallVec<[(u32, u64); 64]> =
+                vacant.map(|(index, destination)| (index, self.seeded.hash(&destination.prefix))).collect();
+            // In a loop of their own the look-ups overlap in the memory system, and what they find is near when it is removed.
+            vacant.retain(|(index, hash)| self.map.find(*hash, |i| i == index).is_some());
+            for (index, hash) in vacant {
+                self.forget(index, hash);
+            }
+        }
+    }
+
+    fn forget(&mut self, index: u32, hash: u64) {
+        let Some(destination) = self.slots.get_mut(index as usize).and_then(Option::take) else { return };
+        if let Ok(entry) = self.map.find_entry(hash, |&i| i == index) {
             entry.remove();
         }
         self.spilled = self.spilled.saturating_sub(destination.spilled());
@@ -201,13 +213,12 @@ mod tests {
         assert!((0..1000).all(|n| table.find(&net(n)) == Some(indexes[n as usize]) && table.enter(net(n)) == indexes[n as usize]));
         table.get_mut(indexes[5]).unwrap().set(Mark::FibTold, true);
         for index in &indexes {
-            table.release(*index);
+            table.release(&[*index]);
         }
         assert_eq!((table.len(), table.find(&net(5)), table.find(&net(6))), (1, Some(indexes[5]), None));
         assert_ne!(table.enter(net(2000)), indexes[5]);
         table.get_mut(indexes[5]).unwrap().set(Mark::FibTold, false);
-        table.release(indexes[5]);
-        table.release(table.find(&net(2000)).unwrap());
+        table.release(&[indexes[5], table.find(&net(2000)).unwrap()]);
         assert_eq!((table.len(), table.end()), (0, 0));
     }
 }

@@ -210,6 +210,11 @@ impl UpdateGroup {
         self.ipv4.has_output(peer) || self.ipv6.has_output(peer)
     }
 
+    /// Whether what a [`pull`](Self::pull) finds for the peer is encoded for it alone: it is new, or has fallen behind.
+    pub fn is_walking(&self, peer: PeerId) -> bool {
+        self.ipv4.is_walking(peer) || self.ipv6.is_walking(peer)
+    }
+
     /// How many paths of the family the peer has been, or is about to be, told; as of the last flush.
     pub fn advertised_count(&self, peer: PeerId, family: Family) -> usize {
         match family {
