@@ -37,6 +37,13 @@ fn bench(table: &Announced) -> Bench {
     bench
 }
 
+/// The same when the crowd has just come up.
+fn crowded(table: &Announced) -> Bench {
+    let mut bench = bench(table);
+    crowd().for_each(|peer| bench.join(peer));
+    bench
+}
+
 /// Serves the crowd until everybody's table has ended, while the source changes a prefix in each round, by an AS after `first`. What each
 /// was told; and the rounds.
 fn serve(bench: &mut Bench, table: &Announced, first: u32) -> (BTreeMap<u32, Told>, u32) {
@@ -99,8 +106,7 @@ fn assert_served(bench: &mut Bench, table: &Announced, told: BTreeMap<u32, Told>
 #[test]
 fn a_hundred_joiners_at_once_get_the_table_and_keep_nobody_from_hearing_of_changes() {
     let table = table();
-    let mut bench = bench(&table);
-    crowd().for_each(|peer| bench.join(peer));
+    let mut bench = crowded(&table);
     let (told, rounds) = serve(&mut bench, &table, 70_000);
     assert_served(&mut bench, &table, told, rounds);
 }
@@ -108,8 +114,7 @@ fn a_hundred_joiners_at_once_get_the_table_and_keep_nobody_from_hearing_of_chang
 #[test]
 fn a_hundred_refresh_requests_at_once_are_answered_and_keep_nobody_from_hearing_of_changes() {
     let table = table();
-    let mut bench = bench(&table);
-    crowd().for_each(|peer| bench.join(peer));
+    let mut bench = crowded(&table);
     let (told, _) = serve(&mut bench, &table, 70_000);
     assert!(told.values().all(|told| told.ended == 1));
     for _ in 0..20 {

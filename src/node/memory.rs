@@ -100,10 +100,11 @@ impl MemoryGuard {
             return;
         }
         let act = if look.resident >= self.percent(FULL) { self.stop(now, look) } else { self.hold(now, look) };
-        if let Some(act) = act {
+        // Where nobody else can be held, what grows is what was on its way in already: it must not keep those who are held unread for ever.
+        if act.is_some() || look.resident < self.percent(FULL) {
             self.mark = look.resident;
-            out.push(act);
         }
+        act.into_iter().for_each(|act| out.push(act));
     }
 
     fn stop(&mut self, now: Instant, look: &Look) -> Option<Output> {
@@ -206,6 +207,15 @@ mod tests {
         story.paths.pop();
         assert_eq!(story.at(1, 901), []);
         assert_eq!(story.guard.held().count(), 0, "a peer that is no longer configured is not held");
+    }
+
+    #[test]
+    fn q2_what_was_on_its_way_in_from_the_last_who_could_be_held_keeps_nobody_unread() {
+        let mut story = Story::new(&[0, 20]);
+        assert_eq!(story.at(0, 950), [Output::Hold(PeerId(2))]);
+        assert_eq!(story.at(1, 975), [], "there is nobody else to hold");
+        assert_eq!(story.at(1, 975), []);
+        assert_eq!(story.at(1, 975), [Output::Release(PeerId(2))]);
     }
 
     #[test]

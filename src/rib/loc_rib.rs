@@ -251,7 +251,7 @@ impl<A: AddressFamily> LocRib<A> {
 
     /// Decides what is dirty as soon as there is a bite of it. What changes once more before the round ends is decided once more: where
     /// several peers tell of the same prefixes that is likely, and all is left to the end of the round.
-    pub(super) fn decide_much(&mut self, shared: &mut Shared) {
+    pub(super) fn decide_bites(&mut self, shared: &mut Shared) {
         let last = self.dirty.last().filter(|_| self.dirty.len() >= BITE);
         if last.and_then(|last| self.table.get(*last)).is_some_and(|destination| destination.paths.len() < 2) {
             self.decide(shared);
@@ -262,6 +262,7 @@ impl<A: AddressFamily> LocRib<A> {
     pub(super) fn decide(&mut self, shared: &mut Shared) {
         let mut dirty = std::mem::take(&mut self.dirty);
         self.decisions += dirty.len() as u64;
+        // What is left in the list are the destinations without a path.
         dirty.retain(|&index| self.decide_one(shared, index));
         self.table.release(&dirty);
         dirty.clear();

@@ -182,7 +182,8 @@ impl Shard {
         self.work.is_empty() && !self.ipv4.has_fib_changes() && !self.ipv6.has_fib_changes()
     }
 
-    /// When [`Shard::on_deadline`] wants to be called: at once while there is work left or peers wait for their turn, else when unused memory is due.
+    /// When [`Shard::on_deadline`] wants to be called: at once while there is work left or peers wait for their turn, else when unused memory
+    /// is due.
     pub fn deadline(&self) -> Option<Instant> {
         let idle = self.work.is_empty() && !self.is_monitoring() && !self.pulls.is_waiting();
         if idle { self.sweep_due } else { self.now }
@@ -336,15 +337,15 @@ impl Shard {
             match change {
                 RouteChange::Announce(attributes, list) => {
                     self.announce(peer, &attributes, &list);
-                    self.decide_much();
+                    self.decide_bites();
                 }
                 RouteChange::Withdraw(NlriList::Ipv4(items)) => {
                     self.releases += adj_rib_in::withdraw(&mut self.ipv4, &mut self.shared, self.peers.get_mut(&peer), &items);
-                    self.decide_much();
+                    self.decide_bites();
                 }
                 RouteChange::Withdraw(NlriList::Ipv6(items)) => {
                     self.releases += adj_rib_in::withdraw(&mut self.ipv6, &mut self.shared, self.peers.get_mut(&peer), &items);
-                    self.decide_much();
+                    self.decide_bites();
                 }
                 RouteChange::EndOfRib(family) => {
                     self.settle(peer, family);
@@ -365,9 +366,9 @@ impl Shard {
         }
     }
 
-    fn decide_much(&mut self) {
-        self.ipv4.decide_much(&mut self.shared);
-        self.ipv6.decide_much(&mut self.shared);
+    fn decide_bites(&mut self) {
+        self.ipv4.decide_bites(&mut self.shared);
+        self.ipv6.decide_bites(&mut self.shared);
     }
 
     fn announce(&mut self, peer: PeerId, attributes: &Arc<Attributes>, list: &NlriList) {
@@ -653,32 +654,37 @@ impl Shard {
     fn answer_pulls(&mut self, out: &mut Outbox<Output>) {
         let (mut private, mut left) = (PRIVATE, false);
         for (peer, credit) in self.pulls.turn() {
-            let of_group = self.peers.get(&peer).and_then(|state| Some((state, state.group?)));
-            let Some((state, group)) = of_group.and_then(|(state, id)| Some((state, self.shared.groups.get_mut(id)?))) else {
-                self.pulls.close(peer);
-                continue;
-            };
-            if !group.out.has_output(peer) {
-                continue;
-            }
-            let walks = group.out.is_walking(peer);
-            if walks && private == 0 {
-                left = true;
-                continue;
-            }
-            let (mut frames, mut ended) = (Vec::new(), Vec::new());
-            group.out.pull(peer, credit, &mut frames, &mut ended);
-            if walks {
-                private = private.saturating_sub(frames.iter().map(Bytes::len).sum());
-                self.pulls.served(peer);
-            }
-            if !frames.is_empty() || !ended.is_empty() {
-                self.counted.insert(peer);
-                self.pulls.close(peer);
-                out.push(Output::Frames { peer, connection: state.facts.connection, frames, ended });
-            }
+            left |= !self.answer_pull(peer, credit, &mut private, out);
         }
         self.pulls.end_turn(left);
+    }
+
+    /// Tells a peer what there is for it. False: it is a walker, and `private` was used up before its turn.
+    fn answer_pull(&mut self, peer: PeerId, credit: usize, private: &mut usize, out: &mut Outbox<Output>) -> bool {
+        let of_group = self.peers.get(&peer).and_then(|state| Some((state, state.group?)));
+        let Some((state, group)) = of_group.and_then(|(state, id)| Some((state, self.shared.groups.get_mut(id)?))) else {
+            self.pulls.close(peer);
+            return true;
+        };
+        if !group.out.has_output(peer) {
+            return true;
+        }
+        let walks = group.out.is_walking(peer);
+        if walks && *private == 0 {
+            return false;
+        }
+        let (mut frames, mut ended) = (Vec::new(), Vec::new());
+        group.out.pull(peer, credit, &mut frames, &mut ended);
+        if walks {
+            *private = private.saturating_sub(frames.iter().map(Bytes::len).sum());
+            self.pulls.served(peer);
+        }
+        if !frames.is_empty() || !ended.is_empty() {
+            self.counted.insert(peer);
+            self.pulls.close(peer);
+            out.push(Output::Frames { peer, connection: state.facts.connection, frames, ended });
+        }
+        true
     }
 
     fn answer_fib(&mut self, out: &mut Outbox<Output>) {

@@ -177,7 +177,12 @@ impl PeerTask {
                         self.input(Input::Bfd(report));
                     }
                 }
-                Turn::Socket(event) => self.socket(event),
+                Turn::Socket(event) => {
+                    // tokio would let a task whose socket has always more take hundreds of turns before others get theirs.
+                    if self.socket(event) {
+                        tokio::task::yield_now().await;
+                    }
+                }
                 Turn::Deadline => {
                     self.handle(None);
                     self.deliver();
@@ -255,31 +260,36 @@ impl PeerTask {
         self.input(Input::Connected { connection, outgoing: false, local, remote, local_link: local_link(local) });
     }
 
-    fn socket(&mut self, event: SocketEvent) {
+    /// True: there may be more to read, but others are to have their turn first.
+    fn socket(&mut self, event: SocketEvent) -> bool {
         match event {
             SocketEvent::Connected(connection, local, remote) => {
                 self.input(Input::Connected { connection, outgoing: true, local, remote, local_link: local_link(local) });
             }
             SocketEvent::Failed(connection, error) => self.input(Input::ConnectFailed { connection, error: error.to_string() }),
-            SocketEvent::Readable(connection) => self.read(connection),
+            SocketEvent::Readable(connection) => return self.read(connection),
             SocketEvent::Writable(connection) => self.written(connection),
         }
+        false
     }
 
-    fn read(&mut self, connection: ConnectionId) {
+    /// True: there may be more.
+    fn read(&mut self, connection: ConnectionId) -> bool {
         for _ in 0..READS_A_TURN {
             match self.connections.read(connection) {
                 Read::Bytes(bytes) => self.input(Input::Received { connection, bytes }),
-                Read::Nothing => return,
+                Read::Nothing => return false,
                 Read::Closed(error) => {
                     self.connections.close(connection, false);
-                    return self.input(Input::Closed { connection, error: error.map(|e| e.to_string()) });
+                    self.input(Input::Closed { connection, error: error.map(|e| e.to_string()) });
+                    return false;
                 }
             }
             if !self.waiting.is_empty() {
-                return;
+                return false;
             }
         }
+        true
     }
 
     fn written(&mut self, connection: ConnectionId) {

@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use super::attributes::{Aggregator, UnknownAttribute};
 use super::{Asn, ClusterId, ExtendedCommunity, Ipv6ExtendedCommunity, LargeCommunity, RouterId};
 
-/// Path attributes that most routes have none of. Lists keep the order received (E9).
+/// Path attributes that most routes have none of. Lists keep the order received (E9); they are `Vec`s because an empty one is a constant.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct RareAttributes {
     /// AGGREGATOR, merged with AS4_AGGREGATOR.

@@ -228,6 +228,7 @@ impl Reader<'_> {
         if !draft.unknown.is_empty() {
             attributes.rare.unknown = draft.unknown;
             attributes.rare.unknown.sort_by_key(|attribute| attribute.code);
+            attributes.rare.unknown.shrink_to_fit();
         }
         let both = classic.is_some() && reach.is_some();
         let mut twin = both.then(|| attributes.clone());

@@ -1,8 +1,9 @@
 //! The comparing bench itself, with a hundredth of the prefixes and margay alone: its receivers get what they should in every scenario.
 
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Result, ensure};
 use proto_tests::compare::run::Prepared;
 use proto_tests::compare::scenario::Scenario;
 use proto_tests::compare::speaker::Speaker;
@@ -10,18 +11,21 @@ use proto_tests::compare::{furnish, report};
 use proto_tests::lab::process;
 use proto_tests::live::enclosed;
 
+/// A world without the link and the addresses that other tests need: margay would tell their subnets.
+pub fn prepare() -> Result<Speaker> {
+    for words in ["link delete link0", "-6 address flush dev lo scope global"] {
+        let mut ip = Command::new("ip");
+        ip.args(words.split(' '));
+        process::run(ip, None)?;
+    }
+    furnish()?;
+    Speaker::named("margay", None)
+}
+
 #[test]
 fn margay_converges_in_every_scenario_of_the_comparing_bench() {
     enclosed(|| {
-        // margay would tell the subnets of the link that other tests need.
-        let mut link = std::process::Command::new("ip");
-        link.args(["link", "delete", "link0"]);
-        process::run(link, None)?;
-        let mut addresses = std::process::Command::new("ip");
-        addresses.args(["-6", "address", "flush", "dev", "lo", "scope", "global"]);
-        process::run(addresses, None)?;
-        furnish()?;
-        let margay = Speaker::named("margay", None)?;
+        let margay = prepare()?;
         let mut rows = Vec::new();
         // S8 would idle for twenty seconds, and larger meshes show nothing more.
         for name in ["S1", "S2", "S3", "S4-herd", "S7", "S7-reload", "D1"] {

@@ -2,28 +2,18 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use proto_tests::compare::furnish;
 use proto_tests::compare::run::{Prepared, Row};
 use proto_tests::compare::scenario::{Phase, Scenario};
 use proto_tests::compare::speaker::Speaker;
-use proto_tests::lab::process;
 use proto_tests::live::message::{announce, basics, communities};
 use proto_tests::live::{Daemon, Neighbour, Observer, Plan, enclosed};
 
-const LIMIT: Duration = Duration::from_secs(120);
+use crate::compare::prepare;
 
-fn prepare() -> Result<Speaker> {
-    // margay would tell the subnets of the link that other tests need.
-    let mut link = Command::new("ip");
-    link.args(["link", "delete", "link0"]);
-    process::run(link, None)?;
-    furnish()?;
-    Speaker::named("margay", None)
-}
+const LIMIT: Duration = Duration::from_secs(120);
 
 fn rows(scenario: Scenario, margay: &Speaker) -> Result<Vec<Row>> {
     let rows = Prepared::new(scenario).run(margay, LIMIT);

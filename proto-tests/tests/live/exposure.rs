@@ -193,10 +193,10 @@ fn q2_the_peer_that_fills_the_memory_is_told_to_go() {
         ensure!(daemon.peer_view(&plan)?["held"].as_str().is_some_and(|held| held.contains("memory")), "{}", daemon.peer_view(&plan)?);
         let events = daemon.api_text("/v1/events")?;
         ensure!(events.contains("\"act\":\"held\"") && events.contains("\"act\":\"stopped\""), "{events}");
-        // What is taken beyond the ceiling until all that had been read is told: a tenth of it and some more was seen on a busy machine.
+        // Beyond the ceiling is only what had been read before it was reached.
         let resident = daemon.resident()?;
         println!("    {} % of the ceiling", resident * 100 / CEILING);
-        ensure!(resident < CEILING / 5 * 6, "{resident} octets");
+        ensure!(resident < CEILING / 10 * 11, "{resident} octets");
         wait_until(WAIT, "its paths are gone", || {
             ensure!(daemon.peer_view(&plan)?["families"]["ipv4-unicast"]["received"] == 0, "not yet");
             Ok(())
