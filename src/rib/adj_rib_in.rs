@@ -25,26 +25,41 @@ use crate::types::{AddressFamily, Attributes, Community, NextHop, Nlri, PathId, 
 /// Paths that a peer may announce for one prefix with ADD-PATH; newer ones are ignored (X3).
 const PATHS_PER_PREFIX: usize = 64;
 
-/// Enters what a peer announces.
+/// A set of attributes and what is reached with it.
+pub(super) type Announcement<'a, A> = (&'a Arc<Attributes>, &'a [Nlri<<A as AddressFamily>::Prefix>]);
+
+/// Enters what a peer announces, in its order.
 pub(super) fn announce<A: AddressFamily>(
     rib: &mut LocRib<A>,
     shared: &mut Shared,
     config: &RibConfig,
     state: &mut PeerState,
-    attributes: &Arc<Attributes>,
-    items: &[Nlri<A::Prefix>],
+    run: &[Announcement<'_, A>],
 ) {
     let PeerState { facts, renewal, counts, .. } = state;
     let (Some(renewal), Some(counts)) = (renewal.of_mut(A::FAMILY), counts.of_mut(A::FAMILY)) else { return };
     let told = renewal.tell();
-    let received = shared.interner.intern(Arc::clone(attributes));
+    let received = shared.interner.intern_all(run.iter().map(|(attributes, _)| *attributes));
+    let mut indexes = rib.table.enter_all(run.iter().flat_map(|(_, items)| items.iter()).map(|item| item.prefix)).into_iter();
+    for ((_, items), received) in run.iter().zip(received) {
+        announce_set(rib, shared, config, (facts, counts), (received, told), items.iter().zip(&mut indexes));
+    }
+}
+
+/// Enters the paths of one set of attributes; each item comes with the index of its prefix.
+fn announce_set<'a, A: AddressFamily>(
+    rib: &mut LocRib<A>,
+    shared: &mut Shared,
+    config: &RibConfig,
+    (facts, counts): (&SessionFacts, &mut PrefixCounts),
+    (received, told): (Arc<Attributes>, Epoch),
+    items: impl Iterator<Item = (&'a Nlri<A::Prefix>, u32)>,
+) {
     let next_hop = shared.facts.next_hops.track(next_hop_key(&facts.config, &received));
     let interface = interface(&shared.facts.next_hops, next_hop);
     let mut import = Import::new(config, facts, A::FAMILY, received, interface, &mut shared.interner);
     let mut source: Option<(PathId, SourceId)> = None;
-    // In a loop of their own the look-ups overlap in the memory system, which is most of their time.
-    let indexes: SmallVec<[u32; 64]> = items.iter().map(|item| rib.table.enter(item.prefix)).collect();
-    for (item, index) in items.iter().zip(indexes) {
+    for (item, index) in items {
         let id = match source {
             Some((path_id, id)) if path_id == item.path_id => id,
             _ => shared.facts.sources.of_peer(facts, item.path_id),

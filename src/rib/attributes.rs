@@ -3,9 +3,13 @@
 use std::sync::Arc;
 
 use hashbrown::HashTable;
+use smallvec::SmallVec;
 
 use crate::types::Attributes;
 use crate::types::Seeded;
+
+/// Sets that are looked up together, without memory of their own from the heap.
+const SETS: usize = 32;
 
 /// The attribute sets of a shard, by content. A set is hashed once, when it comes in.
 #[derive(Clone, Debug)]
@@ -35,13 +39,33 @@ impl Interner {
     /// The one `Arc` that stands for this content.
     pub(super) fn intern(&mut self, attributes: Arc<Attributes>) -> Arc<Attributes> {
         let hash = self.seeded.hash(&*attributes);
-        let slots = &self.slots;
-        let known = self.table.find(hash, |&index| {
-            slots.get(index as usize).and_then(Option::as_ref).is_some_and(|s| s.hash == hash && *s.attributes == *attributes)
-        });
-        if let Some(slot) = known.and_then(|&index| slots.get(index as usize)).and_then(Option::as_ref) {
-            return Arc::clone(&slot.attributes);
+        match self.find(&attributes, hash) {
+            Some(known) => known,
+            None => self.enter(attributes, hash),
         }
+    }
+
+    /// The same for many. In loops of their own the look-ups overlap in the memory system, which is most of their time.
+    pub(super) fn intern_all<'a>(&mut self, all: impl Iterator<Item = &'a Arc<Attributes>> + Clone) -> SmallVec<[Arc<Attributes>; SETS]> {
+        let hashes: SmallVec<[u64; SETS]> = all.clone().map(|attributes| self.seeded.hash(&**attributes)).collect();
+        let known: SmallVec<[Option<Arc<Attributes>>; SETS]> =
+            all.clone().zip(&hashes).map(|(attributes, hash)| self.find(attributes, *hash)).collect();
+        let hashed = all.zip(hashes).zip(known);
+        // One that is new may stand there twice.
+        let mut again = |(attributes, hash): (&Arc<Attributes>, u64)| match self.find(attributes, hash) {
+            Some(known) => known,
+            None => self.enter(Arc::clone(attributes), hash),
+        };
+        hashed.map(|(hashed, known)| known.unwrap_or_else(|| again(hashed))).collect()
+    }
+
+    fn find(&self, attributes: &Attributes, hash: u64) -> Option<Arc<Attributes>> {
+        let slot = |index: &u32| self.slots.get(*index as usize).and_then(Option::as_ref);
+        let is_it = |index: &u32| slot(index).is_some_and(|slot| slot.hash == hash && *slot.attributes == *attributes);
+        self.table.find(hash, is_it).and_then(slot).map(|slot| Arc::clone(&slot.attributes))
+    }
+
+    fn enter(&mut self, attributes: Arc<Attributes>, hash: u64) -> Arc<Attributes> {
         self.held += attributes.octets();
         let slot = Some(Slot { hash, attributes: Arc::clone(&attributes) });
         let index = match self.free.pop() {

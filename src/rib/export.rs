@@ -214,10 +214,27 @@ pub(super) struct Exporter {
 #[derive(Clone, Debug)]
 struct Memo {
     attributes: Arc<Attributes>,
-    source: (RouteSource, Option<PeerId>),
+    origin: Origin,
     next_hop: NextHop,
     before_policy: Arc<Attributes>,
     as_sent: Arc<Attributes>,
+}
+
+/// All that the protocol's rules look at besides the attributes, but for the local route of those that are one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Origin {
+    kind: RouteSource,
+    peer: Option<PeerId>,
+    is_plain_ibgp: bool,
+    local_asn: Asn,
+    family: Family,
+}
+
+impl Origin {
+    fn of(path: &Candidate<'_>) -> Self {
+        let Source { kind, peer, local_asn, .. } = *path.source;
+        Self { kind, peer, is_plain_ibgp: path.source.is_plain_ibgp(), local_asn, family: family_of(&path.prefix) }
+    }
 }
 
 impl Exporter {
@@ -253,7 +270,6 @@ impl Exporter {
 
     /// The attributes as sent to the group, interned, or why it is not told.
     pub(super) fn export(&mut self, path: &Candidate<'_>, interner: &mut Interner) -> Result<Arc<Attributes>, Refusal> {
-        self.admit(path)?;
         let memo = self.prepare(path, interner)?;
         let prepared = self.memo.get(memo).and_then(Option::as_ref).ok_or(Refusal::NextHop)?;
         let mut subject = self.subject(path, &prepared.before_policy);
@@ -345,13 +361,18 @@ impl Exporter {
         Ok(())
     }
 
-    /// Finds or makes the memo of a path's attributes; its place.
+    /// Finds or makes the memo of a path's attributes, if the protocol lets them through; its place.
     fn prepare(&mut self, path: &Candidate<'_>, interner: &mut Interner) -> Result<usize, Refusal> {
-        let next_hop = self.next_hop(path)?;
-        let source = (path.source.kind, path.source.peer);
+        let origin = Origin::of(path);
         let place = (Arc::as_ptr(path.attributes).addr() >> 6) % Self::MEMO;
-        let known = |m: &Memo| Arc::ptr_eq(&m.attributes, path.attributes) && (m.source, m.next_hop) == (source, next_hop);
-        if self.memo.get(place).and_then(Option::as_ref).is_some_and(known) {
+        let known = |memo: &&Memo| Arc::ptr_eq(&memo.attributes, path.attributes) && memo.origin == origin;
+        let memo = self.memo.get(place).and_then(Option::as_ref).filter(known);
+        if memo.is_some() && path.local.is_none() {
+            return Ok(place);
+        }
+        self.admit(path)?;
+        let next_hop = self.next_hop(path)?;
+        if memo.is_some_and(|memo| memo.next_hop == next_hop) {
             return Ok(place);
         }
         if path.attributes.as_path.segments.iter().any(|segment| segment.kind == SegmentKind::Set) {
@@ -363,7 +384,7 @@ impl Exporter {
             false => interner.intern(Arc::new(self.strip(Attributes::clone(&before_policy)))),
         };
         if let Some(slot) = self.memo.get_mut(place) {
-            *slot = Some(Memo { attributes: Arc::clone(path.attributes), source, next_hop, before_policy, as_sent });
+            *slot = Some(Memo { attributes: Arc::clone(path.attributes), origin, next_hop, before_policy, as_sent });
         }
         Ok(place)
     }

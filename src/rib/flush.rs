@@ -123,6 +123,7 @@ impl<A: AddressFamily> Outbound<A> {
         let mut withdrawals = Bunches::with_capacity(changed.len() - announced);
         let mut announcements = Bunches::with_capacity(announced);
         let (mut old, mut new) = (Lookup::new(-1), Lookup::new(1));
+        let mut moves = Moves::default();
         for Changed { entry, before: told } in changed {
             let birth = told.is_none();
             let before = told.map_or(0, |(attributes, source)| {
@@ -130,15 +131,16 @@ impl<A: AddressFamily> Outbound<A> {
             });
             let Some(attributes) = self.rib.attributes(entry) else {
                 withdrawals.push(before, Item { entry, birth, before, now: 0 });
-                self.recount(before, 0, &exclusions);
+                moves.add(self, (before, 0), &exclusions);
                 continue;
             };
             let key = Arc::as_ptr(attributes);
             let source = self.rib.source(entry);
             let now = new.number(attributes, source, |of| exclusions.number(receivers.excluded(of)), &mut self.census);
             announcements.push((key, now), Item { entry, birth, before, now });
-            self.recount(before, now, &exclusions);
+            moves.add(self, (before, now), &exclusions);
         }
+        moves.settle(self, &exclusions);
         old.settle(&mut self.census);
         new.settle(&mut self.census);
         Changes { withdrawals, announcements, twins: Bunches::with_capacity(0), exclusions }
@@ -224,11 +226,32 @@ impl<A: AddressFamily> Outbound<A> {
         }
     }
 
-    fn recount(&mut self, before: u32, now: u32, exclusions: &Exclusions) {
+    fn recount(&mut self, (before, now): (u32, u32), times: isize, exclusions: &Exclusions) {
         if before != now {
-            exclusions.set(before).iter().for_each(|peer| self.count_excluded(peer, -1));
-            exclusions.set(now).iter().for_each(|peer| self.count_excluded(peer, 1));
+            exclusions.set(before).iter().for_each(|peer| self.count_excluded(peer, -times));
+            exclusions.set(now).iter().for_each(|peer| self.count_excluded(peer, times));
         }
+    }
+}
+
+/// Entries in a row that went from one set of excluded members to the same other one.
+#[derive(Debug, Default)]
+struct Moves {
+    from_to: (u32, u32),
+    count: isize,
+}
+
+impl Moves {
+    fn add<A: AddressFamily>(&mut self, outbound: &mut Outbound<A>, from_to: (u32, u32), exclusions: &Exclusions) {
+        if self.from_to != from_to {
+            self.settle(outbound, exclusions);
+            self.from_to = from_to;
+        }
+        self.count += 1;
+    }
+
+    fn settle<A: AddressFamily>(&mut self, outbound: &mut Outbound<A>, exclusions: &Exclusions) {
+        outbound.recount(self.from_to, std::mem::take(&mut self.count), exclusions);
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use super::attributes::Interner;
 use super::decision::{self, Contender, Fate};
@@ -12,7 +12,7 @@ use super::export::Candidate;
 use super::groups::{GroupId, Groups};
 use super::import::Judgement;
 use super::monitor::{Change, Watched};
-use super::next_hop::{NextHopId, NextHops, Resolution};
+use super::next_hop::{Gateway, NextHopId, NextHops, Resolution};
 use super::path::{Path, Source, SourceId, Sources};
 use super::stale::{Epoch, Told};
 use super::table::{Destination, Mark, Table};
@@ -391,18 +391,23 @@ pub(super) fn best_route<P: Copy + Into<IpNet>>(facts: &Facts, destination: &Des
 
 /// The gateways of the best path and of those used with it, in an order that does not depend on arrival.
 fn learned_target<P>(facts: &Facts, destination: &Destination<P>) -> Target {
+    if let [path] = destination.paths.as_slice()
+        && let Some([gateway]) = facts.resolution(path).map(Resolution::gateways)
+    {
+        return Target::Via(smallvec![hop(path, gateway)]);
+    }
     let used = destination.paths.iter().enumerate().filter(|(at, path)| *at == 0 || path.multipath);
     let mut hops: SmallVec<[Hop; 1]> = used
         .flat_map(|(_, path)| {
             let gateways = facts.resolution(path).map_or(&[][..], Resolution::gateways);
-            gateways.iter().map(|gateway| Hop {
-                next_hop: path.attributes.next_hop,
-                gateway: Some(gateway.address),
-                interface: gateway.interface,
-            })
+            gateways.iter().map(|gateway| hop(path, gateway))
         })
         .collect();
     hops.sort_unstable();
     hops.dedup();
     if hops.is_empty() { Target::Unreachable } else { Target::Via(hops) }
+}
+
+fn hop(path: &Path, gateway: &Gateway) -> Hop {
+    Hop { next_hop: path.attributes.next_hop, gateway: Some(gateway.address), interface: gateway.interface }
 }

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ipnet::IpNet;
+use smallvec::SmallVec;
 
-use super::adj_rib_in;
+use super::adj_rib_in::{self, Announcement};
 use super::attributes::Interner;
 use super::explain::{self, Filter, View};
 use super::export::GroupKey;
@@ -31,7 +32,10 @@ use crate::fib::KernelEvent;
 use crate::origin::{LocalKey, LocalRoute, LocalTarget};
 use crate::policy::RouteSource;
 use crate::session::{PrefixCounts, RouteBatch, RouteChange, SessionFacts};
-use crate::types::{Attributes, Family, Ipv4Unicast, Ipv6Unicast, NlriList, Outbox, PeerId, PerFamily, QueryId, ShardId, Sync};
+use crate::types::{Family, Ipv4Unicast, Ipv6Unicast, NlriList, Outbox, PeerId, PerFamily, QueryId, ShardId, Sync};
+
+/// Announcements of a peer that are entered together.
+const RUN: usize = 32;
 
 /// A slice of the prefixes: everything between a decoded UPDATE and an encoded one.
 #[derive(Clone, Debug)]
@@ -333,34 +337,42 @@ impl Shard {
             return;
         }
         self.counted.insert(peer);
-        for change in batch.changes {
-            match change {
-                RouteChange::Announce(attributes, list) => {
-                    self.announce(peer, &attributes, &list);
-                    self.decide_bites();
+        let announces = |change: &RouteChange| matches!(change, RouteChange::Announce(..));
+        for alike in batch.changes.chunk_by(|one, next| announces(one) && announces(next)) {
+            // What was entered but has no path yet is not to be taken for unused: decisions come after a run.
+            for run in alike.chunks(RUN) {
+                match run {
+                    [change] if !announces(change) => self.route_change(peer, change),
+                    run => self.announce(peer, run),
                 }
-                RouteChange::Withdraw(NlriList::Ipv4(items)) => {
-                    self.releases += adj_rib_in::withdraw(&mut self.ipv4, &mut self.shared, self.peers.get_mut(&peer), &items);
-                    self.decide_bites();
+                self.decide_bites();
+            }
+        }
+    }
+
+    fn route_change(&mut self, peer: PeerId, change: &RouteChange) {
+        match change {
+            // Together with those around it.
+            RouteChange::Announce(..) => {}
+            RouteChange::Withdraw(NlriList::Ipv4(items)) => {
+                self.releases += adj_rib_in::withdraw(&mut self.ipv4, &mut self.shared, self.peers.get_mut(&peer), items);
+            }
+            RouteChange::Withdraw(NlriList::Ipv6(items)) => {
+                self.releases += adj_rib_in::withdraw(&mut self.ipv6, &mut self.shared, self.peers.get_mut(&peer), items);
+            }
+            RouteChange::EndOfRib(family) => {
+                self.settle(peer, *family);
+                self.monitors.end_of_rib(peer, *family);
+            }
+            RouteChange::RefreshBegin(family) => {
+                if let Some(renewal) = self.peers.get_mut(&peer).and_then(|state| state.renewal.of_mut(*family)) {
+                    renewal.begin();
                 }
-                RouteChange::Withdraw(NlriList::Ipv6(items)) => {
-                    self.releases += adj_rib_in::withdraw(&mut self.ipv6, &mut self.shared, self.peers.get_mut(&peer), &items);
-                    self.decide_bites();
-                }
-                RouteChange::EndOfRib(family) => {
-                    self.settle(peer, family);
-                    self.monitors.end_of_rib(peer, family);
-                }
-                RouteChange::RefreshBegin(family) => {
-                    if let Some(renewal) = self.peers.get_mut(&peer).and_then(|state| state.renewal.of_mut(family)) {
-                        renewal.begin();
-                    }
-                }
-                RouteChange::RefreshEnd(family) => {
-                    let renewal = self.peers.get_mut(&peer).and_then(|state| state.renewal.of_mut(family));
-                    if let Some(older) = renewal.and_then(Renewal::end) {
-                        self.work.add(Task::Sweep { peer, family, older });
-                    }
+            }
+            RouteChange::RefreshEnd(family) => {
+                let renewal = self.peers.get_mut(&peer).and_then(|state| state.renewal.of_mut(*family));
+                if let Some(older) = renewal.and_then(Renewal::end) {
+                    self.work.add(Task::Sweep { peer, family: *family, older });
                 }
             }
         }
@@ -371,12 +383,25 @@ impl Shard {
         self.ipv6.decide_bites(&mut self.shared);
     }
 
-    fn announce(&mut self, peer: PeerId, attributes: &Arc<Attributes>, list: &NlriList) {
-        let Some(state) = self.peers.get_mut(&peer).filter(|_| !list.is_empty()) else { return };
-        self.releases += list.len();
-        match list {
-            NlriList::Ipv4(items) => adj_rib_in::announce(&mut self.ipv4, &mut self.shared, &self.config, state, attributes, items),
-            NlriList::Ipv6(items) => adj_rib_in::announce(&mut self.ipv6, &mut self.shared, &self.config, state, attributes, items),
+    /// Enters a run of announcements. One family does not see in which order the other was told.
+    fn announce(&mut self, peer: PeerId, run: &[RouteChange]) {
+        let Some(state) = self.peers.get_mut(&peer) else { return };
+        let mut ipv4: SmallVec<[Announcement<'_, Ipv4Unicast>; RUN]> = SmallVec::new();
+        let mut ipv6: SmallVec<[Announcement<'_, Ipv6Unicast>; RUN]> = SmallVec::new();
+        for change in run {
+            let RouteChange::Announce(attributes, list) = change else { continue };
+            self.releases += list.len();
+            match list {
+                NlriList::Ipv4(items) if !items.is_empty() => ipv4.push((attributes, items)),
+                NlriList::Ipv6(items) if !items.is_empty() => ipv6.push((attributes, items)),
+                _ => {}
+            }
+        }
+        if !ipv4.is_empty() {
+            adj_rib_in::announce(&mut self.ipv4, &mut self.shared, &self.config, state, &ipv4);
+        }
+        if !ipv6.is_empty() {
+            adj_rib_in::announce(&mut self.ipv6, &mut self.shared, &self.config, state, &ipv6);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Table: the destinations of one family. An exact map from prefix to index, and walks by index.
 
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use smallvec::SmallVec;
 
 use super::path::{Path, SourceId};
@@ -68,6 +69,9 @@ impl<P> Destination<P> {
     }
 }
 
+/// Prefixes that are looked up together, without memory of their own from the heap.
+const MANY: usize = 256;
+
 /// The destinations of one family. An index stays with its prefix until [`Table::release`] finds it unused.
 #[derive(Clone, Debug)]
 pub(super) struct Table<A: AddressFamily> {
@@ -105,17 +109,40 @@ impl<A: AddressFamily> Table<A> {
 
     /// The index of a prefix.
     pub(super) fn find(&self, prefix: &A::Prefix) -> Option<u32> {
-        self.map.find(self.seeded.hash(prefix), |&i| self.get(i).is_some_and(|d| d.prefix == *prefix)).copied()
+        self.find_hashed(prefix, self.seeded.hash(prefix))
+    }
+
+    fn find_hashed(&self, prefix: &A::Prefix, hash: u64) -> Option<u32> {
+        self.map.find(hash, |&i| self.get(i).is_some_and(|d| d.prefix == *prefix)).copied()
     }
 
     /// The index of a prefix, which is entered if it is new.
     pub(super) fn enter(&mut self, prefix: A::Prefix) -> u32 {
-        let hash = self.seeded.hash(&prefix);
-        let slots = &self.slots;
-        let known = self.map.find(hash, |&i| slots.get(i as usize).and_then(Option::as_ref).is_some_and(|d| d.prefix == prefix));
-        if let Some(index) = known {
-            return *index;
+        self.enter_hashed(prefix, self.seeded.hash(&prefix))
+    }
+
+    /// The same of many, in their order. In loops of their own the look-ups overlap in the memory system, which is most of their time;
+    /// what they have found is near when it is found again.
+    pub(super) fn enter_all(&mut self, prefixes: impl Iterator<Item = A::Prefix>) -> SmallVec<[u32; MANY]> {
+        let hashed: SmallVec<[(A::Prefix, u64); MANY]> = prefixes.map(|prefix| (prefix, self.seeded.hash(&prefix))).collect();
+        let known: SmallVec<[Option<u32>; MANY]> = hashed.iter().map(|(prefix, hash)| self.find_hashed(prefix, *hash)).collect();
+        hashed.iter().zip(known).map(|((prefix, hash), known)| known.unwrap_or_else(|| self.enter_hashed(*prefix, *hash))).collect()
+    }
+
+    fn enter_hashed(&mut self, prefix: A::Prefix, hash: u64) -> u32 {
+        if self.map.len() == self.map.capacity() {
+            // A full map would hash everything again to make room for a prefix that it has already.
+            if let Some(known) = self.find_hashed(&prefix, hash) {
+                return known;
+            }
+            self.grow();
         }
+        let slots = &self.slots;
+        let is_it = |&i: &u32| slots.get(i as usize).and_then(Option::as_ref).is_some_and(|d| d.prefix == prefix);
+        let vacant = match self.map.entry(hash, is_it, |_| unreachable_rehash()) {
+            Entry::Occupied(known) => return *known.get(),
+            Entry::Vacant(vacant) => vacant,
+        };
         let destination = Some(Destination { prefix, paths: SmallVec::new(), has_best: false, marks: 0 });
         let index = match self.free.pop() {
             Some(index) => {
@@ -127,11 +154,7 @@ impl<A: AddressFamily> Table<A> {
                 self.slots.len() as u32 - 1
             }
         };
-        if self.map.len() == self.map.capacity() {
-            self.grow();
-        } else {
-            self.map.insert_unique(hash, index, |_| unreachable_rehash());
-        }
+        vacant.insert(index);
         index
     }
 
