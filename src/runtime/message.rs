@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use crate::rib::MonitorId;
-use crate::session::{PeerStatus, PrefixCounts};
+use crate::session::{PeerStatus, PrefixCounts, RouteBatch};
 use crate::types::{PeerId, PerFamily, ShardId};
 use crate::{fib, rib, session};
 
@@ -73,6 +73,8 @@ impl<M> fmt::Debug for Question<M> {
 pub enum ShardMessage {
     /// For its machine.
     Input(rib::Input),
+    /// Routes of a peer, of which there are only so many on their way at once: whoever takes them lets the next ones in.
+    Routes(RouteBatch, OwnedSemaphorePermit),
     /// A session came up: its facts, and where its frames and counters go. Replaces what an older session gave, so
     /// that frames of an older session are never written to a newer one.
     Up(rib::Input, PeerReplies),

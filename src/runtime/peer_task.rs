@@ -1,7 +1,8 @@
 //! One task per peer: its Peer machine, its sockets, and the words between them and the shards.
 //!
-//! A shard's inbox that is full stops this task from *reading* (TCP pushes back on the peer), nothing else: what
-//! waits for room is kept in order and sent as room appears, timers and writes go on.
+//! A shard's inbox that is full, or two batches of routes that the shard has not taken yet, stop this task from *reading* (TCP pushes back on
+//! the peer), nothing else: what waits for room is kept in order and sent as room appears, timers and writes go on. So a peer that tells a
+//! table lets others in between, and most of what it has said and nobody has decided stays in sockets.
 
 use std::collections::VecDeque;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -10,7 +11,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tracing::{debug, info, warn};
 
 use crate::bfd;
@@ -25,12 +26,15 @@ use crate::runtime::message::{PeerMessage, PeerReplies, ShardCounts, ShardMessag
 use crate::runtime::metrics::PeerMetrics;
 use crate::runtime::recording::{self, Recorder};
 use crate::runtime::socket;
-use crate::session::{DownReason, Event, Input, Output, Peer, State};
+use crate::session::{DownReason, Event, Input, Output, Peer, RouteBatch, State};
 use crate::telemetry;
 use crate::types::{ConnectionId, Family, Outbox, PeerId};
 
 /// Answers of shards that may be on their way: one `Pull` a shard, doubled for a replaced one.
 const FRAME_REPLIES: usize = 16;
+/// Batches of routes that a peer may have on their way to a shard: one that is decided, one that waits. What another peer says stands behind
+/// no more of them than that.
+const BATCHES: usize = 2;
 /// Reads in a row from one socket before timers and other inputs get their turn.
 const READS_A_TURN: usize = 4;
 /// Octets of a read that are kept where they made the task panic.
@@ -70,6 +74,8 @@ pub struct PeerTask {
     counts: watch::Receiver<ShardCounts>,
     /// Words for shards and recovery in order; reading stops while there are any.
     waiting: VecDeque<Waiting>,
+    /// For each shard how many batches of routes may be sent to it.
+    batches: Vec<Arc<Semaphore>>,
     /// The failure that was logged last.
     told: Option<DownReason>,
     metrics: PeerMetrics,
@@ -103,6 +109,7 @@ impl Drop for Witness<'_> {
 
 enum Waiting {
     Shard(usize, ShardMessage),
+    Routes(usize, RouteBatch),
     Recovery(recovery::Input),
 }
 
@@ -121,6 +128,7 @@ enum Turn {
 /// for the same inbox would get it, and so on in a circle.
 enum Room {
     Shard(mpsc::OwnedPermit<ShardMessage>),
+    Routes(mpsc::OwnedPermit<ShardMessage>, OwnedSemaphorePermit),
     Recovery(mpsc::OwnedPermit<recovery::Input>),
 }
 
@@ -137,6 +145,7 @@ impl PeerTask {
         // Nobody answers before the first session: its own channels replace these.
         let (_, replies) = mpsc::channel(1);
         let (_, counts) = watch::channel(ShardCounts::new());
+        let batches = context.shards.iter().map(|_| Arc::new(Semaphore::new(BATCHES))).collect();
         Self {
             id,
             machine,
@@ -149,6 +158,7 @@ impl PeerTask {
             replies,
             counts,
             waiting: VecDeque::new(),
+            batches,
             told: None,
             metrics,
             established: None,
@@ -212,7 +222,7 @@ impl PeerTask {
             event = self.connections.next(reading) => Turn::Socket(event),
             Ok(()) = self.counts.changed() => Turn::Counts,
             () = sleep_until(deadline) => Turn::Deadline,
-            room = room(&self.context, self.waiting.front()) => Turn::Room(room),
+            room = room(&self.context, &self.batches, self.waiting.front()) => Turn::Room(room),
             Ok(()) = self.watched.recovered.changed() => Turn::Recovered,
         }
     }
@@ -347,6 +357,7 @@ impl PeerTask {
         match from_peer(self.id, output) {
             FromPeer::Socket(word) => self.socket_word(word),
             FromPeer::EveryShard(input) => self.every_shard(&input),
+            FromPeer::OneShard(shard, rib::Input::Routes(batch)) => self.wait_or_send(Waiting::Routes(usize::from(shard.0), batch)),
             FromPeer::OneShard(shard, input) => self.wait_or_send(Waiting::Shard(usize::from(shard.0), ShardMessage::Input(input))),
             FromPeer::EveryShardAndRecovery(input, word) => {
                 self.every_shard(&input);
@@ -399,12 +410,20 @@ impl PeerTask {
     }
 
     fn wait_or_send(&mut self, word: Waiting) {
+        let Some(word) = self.overtake(word) else { return };
         let reads = self.reads();
         self.waiting.push_back(word);
         self.drain_waiting();
         if reads && !self.reads() {
             self.pause(true);
         }
+    }
+
+    /// What we ask a shard for need not wait until it has taken what the peer says.
+    fn overtake(&self, word: Waiting) -> Option<Waiting> {
+        let asks = matches!(&word, Waiting::Shard(_, ShardMessage::Input(rib::Input::Pull { .. })));
+        let may = asks && self.waiting.iter().all(|word| matches!(word, Waiting::Routes(..)));
+        if may { self.try_send(word) } else { Some(word) }
     }
 
     /// Tells the machine that silence is not the peer's while we do not read (F4).
@@ -417,6 +436,7 @@ impl PeerTask {
     fn send_first(&mut self, room: Room) {
         match (self.waiting.pop_front(), room) {
             (Some(Waiting::Shard(_, message)), Room::Shard(room)) => drop(room.send(message)),
+            (Some(Waiting::Routes(_, batch)), Room::Routes(room, permit)) => drop(room.send(ShardMessage::Routes(batch, permit))),
             (Some(Waiting::Recovery(word)), Room::Recovery(room)) => drop(room.send(word)),
             // The room was made for the first word, and nobody else takes words from the queue.
             (other, _) => other.into_iter().for_each(|word| self.waiting.push_front(word)),
@@ -425,20 +445,25 @@ impl PeerTask {
 
     fn drain_waiting(&mut self) {
         while let Some(word) = self.waiting.pop_front() {
-            let refused = match word {
-                Waiting::Shard(shard, message) => match self.context.shards[shard].try_send(message) {
-                    Err(mpsc::error::TrySendError::Full(message)) => Some(Waiting::Shard(shard, message)),
-                    Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => None,
-                },
-                Waiting::Recovery(word) => match self.context.recovery.try_send(word) {
-                    Err(mpsc::error::TrySendError::Full(word)) => Some(Waiting::Recovery(word)),
-                    Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => None,
-                },
-            };
-            if let Some(word) = refused {
-                self.waiting.push_front(word);
+            if let Some(refused) = self.try_send(word) {
+                self.waiting.push_front(refused);
                 return;
             }
+        }
+    }
+
+    /// Sends a word if there is room, or nobody who listens; else here it is again.
+    fn try_send(&self, word: Waiting) -> Option<Waiting> {
+        match word {
+            Waiting::Shard(shard, message) => refused(self.context.shards[shard].try_send(message)).map(|word| Waiting::Shard(shard, word)),
+            Waiting::Routes(shard, batch) => {
+                let Ok(permit) = Arc::clone(&self.batches[shard]).try_acquire_owned() else { return Some(Waiting::Routes(shard, batch)) };
+                match refused(self.context.shards[shard].try_send(ShardMessage::Routes(batch, permit))) {
+                    Some(ShardMessage::Routes(batch, _)) => Some(Waiting::Routes(shard, batch)),
+                    _ => None,
+                }
+            }
+            Waiting::Recovery(word) => refused(self.context.recovery.try_send(word)).map(Waiting::Recovery),
         }
     }
 
@@ -499,6 +524,9 @@ impl PeerTask {
             // A closed inbox means that the process ends: nothing is left to tell.
             let _ = match word {
                 Waiting::Shard(shard, message) => self.context.shards[shard].send(message).await.is_ok(),
+                Waiting::Routes(shard, batch) => {
+                    self.context.shards[shard].send(ShardMessage::Input(rib::Input::Routes(batch))).await.is_ok()
+                }
                 Waiting::Recovery(word) => self.context.recovery.send(word).await.is_ok(),
             };
         }
@@ -515,11 +543,24 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     }
 }
 
+/// What found no room; nothing where it was sent, or nobody listens any more.
+fn refused<T>(sent: Result<(), mpsc::error::TrySendError<T>>) -> Option<T> {
+    match sent {
+        Err(mpsc::error::TrySendError::Full(word)) => Some(word),
+        Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => None,
+    }
+}
+
 /// Resolves when the inbox that the first waiting word is for has room.
-async fn room(context: &PeerContext, first: Option<&Waiting>) -> Room {
+async fn room(context: &PeerContext, batches: &[Arc<Semaphore>], first: Option<&Waiting>) -> Room {
+    let of_shard = |shard: usize| context.shards[shard].clone().reserve_owned();
     let room = match first {
         None => None,
-        Some(Waiting::Shard(shard, _)) => context.shards[*shard].clone().reserve_owned().await.ok().map(Room::Shard),
+        Some(Waiting::Shard(shard, _)) => of_shard(*shard).await.ok().map(Room::Shard),
+        Some(Waiting::Routes(shard, _)) => match Arc::clone(&batches[*shard]).acquire_owned().await {
+            Ok(permit) => of_shard(*shard).await.ok().map(|room| Room::Routes(room, permit)),
+            Err(_) => None,
+        },
         Some(Waiting::Recovery(_)) => context.recovery.clone().reserve_owned().await.ok().map(Room::Recovery),
     };
     match room {

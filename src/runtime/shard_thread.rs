@@ -170,6 +170,10 @@ impl ShardThread {
 
     fn take(&mut self, message: ShardMessage, outbox: &mut Outbox<Output>) {
         let now = Instant::now();
+        let message = match message {
+            ShardMessage::Routes(batch, _permit) => ShardMessage::Input(rib::Input::Routes(batch)),
+            message => message,
+        };
         if let (Some(recorder), ShardMessage::Input(input) | ShardMessage::Up(input, _)) = (&mut self.recorder, &message) {
             recorder.heard(now, input);
         }
@@ -182,6 +186,8 @@ impl ShardThread {
                 self.sweep_due |= matches!(input, rib::Input::RecoveryDone);
                 self.machine.handle(now, input, outbox);
             }
+            // Unpacked above.
+            ShardMessage::Routes(..) => {}
             ShardMessage::Up(input, replies) => {
                 self.peers.insert(replies.peer, replies);
                 self.machine.handle(now, input, outbox);
