@@ -338,7 +338,7 @@ impl Pair {
                 Output::Connect { connection } => self.post(1 - end, Parcel::Syn { from: connection }),
                 Output::Send { connection, bytes } => self.write(end, connection, bytes),
                 Output::Close { connection, .. } => self.close(end, connection),
-                Output::Pull { credit } => {
+                Output::Pull { credit, .. } => {
                     self.ends[end].credit = Some(credit);
                     self.answer(end);
                 }

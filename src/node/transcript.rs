@@ -176,7 +176,7 @@ pub fn session_output(output: &Output) -> String {
             format!("ROUTES {shard} {}", batch.changes.iter().map(change_text).collect::<Vec<_>>().join("; "))
         }
         Output::RefreshRequested(family) => format!("REFRESH-REQUESTED {family}"),
-        Output::Pull { credit } => format!("PULL {credit}"),
+        Output::Pull { shard, credit } => format!("PULL {shard} {credit}"),
         Output::EndOfRib(family) => format!("END-OF-RIB {family}"),
         Output::Event(event) => event_text(event),
     }

@@ -61,7 +61,7 @@ pub fn from_peer(peer: PeerId, output: session::Output) -> FromPeer {
         Output::SweepStale(family) => FromPeer::EveryShard(rib::Input::SweepStale { peer, family }),
         Output::Routes(shard, batch) => FromPeer::OneShard(shard, rib::Input::Routes(batch)),
         Output::RefreshRequested(family) => FromPeer::EveryShard(rib::Input::RefreshRequested { peer, family }),
-        Output::Pull { credit } => FromPeer::EveryShard(rib::Input::Pull { peer, credit }),
+        Output::Pull { shard, credit } => FromPeer::OneShard(shard, rib::Input::Pull { peer, credit }),
         Output::EndOfRib(family) => FromPeer::Recovery(recovery::Input::EndOfRib(peer, family)),
         Output::Event(event) => {
             // A connection that gave way to another one (`Superseded`) is no failure.

@@ -78,8 +78,6 @@ use crate::runtime::speaker::{Inboxes, Parts, Speaker, listen_addresses};
 use crate::runtime::tasks::{Compiled, KernelAudience};
 use crate::types::ShardId;
 
-/// Shards; one until more are measured to help.
-const SHARDS: u16 = 1;
 /// Messages that may wait for a shard. Each may hold what a peer said in one read, decoded: with a table coming in, as much memory as this
 /// allows is in use, so it is no more than keeps a shard busy.
 const SHARD_INBOX: usize = 64;
@@ -280,8 +278,8 @@ async fn start_speaker(
     let sockets = listener::open(&listen_addresses(&config))?;
     let seed = seed();
     let (fib, fib_inbox) = mpsc::channel(INBOX);
-    let (changes, changed) = mpsc::channel(usize::from(SHARDS) * 4);
-    let shards = start_shards(&config, seed, &changes, &metrics, recording.as_ref())?;
+    let (changes, changed) = mpsc::channel(usize::from(settings.shards) * 4);
+    let shards = start_shards((settings.shards, &config), seed, &changes, &metrics, recording.as_ref())?;
     let (operations, events) = crate::kernel::spawn(&crate::kernel::Settings {
         table: config.fib.table,
         protocol: config.fib.protocol,
@@ -358,14 +356,14 @@ async fn start_speaker(
 }
 
 fn start_shards(
-    config: &NodeConfig,
+    (shards, config): (u16, &NodeConfig),
     seed: u64,
     changes: &mpsc::Sender<(ShardId, crate::fib::Input)>,
     metrics: &Metrics,
     recording: Option<&Recording>,
 ) -> Result<Vec<mpsc::Sender<ShardMessage>>> {
     let rib_config = Arc::new(rib_config(config));
-    (0..SHARDS)
+    (0..shards)
         .map(|number| {
             let (sender, inbox) = mpsc::channel(SHARD_INBOX);
             let machine = Shard::new(ShardId(number), seed, Arc::clone(&rib_config));

@@ -223,6 +223,7 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::ShardId;
 
     #[test]
     fn a_file_that_is_full_gives_way_to_a_new_one() {
@@ -261,8 +262,8 @@ mod tests {
             recorder.note(recorder.origin, Some("START"), &[]);
         }
         assert!(matches!(messages.try_recv(), Ok(Message::Text(_, text)) if text == "at 0s\n< START\n"));
-        recorder.note(recorder.origin, None, &[Output::Pull { credit: 7 }]);
+        recorder.note(recorder.origin, None, &[Output::Pull { shard: ShardId(1), credit: 7 }]);
         let Ok(Message::Text(_, text)) = messages.try_recv() else { panic!("nothing was written") };
-        assert_eq!(text, "# 2 pieces were dropped here: the writer did not keep up\n< DUE\n> PULL 7\n");
+        assert_eq!(text, "# 2 pieces were dropped here: the writer did not keep up\n< DUE\n> PULL 1 7\n");
     }
 }

@@ -179,10 +179,8 @@ impl Peer {
     /// Asks the shards for frames, if there is room.
     pub(super) fn pull(&mut self, out: &mut Outbox<Output>) {
         let waiting = self.session_mut().map(|open| open.line.waiting);
-        if let (Some(waiting), Some(flow)) = (waiting, self.flow.as_mut())
-            && let Some(credit) = flow.pull(waiting)
-        {
-            out.push(Output::Pull { credit });
+        if let (Some(waiting), Some(flow)) = (waiting, self.flow.as_mut()) {
+            flow.pull(waiting).into_iter().for_each(|(shard, credit)| out.push(Output::Pull { shard, credit }));
         }
     }
 

@@ -8,9 +8,11 @@
 //! ended. An initial walk ends with End-of-RIB; a refresh is framed by BoRR and EoRR where both sides have RFC 7313.
 //! A request during a walk starts one more walk when it is over.
 
+use smallvec::SmallVec;
+
 use crate::types::{ConnectionId, Family, PerFamily, ShardId};
 
-/// Octets of ours ahead of the socket at most; each shard may answer its part of it.
+/// Octets of ours ahead of the socket at most, those included that shards may still answer.
 pub(super) const WINDOW: usize = 64 * 1024;
 
 /// A message that the state of the walks asks for.
@@ -37,15 +39,17 @@ struct Walk {
 pub(super) struct Flow {
     connection: ConnectionId,
     families: PerFamily<bool>,
-    asked: Vec<bool>,
+    /// Of each shard what it may answer; none if it has answered.
+    asked: SmallVec<[Option<usize>; 1]>,
     walks: PerFamily<Option<Walk>>,
 }
 
 impl Flow {
     /// A session that comes up in these families: their initial walks are under way.
     pub(super) fn new(connection: ConnectionId, shards: u16, families: PerFamily<bool>) -> Self {
-        let asked = vec![false; usize::from(shards.max(1))];
-        let walks = families.map(|_, used| used.then(|| Walk { initial: true, ended: asked.clone(), again: false }));
+        let shards = usize::from(shards.max(1));
+        let walks = families.map(|_, used| used.then(|| Walk { initial: true, ended: vec![false; shards], again: false }));
+        let asked = SmallVec::from_elem(None, shards);
         Self { connection, families, asked, walks }
     }
 
@@ -54,20 +58,24 @@ impl Flow {
         self.connection
     }
 
-    /// Octets that each shard may give now; none while there is no room, or all have been asked already.
-    pub(super) fn pull(&mut self, waiting: usize) -> Option<usize> {
-        if waiting > WINDOW / 2 || self.asked.iter().all(|asked| *asked) {
-            return None;
+    /// Which shards are to be asked now, and for how many octets: none while there is no room, and none that has not answered yet. One
+    /// that has nothing to say keeps what it was granted, and the others share the rest.
+    pub(super) fn pull(&mut self, waiting: usize) -> SmallVec<[(ShardId, usize); 1]> {
+        let granted: usize = self.asked.iter().flatten().sum();
+        let idle = self.asked.iter().filter(|asked| asked.is_none()).count();
+        let share = WINDOW.saturating_sub(waiting + granted).checked_div(idle).unwrap_or(0);
+        if waiting > WINDOW / 2 || share < WINDOW / (4 * self.asked.len()) {
+            return SmallVec::new();
         }
-        self.asked.fill(true);
-        Some((WINDOW - waiting) / self.asked.len())
+        let idle = (0..).zip(&mut self.asked).filter(|(_, asked)| asked.is_none());
+        idle.map(|(shard, asked)| (ShardId(shard), *asked.insert(share))).collect()
     }
 
     /// A shard has answered; what is due after its frames.
     pub(super) fn answered(&mut self, shard: ShardId, ended: &[Family]) -> Vec<Mark> {
         let index = usize::from(shard.0);
         if let Some(asked) = self.asked.get_mut(index) {
-            *asked = false;
+            *asked = None;
         }
         ended.iter().flat_map(|family| self.ended(index, *family)).collect()
     }
@@ -122,12 +130,17 @@ mod tests {
 
     #[test]
     fn s1_credit_is_what_fits_ahead_of_the_socket() {
+        let (a, b) = (ShardId(0), ShardId(1));
         let mut flow = flow(2);
-        assert_eq!(flow.pull(0), Some(WINDOW / 2));
-        assert_eq!(flow.pull(0), None, "all have been asked");
-        flow.answered(ShardId(1), &[]);
-        assert_eq!(flow.pull(WINDOW / 2 + 1), None, "no room");
-        assert_eq!(flow.pull(WINDOW / 2), Some(WINDOW / 4));
+        assert_eq!(flow.pull(0).to_vec(), [(a, WINDOW / 2), (b, WINDOW / 2)]);
+        assert_eq!(flow.pull(0).to_vec(), [], "all have been asked");
+        flow.answered(b, &[]);
+        assert_eq!(flow.pull(WINDOW / 2).to_vec(), [], "no room: the other one may still answer");
+        assert_eq!(flow.pull(WINDOW / 4).to_vec(), [(b, WINDOW / 4)], "and is not asked twice, lest it answer twice");
+        flow.answered(a, &[]);
+        flow.answered(b, &[]);
+        assert_eq!(flow.pull(WINDOW / 2 + 1).to_vec(), [], "no room");
+        assert_eq!(flow.pull(WINDOW / 2).to_vec(), [(a, WINDOW / 4), (b, WINDOW / 4)]);
     }
 
     #[test]

@@ -321,8 +321,10 @@ pub enum Output {
     /// The peer asks for our table (R1): each shard walks it once and then names the family in `ended`. Said at most
     /// once until all shards did so (R4); the session itself sends BoRR before it and EoRR after (RFC 7313).
     RefreshRequested(Family),
-    /// Ask every shard that has frames: the peer has room for `credit` bytes.
+    /// Ask the shard: the peer has room for `credit` bytes of its frames. Not said again before it has answered.
     Pull {
+        /// Which.
+        shard: ShardId,
         /// Bytes.
         credit: usize,
     },

@@ -162,7 +162,7 @@ impl Speaker {
     fn configure(&self, folder: &Path, scenario: &Scenario) -> Result<Vec<String>> {
         let place = folder.display();
         let arguments = match self.kind {
-            Kind::Margay => return margay(folder, scenario),
+            Kind::Margay => return Ok([margay(folder, scenario)?, shards(&self.name)].concat()),
             Kind::Bird => {
                 fs::write(folder.join("bird.conf"), bird(scenario, self.name.contains('3')))?;
                 format!("-f -c {place}/bird.conf -s {place}/bird.ctl -P {place}/bird.pid")
@@ -214,6 +214,12 @@ impl Peer {
     fn family(&self) -> &'static str {
         if self.address.is_ipv6() { "ipv6" } else { "ipv4" }
     }
+}
+
+/// `margay-2` divides its table among two threads.
+fn shards(name: &str) -> Vec<String> {
+    let number = name.strip_prefix("margay-").filter(|rest| rest.parse::<u16>().is_ok());
+    number.map_or_else(Vec::new, |number| vec!["--shards".into(), number.into()])
 }
 
 fn margay(folder: &Path, scenario: &Scenario) -> Result<Vec<String>> {

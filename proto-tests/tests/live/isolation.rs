@@ -14,9 +14,19 @@ use super::session::WAIT;
 /// S3: a peer that reads nothing, then an octet at a time, then a kilobyte for each message of three, while other peers are told all the same.
 #[test]
 fn s3_a_peer_that_hardly_reads_delays_nobody() {
+    a_peer_hardly_reads("1");
+}
+
+/// Each shard answers when it is asked, and once.
+#[test]
+fn s3_a_peer_that_hardly_reads_two_shards_delays_nobody() {
+    a_peer_hardly_reads("2");
+}
+
+fn a_peer_hardly_reads(shards: &str) {
     const ROUTES: u32 = 3000;
     enclosed(|| {
-        let daemon = Plan::default().external(3).start()?;
+        let daemon = Plan { arguments: vec!["--shards".into(), shards.into()], ..Plan::default() }.external(3).start()?;
         let [slow, fast, source] = &daemon.peers[..] else { unreachable!("three peers") };
         let mut slow = Neighbour::establish(&daemon, slow)?;
         let mut fast = Observer::establish(&daemon, fast)?;
