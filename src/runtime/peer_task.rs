@@ -1,6 +1,6 @@
 //! One task per peer: its Peer machine, its sockets, and the words between them and the shards.
 //!
-//! A shard's inbox that is full, or two batches of routes that the shard has not taken yet, stop this task from *reading* (TCP pushes back on
+//! A shard's inbox that is full, or a batch of routes that the shard has not taken yet, stops this task from *reading* (TCP pushes back on
 //! the peer), nothing else: what waits for room is kept in order and sent as room appears, timers and writes go on. So a peer that tells a
 //! table lets others in between, and most of what it has said and nobody has decided stays in sockets.
 
@@ -32,9 +32,11 @@ use crate::types::{ConnectionId, Family, Outbox, PeerId};
 
 /// Answers of shards that may be on their way: one `Pull` a shard, doubled for a replaced one.
 const FRAME_REPLIES: usize = 16;
-/// Batches of routes that a peer may have on their way to a shard: one that is decided, one that waits. What another peer says stands behind
-/// no more of them than that.
-const BATCHES: usize = 2;
+/// Batches of routes of a peer that a shard may have not taken yet: the next one is decoded while one is decided. What another peer says stands
+/// behind no more of them than that; and since a round thus brings less than a session's window, nothing heaps up before a peer that reads
+/// well. With two of them a change beside the reload of a million prefixes took 140 ms to reach such a peer, with one 9 ms
+/// (`cargo bench --workspace --bench compare -- --scenarios S7-reload`).
+const BATCHES: usize = 1;
 /// Reads in a row from one socket before timers and other inputs get their turn.
 const READS_A_TURN: usize = 4;
 /// Octets of a read that are kept where they made the task panic.
