@@ -8,6 +8,8 @@ use smallvec::SmallVec;
 use crate::types::Attributes;
 use crate::types::Seeded;
 
+/// Octets that are not worth a sweep.
+const SLACK: usize = 4 << 20;
 /// Sets that are looked up together, without memory of their own from the heap.
 const SETS: usize = 32;
 
@@ -20,6 +22,8 @@ pub(super) struct Interner {
     free: Vec<u32>,
     /// Octets of the sets themselves.
     held: usize,
+    /// The same after the last sweep.
+    swept: usize,
     /// Where the sweep under way goes on.
     cursor: usize,
 }
@@ -33,7 +37,7 @@ struct Slot {
 impl Interner {
     /// Nothing yet.
     pub(super) fn new(seed: u64) -> Self {
-        Self { seeded: Seeded::new(seed), table: HashTable::new(), slots: Vec::new(), free: Vec::new(), held: 0, cursor: 0 }
+        Self { seeded: Seeded::new(seed), table: HashTable::new(), slots: Vec::new(), free: Vec::new(), held: 0, swept: 0, cursor: 0 }
     }
 
     /// The one `Arc` that stands for this content.
@@ -100,7 +104,7 @@ impl Interner {
         self.cursor = end;
         let done = end >= self.slots.len();
         if done {
-            self.cursor = 0;
+            (self.cursor, self.swept) = (0, self.held);
             self.shrink();
         }
         done
@@ -111,6 +115,11 @@ impl Interner {
         self.held + self.slots.capacity() * size_of::<Option<Slot>>() + self.free.capacity() * 4 + self.table.allocation_size()
     }
 
+    /// Whether the sets take more than twice what they took after the last sweep, and a few MiB.
+    pub(super) fn has_doubled(&self) -> bool {
+        self.held > 2 * self.swept + SLACK
+    }
+
     /// How many sets there are.
     pub(super) fn len(&self) -> usize {
         self.table.len()
@@ -118,7 +127,15 @@ impl Interner {
 
     fn shrink(&mut self) {
         if self.table.is_empty() {
-            *self = Self { seeded: self.seeded.clone(), table: HashTable::new(), slots: Vec::new(), free: Vec::new(), held: 0, cursor: 0 };
+            *self = Self {
+                seeded: self.seeded.clone(),
+                table: HashTable::new(),
+                slots: Vec::new(),
+                free: Vec::new(),
+                held: 0,
+                swept: 0,
+                cursor: 0,
+            };
         }
     }
 }
@@ -157,8 +174,14 @@ mod tests {
         }
         assert_eq!((interner.len(), interner.slots.len()), (50, 100));
         assert!(Arc::ptr_eq(&kept, &interner.intern(set(0))));
+        assert!(!interner.has_doubled(), "it is little");
+        for med in 1000..1000 + 2 * SLACK as u32 / 136 {
+            interner.intern(set(med));
+        }
+        assert!(interner.has_doubled());
+        assert!(interner.sweep(1 << 20) && !interner.has_doubled());
         drop(kept);
-        assert!(interner.sweep(1000));
+        assert!(interner.sweep(1 << 20));
         assert_eq!((interner.len(), interner.slots.capacity()), (0, 0));
     }
 }

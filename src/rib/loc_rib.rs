@@ -126,12 +126,21 @@ pub(super) struct LocRib<A: AddressFamily> {
     pub(super) watched: Watched<A>,
     /// How often a destination has been decided.
     pub(super) decisions: u64,
+    /// How often a path was replaced or removed.
+    pub(super) replaced: u64,
 }
 
 impl<A: AddressFamily> LocRib<A> {
     /// An empty one.
     pub(super) fn new(seed: u64) -> Self {
-        Self { table: Table::new(seed), dirty: Vec::new(), fib_due: VecDeque::new(), watched: Watched::default(), decisions: 0 }
+        Self {
+            table: Table::new(seed),
+            dirty: Vec::new(),
+            fib_due: VecDeque::new(),
+            watched: Watched::default(),
+            decisions: 0,
+            replaced: 0,
+        }
     }
 
     /// Octets of memory that the destinations and the lists of work on them have reserved.
@@ -187,6 +196,7 @@ impl<A: AddressFamily> LocRib<A> {
                 shared.facts.next_hops.release(id);
             }
         }
+        self.replaced += 1;
         let multipath = path.multipath;
         let before = std::mem::replace(path, Path { multipath, ..new.into_path(source) });
         if chosen || multipath {
@@ -204,6 +214,7 @@ impl<A: AddressFamily> LocRib<A> {
         let Some(destination) = self.table.get_mut(index) else { return false };
         let Some(at) = destination.position(source) else { return false };
         let path = destination.paths.swap_remove(at);
+        self.replaced += 1;
         if at == 0 && destination.has_best {
             destination.has_best = false;
             destination.set(Mark::Touched, true);

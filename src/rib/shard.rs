@@ -54,6 +54,8 @@ pub struct Shard {
     regroup: BTreeSet<GroupId>,
     draining: bool,
     releases: usize,
+    /// Paths that had been replaced or removed when attributes were swept last.
+    replaced: u64,
     sweep_due: Option<Instant>,
     pub(super) monitors: Monitors,
 }
@@ -104,6 +106,7 @@ impl Shard {
             regroup: BTreeSet::new(),
             draining: false,
             releases: 0,
+            replaced: 0,
             sweep_due: None,
             monitors: Monitors::default(),
         }
@@ -495,12 +498,21 @@ impl Shard {
     fn schedule_memory(&mut self, now: Instant) {
         if self.sweep_due.is_some_and(|due| due <= now) {
             self.sweep_due = None;
-            self.releases = 0;
+            (self.releases, self.replaced) = (0, self.ipv4.replaced + self.ipv6.replaced);
             self.work.add(Task::Attributes);
         }
         if self.releases > 0 {
             let soon = self.releases > self.shared.interner.len() / 4;
-            let due = now + Duration::from_secs(if soon { 1 } else { 30 });
+            // A table that is new leaves nothing behind, one that is told again and again a copy of its attributes each time.
+            let at_once = self.ipv4.replaced + self.ipv6.replaced != self.replaced && self.shared.interner.has_doubled();
+            let due = now
+                + Duration::from_secs(if at_once {
+                    0
+                } else if soon {
+                    1
+                } else {
+                    30
+                });
             self.sweep_due = Some(self.sweep_due.map_or(due, |other| other.min(due)));
         }
     }

@@ -44,6 +44,28 @@ fn messages_grow_no_faster_than_what_there_is_to_tell() {
     });
 }
 
+/// Keepalives leave beside a storm: while one session tells a table, withdraws it and tells it again, no hold timer of 3 s expires on any of
+/// the others, on neither side (either would fail the row).
+#[test]
+fn no_session_is_lost_while_another_one_tells_a_table() {
+    enclosed(|| {
+        let margay = prepare()?;
+        let storm = Scenario::named("storm-1000").context("a scenario of that name")?;
+        let rows = rows(Scenario { idlers: 195, ..storm.scaled(0.1) }, &margay)?;
+        ensure!(rows.len() == 3, "told, withdrawn, told again: {rows:?}");
+        for row in rows {
+            println!(
+                "    {}: {:.1} s, no session was silent for longer than {:.1} s",
+                row.row,
+                row.seconds,
+                row.silence.unwrap_or_default()
+            );
+            ensure!(row.sessions == 200 && row.silence.is_some_and(|silence| silence > 0.0), "{row:?}");
+        }
+        Ok(())
+    });
+}
+
 /// An answer that is read bit by bit.
 struct Answer {
     stream: UnixStream,
