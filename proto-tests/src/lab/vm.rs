@@ -61,7 +61,10 @@ pub fn fetch() -> Result<()> {
     if is_there() {
         return Ok(());
     }
-    let place = tempfile::Builder::new().prefix("vm-").tempdir_in(image::repository().join("target"))?;
+    // Cargo may have its folder elsewhere.
+    let beside = image::repository().join("target");
+    std::fs::create_dir_all(&beside)?;
+    let place = tempfile::Builder::new().prefix("vm-").tempdir_in(beside)?;
     let unpack =
         "apt-get -qq -o APT::Sandbox::User=root download $0 $1 >&2 && for deb in *.deb; do dpkg -x $deb . || exit 1; rm $deb; done";
     let mut command = Command::new("sh");
