@@ -91,12 +91,22 @@ impl Table {
         text
     }
 
-    /// What was left out for want of room, as a line; none where nothing was.
+    /// What was left out for want of room, in lines that fit; none where nothing was.
     pub fn note(&self, screen: &Screen) -> Option<String> {
         let widths = self.widths(screen.width);
         let hidden: Vec<&str> =
             self.columns.iter().zip(&widths).filter(|(_, width)| width.is_none()).map(|(column, _)| column.title).collect();
-        (!hidden.is_empty()).then(|| format!("(no room for {}: --wide shows all)\n", hidden.join(", ")))
+        let (last, others) = hidden.split_last()?;
+        let titles = others.iter().map(|title| format!("{title},")).chain([format!("{last}:")]);
+        let mut note = "(no room for".to_owned();
+        let mut column = note.len();
+        for piece in titles.chain(["--wide shows all)".to_owned()]) {
+            let fits = screen.width.is_none_or(|width| column + 1 + piece.len() <= width);
+            column = if fits { column + 1 + piece.len() } else { piece.len() };
+            note.push(if fits { ' ' } else { '\n' });
+            note += &piece;
+        }
+        Some(note + "\n")
     }
 
     /// The width of each column; none of those that are left out.
@@ -186,7 +196,7 @@ mod tests {
         assert!(table.render(&at(70)).ends_with("connection refused by i…\n") || table.render(&at(71)).ends_with("by it\n"));
         assert_eq!(table.note(&at(80)), None);
         assert_eq!(table.note(&at(44)).unwrap(), "(no room for TYPE: --wide shows all)\n");
-        assert_eq!(table.note(&at(36)).unwrap(), "(no room for SINCE, TYPE: --wide shows all)\n");
+        assert_eq!(table.note(&at(36)).unwrap(), "(no room for SINCE, TYPE:\n--wide shows all)\n");
         assert_eq!(table.render(&at(36)).lines().last().unwrap(), "x              Idle         connect…");
     }
 

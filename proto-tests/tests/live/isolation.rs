@@ -25,7 +25,7 @@ fn s3_a_peer_that_hardly_reads_two_shards_delays_nobody() {
 
 fn a_peer_hardly_reads(shards: &str) {
     const ROUTES: u32 = 3000;
-    const VERSIONS: u32 = 40;
+    const VERSIONS: u32 = 80;
     enclosed(|| {
         let daemon = Plan { arguments: vec!["--shards".into(), shards.into()], ..Plan::default() }.external(3).start()?;
         let [slow, fast, source] = &daemon.peers[..] else { unreachable!("three peers") };
@@ -61,10 +61,11 @@ fn a_peer_hardly_reads(shards: &str) {
             }
         }
         ensure!(daemon.peer_view(&slow.plan)?["state"] == "Established", "it has its time (S2)");
-        // What it has not read is not kept: it hears the newest of each path. (Attributes that nobody uses any more go a little later.)
+        // What it has not read is not kept: it hears the newest of each path. Attributes that nobody uses any more go when they are as many
+        // as those in use, so memory goes up and down by some MB.
         let (told, more) = (u64::from(VERSIONS / 2) * 200 * 3000, daemon.resident()?.saturating_sub(half));
         println!("    {told} octets were told, {more} more are in memory");
-        ensure!(more < told / 4, "{more} octets more in memory for {told} that it was told");
+        ensure!(more < told / 3, "{more} octets more in memory for {told} that it was told");
         // It reads on, and nothing is lacking.
         let mut slow = Observer::of(&daemon, slow, false);
         slow.until("everything in the end", |seen| seen.routes.len() == ROUTES as usize + 200)
