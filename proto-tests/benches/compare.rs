@@ -28,7 +28,7 @@ struct Options {
     /// Lists the scenarios.
     #[arg(long)]
     list: bool,
-    /// Speakers [default: those that are installed].
+    /// Speakers [default: those that are installed]. `margay-2` is margay with `--shards 2`.
     #[arg(long, value_delimiter = ',')]
     speakers: Vec<String>,
     /// Another program: `bird3=/opt/bird3/sbin/bird`, `rustybgp=/opt/rustybgpd`. The name begins with margay, bird, frr, gobgp, rustybgp or

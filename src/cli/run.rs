@@ -94,9 +94,9 @@ pub struct Run {
     /// `margay show kernel` has nothing to tell.
     #[arg(long, env = "MARGAY_NO_FIB")]
     no_fib: bool,
-    /// Threads that the table is divided among by prefix. More than one brings in large tables sooner, at the price of memory and of messages:
-    /// prefixes with the same attributes that belong to different threads are told in different messages. Worth it from millions of paths on
-    /// hosts with cores to spare, such as a reflector's or a route server's.
+    /// Threads that the table is divided among by prefix. With cores to spare, more than one withdraw a large table, and choose among many
+    /// paths, sooner, at the price of memory and of messages: prefixes with the same attributes that belong to different threads are told in
+    /// different messages.
     #[arg(long, env = "MARGAY_SHARDS", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=8))]
     shards: u16,
     /// An upgrade in place: the daemon that answers on the control socket ends as for a restart, once this one has a configuration to run with;

@@ -341,22 +341,20 @@ impl Shard {
         }
         self.counted.insert(peer);
         let announces = |change: &RouteChange| matches!(change, RouteChange::Announce(..));
-        for alike in batch.changes.chunk_by(|one, next| announces(one) && announces(next)) {
-            // What was entered but has no path yet is not to be taken for unused: decisions come after a run.
-            for run in alike.chunks(RUN) {
-                match run {
-                    [change] if !announces(change) => self.route_change(peer, change),
-                    run => self.announce(peer, run),
-                }
-                self.decide_bites();
+        let alike = batch.changes.chunk_by(|one, next| announces(one) && announces(next));
+        for run in alike.flat_map(|alike| alike.chunks(RUN)) {
+            match run {
+                [change] => self.route_change(peer, change),
+                run => self.announce(peer, run),
             }
+            // Not before: what was entered but has no path yet is not to be taken for unused.
+            self.decide_bites();
         }
     }
 
     fn route_change(&mut self, peer: PeerId, change: &RouteChange) {
         match change {
-            // Together with those around it.
-            RouteChange::Announce(..) => {}
+            RouteChange::Announce(..) => self.announce(peer, std::slice::from_ref(change)),
             RouteChange::Withdraw(NlriList::Ipv4(items)) => {
                 self.releases += adj_rib_in::withdraw(&mut self.ipv4, &mut self.shared, self.peers.get_mut(&peer), items);
             }

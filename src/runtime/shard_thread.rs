@@ -168,29 +168,31 @@ impl ShardThread {
         }
     }
 
+    /// Hands the machine an input of those that are recorded.
+    fn hear(&mut self, now: Instant, input: rib::Input, outbox: &mut Outbox<Output>) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.heard(now, &input);
+        }
+        match &input {
+            rib::Input::MonitorEnds(monitor) => drop(self.monitors.remove(monitor)),
+            rib::Input::RecoveryDone => self.sweep_due = true,
+            _ => {}
+        }
+        self.machine.handle(now, input, outbox);
+    }
+
     fn take(&mut self, message: ShardMessage, outbox: &mut Outbox<Output>) {
         let now = Instant::now();
-        let message = match message {
-            ShardMessage::Routes(batch, _permit) => ShardMessage::Input(rib::Input::Routes(batch)),
-            message => message,
-        };
-        if let (Some(recorder), ShardMessage::Input(input) | ShardMessage::Up(input, _)) = (&mut self.recorder, &message) {
-            recorder.heard(now, input);
-        }
         match message {
-            ShardMessage::Input(rib::Input::MonitorEnds(monitor)) => {
-                self.monitors.remove(&monitor);
-                self.machine.handle(now, rib::Input::MonitorEnds(monitor), outbox);
+            ShardMessage::Input(input) => self.hear(now, input, outbox),
+            ShardMessage::Routes(batch, permit) => {
+                // The next batch is decoded while this one is entered.
+                drop(permit);
+                self.hear(now, rib::Input::Routes(batch), outbox);
             }
-            ShardMessage::Input(input) => {
-                self.sweep_due |= matches!(input, rib::Input::RecoveryDone);
-                self.machine.handle(now, input, outbox);
-            }
-            // Unpacked above.
-            ShardMessage::Routes(..) => {}
             ShardMessage::Up(input, replies) => {
                 self.peers.insert(replies.peer, replies);
-                self.machine.handle(now, input, outbox);
+                self.hear(now, input, outbox);
             }
             ShardMessage::Monitor(monitor, watch, collector) => {
                 self.monitors.insert(monitor, collector);

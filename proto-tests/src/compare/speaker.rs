@@ -473,6 +473,7 @@ mod tests {
 
     #[test]
     fn every_configuration_names_every_peer_and_what_it_must_not_be_told() {
+        assert_eq!((shards("margay-2").join(" "), shards("margay"), shards("margay-old")), ("--shards 2".into(), vec![], vec![]));
         let scenario = Scenario { idlers: 3, ipv6: 5, blocks: 2, ..Scenario::named("S2").unwrap() };
         let folder = tempfile::tempdir().unwrap();
         margay(folder.path(), &scenario).unwrap();
