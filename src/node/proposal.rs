@@ -247,7 +247,7 @@ pub struct Machines {
 /// The paths of each prefix as far as they are compared.
 type Rows = BTreeMap<IpNet, Vec<(Option<PeerId>, PathId, Option<NextHop>, Arc<Attributes>)>>;
 
-/// Our questions; no shard's thread asks by this number.
+/// Our questions; no shard's task asks by this number.
 const QUESTION: QueryId = QueryId(0);
 
 /// Shards that nobody else hears.

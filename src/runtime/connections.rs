@@ -1,6 +1,7 @@
 //! The sockets of one peer: the connect under way, open connections with their write queues, and their readiness as
 //! one future. Reads and writes never block; what the socket does not take waits here, bounded by the Peer's credit.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::io;
@@ -9,7 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use tokio::net::TcpStream;
 use tracing::warn;
 
@@ -23,6 +24,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_secs(1);
 /// Octets of a read. What is decoded from them takes several times as much memory until a shard has taken it over.
 const READ_CHUNK: usize = 32 * 1024;
+
+thread_local! {
+    /// What a read fills, one for all connections that a thread serves: a thousand sessions that say little have none of their own.
+    static CHUNK: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_CHUNK]);
+}
 
 type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
 
@@ -61,7 +67,6 @@ struct Open {
     stream: TcpStream,
     queue: VecDeque<Bytes>,
     waiting: usize,
-    buffer: BytesMut,
 }
 
 impl Connections {
@@ -81,7 +86,7 @@ impl Connections {
 
     /// Takes over an accepted connection.
     pub fn adopt(&mut self, id: ConnectionId, stream: TcpStream) {
-        self.open.insert(id, Open { stream, queue: VecDeque::new(), waiting: 0, buffer: BytesMut::new() });
+        self.open.insert(id, Open { stream, queue: VecDeque::new(), waiting: 0 });
     }
 
     /// Queues bytes and writes what the socket takes; the bytes left waiting, or none if the connection is gone.
@@ -117,13 +122,12 @@ impl Connections {
     /// Reads once.
     pub fn read(&mut self, id: ConnectionId) -> Read {
         let Some(open) = self.open.get_mut(&id) else { return Read::Nothing };
-        open.buffer.reserve(READ_CHUNK);
-        match open.stream.try_read_buf(&mut open.buffer) {
+        CHUNK.with_borrow_mut(|chunk| match open.stream.try_read(chunk) {
             Ok(0) => Read::Closed(None),
-            Ok(_) => Read::Bytes(open.buffer.split().freeze()),
+            Ok(length) => Read::Bytes(Bytes::copy_from_slice(&chunk[..length])),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Read::Nothing,
             Err(error) => Read::Closed(Some(error)),
-        }
+        })
     }
 
     /// Closes; lingering, what waits is still written and the peer gets time to read it.

@@ -102,7 +102,7 @@ impl FibTask {
             }
             // A word about how an answer was taken may be the occasion for whatever else is due.
             while !outbox.is_empty() {
-                let outputs: Vec<Output> = outbox.drain().collect();
+                let outputs = outbox.take();
                 if let Some(recorder) = &mut self.recorder {
                     recorder.said(Instant::now(), outputs.iter().filter(|output| !matches!(output, Output::Answer { .. })));
                 }
@@ -242,7 +242,7 @@ mod tests {
         let mut task = FibTask::new(machine, inbox, changed, vec![quick, slow], kernel, Chronicle::start(Metrics::default()));
         let mut out = Outbox::new();
         task.machine.handle(Instant::now(), Input::Changes(Vec::new()), &mut out);
-        for output in out.drain().collect::<Vec<_>>() {
+        for output in out.take() {
             task.deliver(output).await;
         }
         tokio::spawn(task.run());

@@ -68,7 +68,7 @@ impl<M> fmt::Debug for Question<M> {
     }
 }
 
-/// To a shard's thread.
+/// To a shard's task.
 #[derive(Debug)]
 pub enum ShardMessage {
     /// For its machine.
@@ -89,6 +89,20 @@ pub enum ShardMessage {
     Copy(oneshot::Sender<Box<rib::Shard>>),
     /// Give a sign of life.
     Ping(oneshot::Sender<()>),
+}
+
+impl ShardMessage {
+    /// How much work it makes, in changes of single routes or what takes about as long.
+    pub fn work(&self) -> usize {
+        match self {
+            Self::Routes(batch, _) => batch.changes.len(),
+            // The whole table.
+            Self::Copy(_) => usize::from(u16::MAX),
+            // May be answered with a socket's room of messages.
+            Self::Input(rib::Input::Pull { .. }) => 8,
+            _ => 1,
+        }
+    }
 }
 
 /// What a shard tells a collector; nothing at all where the collector is given up.
@@ -137,4 +151,27 @@ pub struct Watch {
     pub prefix: IpNet,
     /// Closed when nobody follows any more.
     pub lease: mpsc::Sender<()>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::session::RouteChange;
+    use crate::types::{Attributes, NlriList};
+
+    #[test]
+    fn a_single_change_is_little_work_and_a_table_is_much() {
+        let permit = || Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
+        let routes = |count| {
+            let change = RouteChange::Announce(Arc::new(Attributes::default()), NlriList::Ipv4(Vec::new()));
+            ShardMessage::Routes(RouteBatch { peer: PeerId(1), changes: vec![change; count] }, permit())
+        };
+        let (copy, _copied) = oneshot::channel();
+        let (ping, _alive) = oneshot::channel();
+        let work = [routes(1), ShardMessage::Ping(ping), routes(300), ShardMessage::Copy(copy)].map(|message| message.work());
+        assert_eq!(work[..3], [1, 1, 300]);
+        assert!(work[3] > 10_000);
+    }
 }

@@ -3,9 +3,9 @@
 //! ```text
 //! files ─▶ compiler ─(newest config)─▶ Speaker ─diff─▶ peers, listeners, origin, FibSyncer, shards
 //! kernel monitor ─▶ kernel task ─┬▶ FibSyncer task ─writes─▶ kernel writer
-//! control API ─▶ agents task ─────┼▶ origin task ─local routes─▶ shard threads
-//!                                └▶ shard threads (next hops)
-//! socket ◀▶ peer task ─batches─▶ shard thread ─frames (pulled)─▶ peer task
+//! control API ─▶ agents task ─────┼▶ origin task ─local routes─▶ shard tasks
+//!                                └▶ shard tasks (next hops)
+//! socket ◀▶ peer task ─batches─▶ shard task ─frames (pulled)─▶ peer task
 //!                └─▶ recovery task           └─Loc-RIB changes (pulled)─▶ FibSyncer task
 //! ```
 //!
@@ -36,9 +36,10 @@ pub mod recording;
 pub mod rehearsal;
 pub mod settings;
 mod shard_meters;
-mod shard_thread;
+mod shard_task;
 mod socket;
 mod speaker;
+mod talk;
 mod tasks;
 
 use std::sync::Arc;
@@ -73,7 +74,7 @@ use crate::runtime::metrics::Metrics;
 use crate::runtime::pulse::{Pulse, Silent};
 use crate::runtime::recording::Recording;
 use crate::runtime::settings::Settings;
-use crate::runtime::shard_thread::ShardThread;
+use crate::runtime::shard_task::ShardTask;
 use crate::runtime::speaker::{Inboxes, Parts, Speaker, listen_addresses};
 use crate::runtime::tasks::{Compiled, KernelAudience};
 use crate::types::ShardId;
@@ -279,7 +280,7 @@ async fn start_speaker(
     let seed = seed();
     let (fib, fib_inbox) = mpsc::channel(INBOX);
     let (changes, changed) = mpsc::channel(usize::from(settings.shards) * 4);
-    let shards = start_shards((settings.shards, &config), seed, &changes, &metrics, recording.as_ref())?;
+    let shards = start_shards((settings.shards, &config), seed, &changes, &metrics, recording.as_ref());
     let (operations, events) = crate::kernel::spawn(&crate::kernel::Settings {
         table: config.fib.table,
         protocol: config.fib.protocol,
@@ -361,16 +362,16 @@ fn start_shards(
     changes: &mpsc::Sender<(ShardId, crate::fib::Input)>,
     metrics: &Metrics,
     recording: Option<&Recording>,
-) -> Result<Vec<mpsc::Sender<ShardMessage>>> {
+) -> Vec<mpsc::Sender<ShardMessage>> {
     let rib_config = Arc::new(rib_config(config));
     (0..shards)
         .map(|number| {
             let (sender, inbox) = mpsc::channel(SHARD_INBOX);
             let machine = Shard::new(ShardId(number), seed, Arc::clone(&rib_config));
             let recorder = recording.map(|recording| recording.machine(&format!("shard-{number}")));
-            let thread = ShardThread::new(ShardId(number), machine, inbox, changes.clone(), &metrics.shards).recorded(recorder);
-            thread.spawn().context("cannot start a shard's thread")?;
-            Ok(sender)
+            let task = ShardTask::new(ShardId(number), machine, inbox, changes.clone(), &metrics.shards).recorded(recorder);
+            tokio::spawn(ends_the_process("a shard", task.run()));
+            sender
         })
         .collect()
 }

@@ -94,7 +94,7 @@ impl ShardMeters {
     }
 }
 
-/// What one shard's thread counts with.
+/// What one shard's task counts with.
 #[derive(Debug)]
 pub struct Meter {
     receive: Seconds,

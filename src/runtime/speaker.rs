@@ -27,6 +27,7 @@ use crate::runtime::listener::{ListenPeer, ListenTable};
 use crate::runtime::message::{FibMessage, Order, PeerMessage, ShardMessage};
 use crate::runtime::peer_task::{PeerContext, PeerTask, Watched};
 use crate::runtime::recording::Recording;
+use crate::runtime::talk::Talk;
 use crate::session::{self, Peer, SessionEnd, StopReason};
 use crate::telemetry::Event;
 use crate::types::{PeerId, PerFamily};
@@ -78,6 +79,7 @@ pub struct Speaker {
     /// Where BFD reports to each peer's task.
     reports: BTreeMap<PeerId, Arc<watch::Sender<Option<Report>>>>,
     past_life: PastLife,
+    talk: Talk,
 }
 
 /// What [`Speaker::new`] needs besides the configuration.
@@ -134,6 +136,7 @@ impl Speaker {
             bfd,
             reports: BTreeMap::new(),
             past_life,
+            talk: Talk::default(),
         }
     }
 
@@ -336,8 +339,12 @@ impl Speaker {
         let recorder = self.recording.as_ref().map(|recording| recording.session(id, &config, &settings));
         let machine = Peer::new(id, Arc::clone(&config), settings);
         let (inbox, messages) = mpsc::channel(PEER_INBOX);
-        let context =
-            PeerContext { shards: self.inboxes.shards.clone(), recovery: self.inboxes.recovery.clone(), chronicle: self.chronicle.clone() };
+        let context = PeerContext {
+            shards: self.inboxes.shards.clone(),
+            recovery: self.inboxes.recovery.clone(),
+            chronicle: self.chronicle.clone(),
+            talk: self.talk.clone(),
+        };
         let (reports, reported) = watch::channel(None);
         self.reports.insert(id, Arc::new(reports));
         let watched = Watched { recovered: self.recovered.subscribe(), bfd: reported };

@@ -100,6 +100,7 @@ impl Peer {
         }
         let end_of_rib = update.end_of_rib;
         self.ingest.update(update, self.link);
+        self.ingest.flush_full(out);
         if let Some(family) = end_of_rib.filter(|family| self.in_use(*family)) {
             self.ingest.mark(RouteChange::EndOfRib, family);
             self.ingest.flush(out);

@@ -1,6 +1,7 @@
-//! What a peer says of its table in one socket read, sorted into one batch per shard.
+//! What a peer says of its table in one socket read, sorted into batches per shard.
 //!
-//! Batches matter: a message across threads costs many times what a route in it costs.
+//! Batches matter: a message across threads costs many times what a route in it costs. Too large ones matter as well: a shard that takes one
+//! hears nobody else until it is done, and a read may hold eight thousand withdrawals.
 
 use std::sync::Arc;
 
@@ -34,17 +35,22 @@ fn mix(value: u64) -> u64 {
     c ^ (c >> 31)
 }
 
+/// Prefixes that a batch need not go beyond: about half a millisecond of a shard's work.
+const PREFIXES: usize = 1024;
+
 /// The batches of the read under way.
 #[derive(Debug)]
 pub(super) struct Ingest {
     peer: PeerId,
+    /// Prefixes in all batches.
+    prefixes: usize,
     batches: Vec<Vec<RouteChange>>,
 }
 
 impl Ingest {
     /// For a peer and so many shards.
     pub(super) fn new(peer: PeerId, shards: u16) -> Self {
-        Self { peer, batches: vec![Vec::new(); usize::from(shards.max(1))] }
+        Self { peer, prefixes: 0, batches: vec![Vec::new(); usize::from(shards.max(1))] }
     }
 
     /// Adds an UPDATE: withdrawals first (U9), then what it announces. Link-local next hops are on the session's
@@ -68,8 +74,16 @@ impl Ingest {
         }
     }
 
+    /// Hands the batches over if they are large enough.
+    pub(super) fn flush_full(&mut self, out: &mut Outbox<Output>) {
+        if self.prefixes >= PREFIXES * self.batches.len() {
+            self.flush(out);
+        }
+    }
+
     /// Hands the batches over.
     pub(super) fn flush(&mut self, out: &mut Outbox<Output>) {
+        self.prefixes = 0;
         for (shard, batch) in (0u16..).zip(&mut self.batches) {
             if !batch.is_empty() {
                 let changes = std::mem::take(batch);
@@ -82,6 +96,7 @@ impl Ingest {
         if list.is_empty() {
             return;
         }
+        self.prefixes += list.len();
         if let [batch] = self.batches.as_mut_slice() {
             batch.push(change(list));
             return;
@@ -150,6 +165,22 @@ mod tests {
             counts[usize::from(shard_of(prefix, 3).0)] += 1;
         }
         assert!(counts.iter().all(|count| (19_000..21_000).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn a_read_of_many_prefixes_becomes_several_batches_in_order() {
+        let mut ingest = Ingest::new(PeerId(1), 1);
+        let mut out = Outbox::new();
+        for message in 0..8 {
+            ingest.update(Update { withdrawn: vec![list(message * 1000..(message + 1) * 1000)], ..Update::default() }, None);
+            ingest.flush_full(&mut out);
+        }
+        ingest.flush(&mut out);
+        let batches: Vec<Vec<RouteChange>> =
+            out.drain().map(|output| if let Output::Routes(_, batch) = output { batch.changes } else { vec![] }).collect();
+        assert!(batches.iter().all(|batch| batch.len() == 2), "no more than a message beyond what a batch is to hold");
+        let told: Vec<RouteChange> = (0..8).map(|message| RouteChange::Withdraw(list(message * 1000..(message + 1) * 1000))).collect();
+        assert_eq!(batches.concat(), told);
     }
 
     #[test]

@@ -22,6 +22,11 @@ impl<T> Outbox<T> {
         self.items.drain(..)
     }
 
+    /// The same as a list; the buffer goes with it. For machines of which there are many, and that are silent most of the time.
+    pub fn take(&mut self) -> Vec<T> {
+        std::mem::take(&mut self.items)
+    }
+
     /// Whether nothing was said.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()

@@ -621,7 +621,7 @@ impl Process {
         assert!(self.commands.len() <= COMMANDS, "the FibSyncer floods the kernel's thread: {} commands wait", self.commands.len());
     }
 
-    /// As a shard's thread: some messages, then the round.
+    /// As a shard's task: some messages, then the round.
     fn step_shard(&mut self, now: Instant, number: u16, dice: &mut Dice) {
         let inbox = &mut self.shard_in[usize::from(number)];
         let take = inbox.len().min(1 + dice.below(MESSAGES_A_ROUND) as usize);

@@ -136,7 +136,7 @@ fn thread(daemon: &Daemon, name: &str) -> Result<String> {
 }
 
 #[test]
-fn a_shard_that_hangs_starves_the_watchdog_and_fails_livez() {
+fn a_machine_that_hangs_starves_the_watchdog_and_fails_livez() {
     enclosed(|| {
         let manager = ServiceManager::new(WAIT)?;
         let plan = Plan { environment: environment(&manager, Some(Duration::from_secs(2))), ..Plan::default().external(1) };
@@ -146,29 +146,29 @@ fn a_shard_that_hangs_starves_the_watchdog_and_fails_livez() {
         }
         // Every system call of that one thread takes minutes from now on.
         let hold = ["-q", "-e", "trace=all", "-e", "inject=all:delay_enter=600000000", "-o", "/dev/null", "-p"];
-        let tracer = Command::new("strace").args(hold).arg(thread(&daemon, "shard-0")?).stderr(Stdio::null()).spawn();
+        let tracer = Command::new("strace").args(hold).arg(thread(&daemon, "bfd")?).stderr(Stdio::null()).spawn();
         let Ok(tracer) = tracer else { bail!("strace (package strace)") };
         let mut tracer = Ended(tracer);
         let hung = wait_until(WAIT, "livez fails", || {
             if let Some(status) = tracer.0.try_wait()? {
                 return Ok(Some(status));
             }
-            ensure!(daemon.api_text("/livez")? == "no answer of shard-0: part of the daemon hangs\n");
+            ensure!(daemon.api_text("/livez")? == "no answer of bfd: part of the daemon hangs\n");
             Ok(None)
         })?;
         if let Some(status) = hung {
             skipped(
-                "a_shard_that_hangs_starves_the_watchdog_and_fails_livez",
+                "a_machine_that_hangs_starves_the_watchdog_and_fails_livez",
                 &format!("one thread cannot be held here: strace ended, {status}"),
             );
             return Ok(());
         }
         let (code, health) = show_health(&daemon.socket())?;
-        ensure!(code == Some(1) && health["live"] == false && health["silent"] == serde_json::json!(["shard-0"]), "{health}");
-        manager.wait_for("STATUS=hangs: no answer of shard-0; ")?;
+        ensure!(code == Some(1) && health["live"] == false && health["silent"] == serde_json::json!(["bfd"]), "{health}");
+        manager.wait_for("STATUS=hangs: no answer of bfd; ")?;
         // Two watchdog times pass in silence.
         manager.until_silent(Duration::from_secs(4), |said| {
-            ensure!(!said.contains("WATCHDOG=1"), "the watchdog is fed though a shard hangs");
+            ensure!(!said.contains("WATCHDOG=1"), "the watchdog is fed though a machine hangs");
             Ok(())
         })?;
         drop(tracer);

@@ -1,8 +1,13 @@
-//! One thread per shard: takes what waits in its inbox, runs one round, answers. It waits for nobody but its inbox:
+//! One task per shard: takes what waits in its inbox, runs one round, answers. It waits for nobody but its inbox:
 //! every reply was asked for with a credit, so there is room for it.
+//!
+//! A small round, as a single change makes it, runs where its words came from: the worker that has read a peer's message decides it and
+//! writes what follows, without waking any other thread (two of which cost more than the change itself). Much work goes apart
+//! ([`ShardTask::apart`]): the worker's other tasks move to another thread, so that a long round never delays a keepalive, and the shard
+//! keeps the thread that it has while there is more to do.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tracing::{debug, error};
@@ -19,9 +24,15 @@ use crate::types::{Outbox, PeerId, ShardId};
 
 /// Messages taken into one round at most: one batch a peer, several peers.
 const MESSAGES_A_ROUND: usize = 64;
+/// Rounds of more work than this go apart, counted as [`ShardMessage::work`] does: some ten microseconds.
+const LITTLE: usize = 64;
+/// So long a shard that has had much to do waits for more of it before it goes back to its worker.
+const MORE: Duration = Duration::from_millis(2);
+/// After so many small rounds in a row it goes back as soon as nothing waits.
+const SMALL: u32 = 4;
 
 /// See the module.
-pub struct ShardThread {
+pub struct ShardTask {
     id: ShardId,
     machine: Shard,
     inbox: mpsc::Receiver<ShardMessage>,
@@ -36,8 +47,8 @@ pub struct ShardThread {
     sweep_due: bool,
 }
 
-impl ShardThread {
-    /// A thread's body for `machine`; `fib` takes the answers to the FibSyncer's pulls.
+impl ShardTask {
+    /// A task for `machine`; `fib` takes the answers to the FibSyncer's pulls.
     pub fn new(
         id: ShardId,
         machine: Shard,
@@ -64,48 +75,73 @@ impl ShardThread {
         Self { recorder, ..self }
     }
 
-    /// Starts the thread; it ends when its inbox is closed.
-    ///
-    /// # Errors
-    /// The system has no thread for us.
-    pub fn spawn(self) -> std::io::Result<std::thread::JoinHandle<()>> {
-        std::thread::Builder::new().name(format!("shard-{}", self.id)).spawn(move || {
-            let _guard = EndsTheProcess(self.id);
-            self.run();
-        })
+    /// Runs until the inbox is closed, on a runtime of several threads.
+    pub async fn run(mut self) {
+        let mut messages = Vec::with_capacity(MESSAGES_A_ROUND);
+        while self.gather(&mut messages).await {
+            if self.has_much(&messages) {
+                tokio::task::block_in_place(|| self.leave(&mut messages));
+            } else {
+                self.round(&mut messages);
+            }
+            if !self.inbox.is_empty() {
+                tokio::task::yield_now().await;
+            }
+        }
+        debug!(shard = %self.id, "shard ended");
     }
 
-    fn run(mut self) {
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
-            Ok(runtime) => runtime,
-            Err(error) => return error!(%error, "shard has no timer"),
-        };
-        runtime.block_on(async {
-            let mut outbox = Outbox::new();
-            let mut messages = Vec::with_capacity(MESSAGES_A_ROUND);
-            while self.gather(&mut messages).await {
-                let mut lap = Lap::begin();
-                for message in messages.drain(..) {
-                    self.take(message, &mut outbox);
-                }
-                let now = lap.received();
-                // Whether messages or the machine's deadline led here, it is one round: what that may say at most has room with its readers.
-                self.machine.finish_round_watched(now, &mut outbox, |stage| lap.done(stage));
-                let outputs: Vec<Output> = outbox.drain().collect();
-                if let Some(recorder) = &mut self.recorder {
-                    recorder.said(now, outputs.iter().filter(|output| !matches!(output, Output::Answer { .. })));
-                }
-                for output in outputs {
-                    if let Some(input) = self.deliver(output) {
-                        self.machine.handle(now, input, &mut outbox);
-                    }
-                }
-                self.sweep_if_settled();
-                self.meter.round(lap.delivered());
-                self.meter.read(now, &self.machine);
+    /// Goes apart, on this thread, with timers of its own: for those of the workers a worker would have to be woken each time.
+    fn leave(&mut self, messages: &mut Vec<ShardMessage>) {
+        match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+            Ok(timers) => timers.block_on(self.apart(messages)),
+            Err(_) => self.round(messages),
+        }
+    }
+
+    /// Whether the next round is long, by what it has been told or what it has not finished.
+    fn has_much(&self, messages: &[ShardMessage]) -> bool {
+        let unfinished = self.machine.deadline().is_some_and(|at| at <= Instant::now());
+        unfinished || messages.iter().map(ShardMessage::work).sum::<usize>() > LITTLE
+    }
+
+    /// Runs rounds until there is nothing to do for a moment, or there has been little for some rounds.
+    async fn apart(&mut self, messages: &mut Vec<ShardMessage>) {
+        let mut small = 0;
+        loop {
+            self.round(messages);
+            let patience = if small < SMALL { MORE } else { Duration::ZERO };
+            match tokio::time::timeout(patience, self.gather(messages)).await {
+                Ok(true) => small = if self.has_much(messages) { 0 } else { small + 1 },
+                Ok(false) | Err(_) => return,
             }
-        });
-        debug!(shard = %self.id, "shard ended");
+        }
+    }
+
+    /// What waits, what follows from it, and who is told.
+    fn round(&mut self, messages: &mut Vec<ShardMessage>) {
+        let mut outbox = Outbox::new();
+        let mut lap = Lap::begin();
+        for message in messages.drain(..) {
+            self.take(message, &mut outbox);
+        }
+        let now = lap.received();
+        // Whether messages or the machine's deadline led here, it is one round: what that may say at most has room with its readers.
+        self.machine.finish_round_watched(now, &mut outbox, |stage| lap.done(stage));
+        let outputs = outbox.take();
+        if let Some(recorder) = &mut self.recorder {
+            recorder.said(now, outputs.iter().filter(|output| !matches!(output, Output::Answer { .. })));
+        }
+        // The task that is woken last runs next, and what peers wait for is frames.
+        let (frames, others): (Vec<_>, Vec<_>) = outputs.into_iter().partition(|output| matches!(output, Output::Frames { .. }));
+        for output in others.into_iter().chain(frames) {
+            if let Some(input) = self.deliver(output) {
+                self.machine.handle(now, input, &mut outbox);
+            }
+        }
+        self.sweep_if_settled();
+        self.meter.round(lap.delivered());
+        self.meter.read(now, &self.machine);
     }
 
     /// Waits for messages, the machine's deadline, or room for an answer that waits; false when the inbox is closed.
@@ -219,18 +255,6 @@ async fn sleep_until(deadline: Option<Instant>) {
     }
 }
 
-/// A shard's state is suspect after a panic: the process ends, its kernel routes stay, its successor adopts them.
-struct EndsTheProcess(ShardId);
-
-impl Drop for EndsTheProcess {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            error!(shard = %self.0, "a shard panicked; the process ends and kernel routes stay");
-            std::process::exit(101);
-        }
-    }
-}
-
 fn to_peer(shard: ShardId, replies: &PeerReplies, input: session::Input) {
     match input {
         session::Input::Counts { shard, counts } => {
@@ -260,43 +284,46 @@ mod tests {
     use crate::rib::{Answer, Query, RibConfig};
     use crate::types::{RouterId, Sync};
 
-    /// A shard's thread that holds this many local routes.
-    fn shard(routes: u32) -> mpsc::Sender<ShardMessage> {
+    /// A shard's task that holds this many local routes.
+    async fn shard(routes: u32) -> mpsc::Sender<ShardMessage> {
         let router_id = RouterId(Ipv4Addr::new(10, 0, 0, 1));
         let config = Arc::new(RibConfig { router_id, cluster_id: None, max_paths: 1, protocol: 12 });
         let (sender, inbox) = mpsc::channel(64);
         let (fib, _changes) = mpsc::channel(4);
-        ShardThread::new(ShardId(0), Shard::new(ShardId(0), 7, config), inbox, fib, &ShardMeters::default()).spawn().unwrap();
+        tokio::spawn(ShardTask::new(ShardId(0), Shard::new(ShardId(0), 7, config), inbox, fib, &ShardMeters::default()).run());
         for number in 0..routes {
             let prefix = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::from(0x0a00_0000 + number), 32));
             let key = LocalKey { source: RouteSource::Static, prefix };
             let route = LocalRoute { target: LocalTarget::Blackhole, metric: None };
-            sender.blocking_send(ShardMessage::Input(rib::Input::Local(Sync::Upsert(key, route)))).unwrap();
+            sender.send(ShardMessage::Input(rib::Input::Local(Sync::Upsert(key, route)))).await.unwrap();
         }
         sender
     }
 
-    fn ask(shard: &mpsc::Sender<ShardMessage>, room: usize) -> mpsc::Receiver<Answer> {
+    async fn ask(shard: &mpsc::Sender<ShardMessage>, room: usize) -> mpsc::Receiver<Answer> {
         let query = Query::Routes { prefix: None, longer: false, family: None, received: None, advertised: None };
         let (reply, answer) = mpsc::channel(room);
-        shard.blocking_send(ShardMessage::Ask(query, reply)).unwrap();
+        shard.send(ShardMessage::Ask(query, reply)).await.unwrap();
         answer
     }
 
-    fn rows(mut answer: mpsc::Receiver<Answer>) -> usize {
-        let parts = std::iter::from_fn(|| answer.blocking_recv());
-        parts.map(|part| if let Answer::Routes(rows) = part { rows.len() } else { 0 }).sum()
+    async fn rows(mut answer: mpsc::Receiver<Answer>) -> usize {
+        let mut count = 0;
+        while let Some(part) = answer.recv().await {
+            count += if let Answer::Routes(rows) = part { rows.len() } else { 0 };
+        }
+        count
     }
 
-    #[test]
-    fn an_answer_waits_for_its_reader_and_for_nobody_else_and_is_whole() {
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn an_answer_waits_for_its_reader_and_for_nobody_else_and_is_whole() {
         const ROUTES: u32 = 20_000;
-        let shard = shard(ROUTES);
-        let slow = ask(&shard, rib::PARTS_A_ROUND);
-        drop(ask(&shard, rib::PARTS_A_ROUND));
-        let quick = ask(&shard, rib::PARTS_A_ROUND);
-        assert_eq!(rows(quick), ROUTES as usize, "though the one before has read nothing");
+        let shard = shard(ROUTES).await;
+        let slow = ask(&shard, rib::PARTS_A_ROUND).await;
+        drop(ask(&shard, rib::PARTS_A_ROUND).await);
+        let quick = ask(&shard, rib::PARTS_A_ROUND).await;
+        assert_eq!(rows(quick).await, ROUTES as usize, "though the one before has read nothing");
         assert!(slow.len() <= rib::PARTS_A_ROUND, "no more waits than there is room for");
-        assert_eq!(rows(slow), ROUTES as usize);
+        assert_eq!(rows(slow).await, ROUTES as usize);
     }
 }
