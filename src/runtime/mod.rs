@@ -74,7 +74,7 @@ use crate::runtime::metrics::Metrics;
 use crate::runtime::pulse::{Pulse, Silent};
 use crate::runtime::recording::Recording;
 use crate::runtime::settings::Settings;
-use crate::runtime::shard_task::ShardTask;
+use crate::runtime::shard_task::{Apart, ShardTask};
 use crate::runtime::speaker::{Inboxes, Parts, Speaker, listen_addresses};
 use crate::runtime::tasks::{Compiled, KernelAudience};
 use crate::types::ShardId;
@@ -280,7 +280,7 @@ async fn start_speaker(
     let seed = seed();
     let (fib, fib_inbox) = mpsc::channel(INBOX);
     let (changes, changed) = mpsc::channel(usize::from(settings.shards) * 4);
-    let shards = start_shards((settings.shards, &config), seed, &changes, &metrics, recording.as_ref());
+    let shards = start_shards((settings.shards, &config), seed, &changes, &metrics, recording.as_ref())?;
     let (operations, events) = crate::kernel::spawn(&crate::kernel::Settings {
         table: config.fib.table,
         protocol: config.fib.protocol,
@@ -362,7 +362,7 @@ fn start_shards(
     changes: &mpsc::Sender<(ShardId, crate::fib::Input)>,
     metrics: &Metrics,
     recording: Option<&Recording>,
-) -> Vec<mpsc::Sender<ShardMessage>> {
+) -> Result<Vec<mpsc::Sender<ShardMessage>>> {
     let rib_config = Arc::new(rib_config(config));
     (0..shards)
         .map(|number| {
@@ -370,8 +370,9 @@ fn start_shards(
             let machine = Shard::new(ShardId(number), seed, Arc::clone(&rib_config));
             let recorder = recording.map(|recording| recording.machine(&format!("shard-{number}")));
             let task = ShardTask::new(ShardId(number), machine, inbox, changes.clone(), &metrics.shards).recorded(recorder);
-            tokio::spawn(ends_the_process("a shard", task.run()));
-            sender
+            let apart = Apart::start(ShardId(number)).context("cannot start a shard's thread")?;
+            tokio::spawn(ends_the_process("a shard", task.run(apart)));
+            Ok(sender)
         })
         .collect()
 }

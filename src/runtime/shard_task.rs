@@ -2,14 +2,15 @@
 //! every reply was asked for with a credit, so there is room for it.
 //!
 //! A small round, as a single change makes it, runs where its words came from: the worker that has read a peer's message decides it and
-//! writes what follows, without waking any other thread (two of which cost more than the change itself). Much work goes apart
-//! ([`ShardTask::apart`]): the worker's other tasks move to another thread, so that a long round never delays a keepalive, and the shard
-//! keeps the thread that it has while there is more to do.
+//! writes what follows, without waking any other thread (two of which cost more than the change itself). Where there is much to do the
+//! shard moves to a thread of its own ([`Apart`]) and stays there while that goes on, so that a long round never delays a keepalive.
+//! It is always the same thread, since what the allocator keeps for a thread is of little use to another one: on tokio's threads for
+//! blocking work a table that came and went took a quarter more memory.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error};
 
 use crate::fib;
@@ -75,28 +76,23 @@ impl ShardTask {
         Self { recorder, ..self }
     }
 
-    /// Runs until the inbox is closed, on a runtime of several threads.
-    pub async fn run(mut self) {
+    /// Runs until the inbox is closed.
+    pub async fn run(self, apart: Apart) {
+        let mut shard = Box::new(self);
         let mut messages = Vec::with_capacity(MESSAGES_A_ROUND);
-        while self.gather(&mut messages).await {
-            if self.has_much(&messages) {
-                tokio::task::block_in_place(|| self.leave(&mut messages));
+        while shard.gather(&mut messages).await {
+            if shard.has_much(&messages) {
+                // Should the thread panic it ends the process.
+                let Some(back) = apart.run(shard, messages).await else { return };
+                (shard, messages) = back;
             } else {
-                self.round(&mut messages);
+                shard.round(&mut messages);
             }
-            if !self.inbox.is_empty() {
+            if !shard.inbox.is_empty() {
                 tokio::task::yield_now().await;
             }
         }
-        debug!(shard = %self.id, "shard ended");
-    }
-
-    /// Goes apart, on this thread, with timers of its own: for those of the workers a worker would have to be woken each time.
-    fn leave(&mut self, messages: &mut Vec<ShardMessage>) {
-        match tokio::runtime::Builder::new_current_thread().enable_time().build() {
-            Ok(timers) => timers.block_on(self.apart(messages)),
-            Err(_) => self.round(messages),
-        }
+        debug!(shard = %shard.id, "shard ended");
     }
 
     /// Whether the next round is long, by what it has been told or what it has not finished.
@@ -248,6 +244,55 @@ impl ShardTask {
     }
 }
 
+/// A shard, what it has been told, and where both go when there is little to do.
+type Move = (Box<ShardTask>, Vec<ShardMessage>, oneshot::Sender<(Box<ShardTask>, Vec<ShardMessage>)>);
+
+/// The thread that a shard moves to while there is much to do.
+#[derive(Debug)]
+pub struct Apart(mpsc::Sender<Move>);
+
+impl Apart {
+    /// Starts the thread; it ends with its shard's task.
+    ///
+    /// # Errors
+    /// The system has no thread for us, or no timer.
+    pub fn start(shard: ShardId) -> std::io::Result<Self> {
+        // Timers of its own: for those of the workers a worker would have to be woken each time.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let (sender, mut moves) = mpsc::channel::<Move>(1);
+        std::thread::Builder::new().name(format!("shard-{shard}")).spawn(move || {
+            let _guard = EndsTheProcess(shard);
+            runtime.block_on(async {
+                while let Some((mut shard, mut messages, back)) = moves.recv().await {
+                    shard.apart(&mut messages).await;
+                    if back.send((shard, messages)).is_err() {
+                        return;
+                    }
+                }
+            });
+        })?;
+        Ok(Self(sender))
+    }
+
+    async fn run(&self, shard: Box<ShardTask>, messages: Vec<ShardMessage>) -> Option<(Box<ShardTask>, Vec<ShardMessage>)> {
+        let (back, returned) = oneshot::channel();
+        self.0.send((shard, messages, back)).await.ok()?;
+        returned.await.ok()
+    }
+}
+
+/// A shard's state is suspect after a panic: the process ends, its kernel routes stay, its successor adopts them.
+struct EndsTheProcess(ShardId);
+
+impl Drop for EndsTheProcess {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            error!(shard = %self.0, "a shard panicked; the process ends and kernel routes stay");
+            std::process::exit(101);
+        }
+    }
+}
+
 async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
         Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -290,7 +335,10 @@ mod tests {
         let config = Arc::new(RibConfig { router_id, cluster_id: None, max_paths: 1, protocol: 12 });
         let (sender, inbox) = mpsc::channel(64);
         let (fib, _changes) = mpsc::channel(4);
-        tokio::spawn(ShardTask::new(ShardId(0), Shard::new(ShardId(0), 7, config), inbox, fib, &ShardMeters::default()).run());
+        tokio::spawn(
+            ShardTask::new(ShardId(0), Shard::new(ShardId(0), 7, config), inbox, fib, &ShardMeters::default())
+                .run(Apart::start(ShardId(0)).unwrap()),
+        );
         for number in 0..routes {
             let prefix = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::from(0x0a00_0000 + number), 32));
             let key = LocalKey { source: RouteSource::Static, prefix };
@@ -315,7 +363,7 @@ mod tests {
         count
     }
 
-    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    #[tokio::test]
     async fn an_answer_waits_for_its_reader_and_for_nobody_else_and_is_whole() {
         const ROUTES: u32 = 20_000;
         let shard = shard(ROUTES).await;

@@ -105,7 +105,7 @@ impl Answer {
 /// `show routes` on a large table streams: in chunks of bounded size, for a reader who pauses as well, and changes reach peers meanwhile.
 #[test]
 fn a_large_answer_streams_and_neither_stalls_the_shards_nor_fills_memory() {
-    const ROUTES: u32 = 20_000;
+    const ROUTES: u32 = 40_000;
     enclosed(|| {
         let daemon = Plan::default().external(2).start()?;
         let [source, fast] = &daemon.peers[..] else { unreachable!("two peers") };
