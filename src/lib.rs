@@ -33,7 +33,7 @@
 //! ```
 //!
 //! 1. The peer's task reads once and hands the bytes to its [`session::Peer`], which decodes whole messages and gathers
-//!    the UPDATEs of that read into one [`session::RouteBatch`] per shard.
+//!    the UPDATEs of that read into [`session::RouteBatch`]es per shard, each about a thousand prefixes.
 //! 2. [`rib::Shard`] keeps what the peer said before and after import policy, marks prefixes dirty, and at the end of its
 //!    round decides each: step by step, each loser keeping the step that removed it ([`rib::Step`]).
 //! 3. A change of the Loc-RIB waits, coalesced by prefix, until [`fib::FibSyncer`] pulls it, compares it with what the

@@ -41,6 +41,7 @@ mod socket;
 mod speaker;
 mod talk;
 mod tasks;
+mod word_queue;
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -4,14 +4,13 @@
 //! the peer), nothing else: what waits for room is kept in order and sent as room appears, timers and writes go on. So a peer that tells a
 //! table lets others in between, and most of what it has said and nobody has decided stays in sockets.
 
-use std::collections::VecDeque;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
 use crate::bfd;
@@ -26,38 +25,17 @@ use crate::runtime::message::{PeerMessage, PeerReplies, ShardCounts, ShardMessag
 use crate::runtime::metrics::PeerMetrics;
 use crate::runtime::recording::{self, Recorder};
 use crate::runtime::socket;
-use crate::runtime::talk::Talk;
-use crate::session::{DownReason, Event, Input, Output, Peer, RouteBatch, State};
+use crate::runtime::word_queue::{Listeners, Room, Word, WordQueue};
+use crate::session::{DownReason, Event, Input, Output, Peer, State};
 use crate::telemetry;
 use crate::types::{ConnectionId, Family, Outbox, PeerId};
 
 /// Answers of shards that may be on their way: one `Pull` a shard, doubled for a replaced one.
 const FRAME_REPLIES: usize = 16;
-/// Batches of routes of a peer that a shard may have not taken yet: the next one is decoded while one is decided. What another peer says stands
-/// behind no more of them than that; and since a round thus brings less than a session's window, nothing heaps up before a peer that reads
-/// well. With two of them a change beside the reload of a million prefixes took 140 ms to reach such a peer, with one 9 ms
-/// (`cargo bench --workspace --bench compare -- --scenarios S7-reload`).
-const BATCHES: usize = 1;
-/// Words for a shard that wait in its inbox from which on its next round is long anyway: then a peer brings all of what it has read at
-/// once, since what is decided together is told together, in fewer messages (S3 of the same bench: 269,000 instead of 386,000).
-const CROWD: usize = 2;
 /// Reads in a row from one socket before timers and other inputs get their turn.
 const READS_A_TURN: usize = 4;
 /// Octets of a read that are kept where they made the task panic.
 const EVIDENCE: usize = 4096;
-
-/// What a peer's task needs of the rest.
-#[derive(Clone, Debug)]
-pub struct PeerContext {
-    /// The shards' inboxes, by number.
-    pub shards: Vec<mpsc::Sender<ShardMessage>>,
-    /// The recovery task's inbox.
-    pub recovery: mpsc::Sender<recovery::Input>,
-    /// Where events go.
-    pub chronicle: Chronicle,
-    /// Who tells routes at present.
-    pub talk: Talk,
-}
 
 /// What a peer's task watches: the newest value counts.
 #[derive(Debug)]
@@ -75,15 +53,13 @@ pub struct PeerTask {
     recorder: Option<Recorder>,
     outbox: Outbox<Output>,
     connections: Connections,
-    context: PeerContext,
+    chronicle: Chronicle,
     inbox: mpsc::Receiver<PeerMessage>,
     watched: Watched,
     replies: mpsc::Receiver<Input>,
     counts: watch::Receiver<ShardCounts>,
-    /// Words for shards and recovery in order; reading stops while there are any.
-    waiting: VecDeque<Waiting>,
-    /// For each shard how many batches of routes may be sent to it.
-    batches: Vec<Arc<Semaphore>>,
+    /// Words for shards and recovery; reading stops while any waits.
+    words: WordQueue,
     /// The failure that was logged last.
     told: Option<DownReason>,
     metrics: PeerMetrics,
@@ -115,12 +91,6 @@ impl Drop for Witness<'_> {
     }
 }
 
-enum Waiting {
-    Shard(usize, ShardMessage),
-    Routes(usize, RouteBatch),
-    Recovery(recovery::Input),
-}
-
 enum Turn {
     Message(Option<PeerMessage>),
     Reply(Input),
@@ -132,41 +102,31 @@ enum Turn {
     Room(Room),
 }
 
-/// Room for the first of the waiting words. It is held until that word is sent: were it let go, one of a thousand others who wait
-/// for the same inbox would get it, and so on in a circle.
-enum Room {
-    Shard(mpsc::OwnedPermit<ShardMessage>),
-    Routes(mpsc::OwnedPermit<ShardMessage>, OwnedSemaphorePermit),
-    Recovery(mpsc::OwnedPermit<recovery::Input>),
-}
-
 impl PeerTask {
     /// A task for `machine`, which may be recorded; run it with [`PeerTask::run`].
     pub fn new(
         id: PeerId,
         (machine, recorder): (Peer, Option<Recorder>),
-        context: PeerContext,
+        (listeners, chronicle): (Listeners, Chronicle),
         inbox: mpsc::Receiver<PeerMessage>,
         watched: Watched,
     ) -> Self {
-        let metrics = context.chronicle.metrics().peer(machine.config());
+        let metrics = chronicle.metrics().peer(machine.config());
         // Nobody answers before the first session: its own channels replace these.
         let (_, replies) = mpsc::channel(1);
         let (_, counts) = watch::channel(ShardCounts::new());
-        let batches = context.shards.iter().map(|_| Arc::new(Semaphore::new(BATCHES))).collect();
         Self {
             id,
             machine,
             recorder,
             outbox: Outbox::new(),
             connections: Connections::default(),
-            context,
+            chronicle,
             inbox,
             watched,
             replies,
             counts,
-            waiting: VecDeque::new(),
-            batches,
+            words: WordQueue::new(id, listeners),
             told: None,
             metrics,
             established: None,
@@ -206,8 +166,7 @@ impl PeerTask {
                     self.deliver();
                 }
                 Turn::Room(room) => {
-                    self.send_first(room);
-                    self.drain_waiting();
+                    self.words.send_into(room);
                     if self.reads() {
                         self.pause(false);
                         self.deliver();
@@ -215,7 +174,7 @@ impl PeerTask {
                 }
             }
         }
-        self.finish().await;
+        self.words.finish().await;
     }
 
     async fn turn(&mut self) -> Turn {
@@ -230,7 +189,7 @@ impl PeerTask {
             event = self.connections.next(reading) => Turn::Socket(event),
             Ok(()) = self.counts.changed() => Turn::Counts,
             () = sleep_until(deadline) => Turn::Deadline,
-            room = room(&self.context, &self.batches, self.waiting.front()) => Turn::Room(room),
+            room = self.words.room() => Turn::Room(room),
             Ok(()) = self.watched.recovered.changed() => Turn::Recovered,
         }
     }
@@ -256,7 +215,7 @@ impl PeerTask {
 
     /// Nothing keeps us from reading: every word has found room, and there is memory.
     fn reads(&self) -> bool {
-        self.waiting.is_empty() && !self.held
+        self.words.is_empty() && !self.held
     }
 
     fn hold(&mut self, held: bool) {
@@ -303,7 +262,7 @@ impl PeerTask {
                     return false;
                 }
             }
-            if !self.waiting.is_empty() {
+            if !self.words.is_empty() {
                 return false;
             }
         }
@@ -334,7 +293,7 @@ impl PeerTask {
         let now = Instant::now();
         let heard = self.recorder.as_ref().and(input.as_ref()).map(recording::heard);
         let read = if let Some(Input::Received { bytes, .. }) = &input { Some(bytes.clone()) } else { None };
-        let _witness = read.map(|octets| Witness { chronicle: &self.context.chronicle, config: Arc::clone(self.machine.config()), octets });
+        let _witness = read.map(|octets| Witness { chronicle: &self.chronicle, config: Arc::clone(self.machine.config()), octets });
         let before = self.outbox.as_slice().len();
         match input {
             Some(input) => self.machine.handle(now, input, &mut self.outbox),
@@ -347,7 +306,7 @@ impl PeerTask {
 
     #[cfg(test)]
     fn witness(&self, octets: Bytes) -> Witness<'_> {
-        Witness { chronicle: &self.context.chronicle, config: Arc::clone(self.machine.config()), octets }
+        Witness { chronicle: &self.chronicle, config: Arc::clone(self.machine.config()), octets }
     }
 
     fn deliver(&mut self) {
@@ -364,22 +323,22 @@ impl PeerTask {
         match from_peer(self.id, output) {
             FromPeer::Socket(word) => self.socket_word(word),
             FromPeer::EveryShard(input) => self.every_shard(&input),
-            FromPeer::OneShard(shard, rib::Input::Routes(batch)) => self.wait_or_send(Waiting::Routes(usize::from(shard.0), batch)),
-            FromPeer::OneShard(shard, input) => self.wait_or_send(Waiting::Shard(usize::from(shard.0), ShardMessage::Input(input))),
+            FromPeer::OneShard(shard, rib::Input::Routes(batch)) => self.say(Word::Routes(usize::from(shard.0), batch)),
+            FromPeer::OneShard(shard, input) => self.say(Word::Shard(usize::from(shard.0), ShardMessage::Input(input))),
             FromPeer::EveryShardAndRecovery(input, word) => {
                 self.every_shard(&input);
-                self.wait_or_send(Waiting::Recovery(word));
+                self.say(Word::Recovery(word));
             }
             FromPeer::Recovery(word) => {
                 if let (recovery::Input::EndOfRib(..), Some(since)) = (&word, self.established) {
                     self.metrics.end_of_rib(since.elapsed());
                 }
-                self.wait_or_send(Waiting::Recovery(word));
+                self.say(Word::Recovery(word));
             }
             FromPeer::Told(event, word) => {
                 self.tell(event);
                 if let Some(word) = word {
-                    self.wait_or_send(Waiting::Recovery(word));
+                    self.say(Word::Recovery(word));
                 }
             }
         }
@@ -399,12 +358,12 @@ impl PeerTask {
 
     fn every_shard(&mut self, input: &rib::Input) {
         let replies = matches!(input, rib::Input::PeerUp(_)).then(|| self.new_replies());
-        for shard in 0..self.context.shards.len() {
+        for shard in 0..self.words.shards() {
             let message = match &replies {
                 Some(replies) => ShardMessage::Up(input.clone(), replies.clone()),
                 None => ShardMessage::Input(input.clone()),
             };
-            self.wait_or_send(Waiting::Shard(shard, message));
+            self.say(Word::Shard(shard, message));
         }
     }
 
@@ -416,21 +375,12 @@ impl PeerTask {
         PeerReplies { peer: self.id, frames, counts }
     }
 
-    fn wait_or_send(&mut self, word: Waiting) {
-        let Some(word) = self.overtake(word) else { return };
+    fn say(&mut self, word: Word) {
         let reads = self.reads();
-        self.waiting.push_back(word);
-        self.drain_waiting();
+        self.words.put(word);
         if reads && !self.reads() {
             self.pause(true);
         }
-    }
-
-    /// What we ask a shard for need not wait until it has taken what the peer says.
-    fn overtake(&self, word: Waiting) -> Option<Waiting> {
-        let asks = matches!(&word, Waiting::Shard(_, ShardMessage::Input(rib::Input::Pull { .. })));
-        let may = asks && self.waiting.iter().all(|word| matches!(word, Waiting::Routes(..)));
-        if may { self.try_send(word) } else { Some(word) }
     }
 
     /// Tells the machine that silence is not the peer's while we do not read (F4).
@@ -440,64 +390,13 @@ impl PeerTask {
         }
     }
 
-    fn send_first(&mut self, room: Room) {
-        if let Room::Routes(..) = room {
-            self.join_routes();
-        }
-        match (self.waiting.pop_front(), room) {
-            (Some(Waiting::Shard(_, message)), Room::Shard(room)) => drop(room.send(message)),
-            (Some(Waiting::Routes(_, batch)), Room::Routes(room, permit)) => drop(room.send(ShardMessage::Routes(batch, permit))),
-            (Some(Waiting::Recovery(word)), Room::Recovery(room)) => drop(room.send(word)),
-            // The room was made for the first word, and nobody else takes words from the queue.
-            (other, _) => other.into_iter().for_each(|word| self.waiting.push_front(word)),
-        }
-    }
-
-    /// Makes one batch of those that wait in front for the same shard, where that is busy with many others or with nobody else.
-    fn join_routes(&mut self) {
-        let Some(Waiting::Routes(shard, mut first)) = self.waiting.pop_front_if(|word| matches!(word, Waiting::Routes(..))) else { return };
-        let inbox = &self.context.shards[shard];
-        if self.context.talk.alone(self.id, Instant::now()) || inbox.max_capacity() - inbox.capacity() > CROWD {
-            let same = |word: &mut Waiting| matches!(word, Waiting::Routes(other, _) if *other == shard);
-            while let Some(Waiting::Routes(_, next)) = self.waiting.pop_front_if(same) {
-                first.changes.extend(next.changes);
-            }
-        }
-        self.waiting.push_front(Waiting::Routes(shard, first));
-    }
-
-    fn drain_waiting(&mut self) {
-        while let Some(word) = self.waiting.pop_front() {
-            if let Some(refused) = self.try_send(word) {
-                self.waiting.push_front(refused);
-                return;
-            }
-        }
-    }
-
-    /// Sends a word if there is room, or nobody who listens; else here it is again.
-    fn try_send(&self, word: Waiting) -> Option<Waiting> {
-        match word {
-            Waiting::Shard(shard, message) => refused(self.context.shards[shard].try_send(message)).map(|word| Waiting::Shard(shard, word)),
-            Waiting::Routes(shard, batch) => {
-                let Ok(permit) = Arc::clone(&self.batches[shard]).try_acquire_owned() else { return Some(Waiting::Routes(shard, batch)) };
-                self.context.talk.alone(self.id, Instant::now());
-                match refused(self.context.shards[shard].try_send(ShardMessage::Routes(batch, permit))) {
-                    Some(ShardMessage::Routes(batch, _)) => Some(Waiting::Routes(shard, batch)),
-                    _ => None,
-                }
-            }
-            Waiting::Recovery(word) => refused(self.context.recovery.try_send(word)).map(Waiting::Recovery),
-        }
-    }
-
     /// Logs a session change and tells the history; an attempt that fails as the one before it did is only for debugging.
     fn tell(&mut self, event: Event) {
         self.log(&event);
         self.count(&event);
         let step_of_attempt = matches!(&event, Event::State { from, to } if *from != State::Established && *to != State::Established);
         if !step_of_attempt {
-            self.context.chronicle.tell(telemetry::Event::of_session(&self.machine.config().name, event));
+            self.chronicle.tell(telemetry::Event::of_session(&self.machine.config().name, event));
         }
     }
 
@@ -541,23 +440,6 @@ impl PeerTask {
             }
         }
     }
-
-    /// Sends what still waits, then tells the shards that the peer is gone.
-    async fn finish(&mut self) {
-        for word in std::mem::take(&mut self.waiting) {
-            // A closed inbox means that the process ends: nothing is left to tell.
-            let _ = match word {
-                Waiting::Shard(shard, message) => self.context.shards[shard].send(message).await.is_ok(),
-                Waiting::Routes(shard, batch) => {
-                    self.context.shards[shard].send(ShardMessage::Input(rib::Input::Routes(batch))).await.is_ok()
-                }
-                Waiting::Recovery(word) => self.context.recovery.send(word).await.is_ok(),
-            };
-        }
-        for shard in &self.context.shards {
-            let _ = shard.send(ShardMessage::Forget(self.id)).await;
-        }
-    }
 }
 
 async fn sleep_until(deadline: Option<tokio::time::Instant>) {
@@ -567,34 +449,6 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     }
 }
 
-/// What found no room; nothing where it was sent, or nobody listens any more.
-fn refused<T>(sent: Result<(), mpsc::error::TrySendError<T>>) -> Option<T> {
-    match sent {
-        Err(mpsc::error::TrySendError::Full(word)) => Some(word),
-        Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => None,
-    }
-}
-
-/// Resolves when the inbox that the first waiting word is for has room.
-async fn room(context: &PeerContext, batches: &[Arc<Semaphore>], first: Option<&Waiting>) -> Room {
-    let of_shard = |shard: usize| context.shards[shard].clone().reserve_owned();
-    let room = match first {
-        None => None,
-        Some(Waiting::Shard(shard, _)) => of_shard(*shard).await.ok().map(Room::Shard),
-        Some(Waiting::Routes(shard, _)) => match Arc::clone(&batches[*shard]).acquire_owned().await {
-            Ok(permit) => of_shard(*shard).await.ok().map(|room| Room::Routes(room, permit)),
-            Err(_) => None,
-        },
-        Some(Waiting::Recovery(_)) => context.recovery.clone().reserve_owned().await.ok().map(Room::Recovery),
-    };
-    match room {
-        Some(room) => room,
-        // Nothing waits, or the process ends, and the main task says why.
-        None => std::future::pending().await,
-    }
-}
-
-/// Our link-local address and its interface when the session itself runs on one.
 fn local_link(local: SocketAddr) -> Option<(Ipv6Addr, u32)> {
     match local {
         SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => Some((*v6.ip(), v6.scope_id())),

@@ -116,6 +116,7 @@ impl ShardTask {
 
     /// What waits, what follows from it, and who is told.
     fn round(&mut self, messages: &mut Vec<ShardMessage>) {
+        // What the machine hears of how its answers were taken makes it say nothing before the next round.
         let mut outbox = Outbox::new();
         let mut lap = Lap::begin();
         for message in messages.drain(..) {

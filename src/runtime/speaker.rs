@@ -25,9 +25,10 @@ use crate::runtime::directory::{Directory, PeerEntry};
 use crate::runtime::history::Chronicle;
 use crate::runtime::listener::{ListenPeer, ListenTable};
 use crate::runtime::message::{FibMessage, Order, PeerMessage, ShardMessage};
-use crate::runtime::peer_task::{PeerContext, PeerTask, Watched};
+use crate::runtime::peer_task::{PeerTask, Watched};
 use crate::runtime::recording::Recording;
 use crate::runtime::talk::Talk;
+use crate::runtime::word_queue::Listeners;
 use crate::session::{self, Peer, SessionEnd, StopReason};
 use crate::telemetry::Event;
 use crate::types::{PeerId, PerFamily};
@@ -339,16 +340,11 @@ impl Speaker {
         let recorder = self.recording.as_ref().map(|recording| recording.session(id, &config, &settings));
         let machine = Peer::new(id, Arc::clone(&config), settings);
         let (inbox, messages) = mpsc::channel(PEER_INBOX);
-        let context = PeerContext {
-            shards: self.inboxes.shards.clone(),
-            recovery: self.inboxes.recovery.clone(),
-            chronicle: self.chronicle.clone(),
-            talk: self.talk.clone(),
-        };
+        let listeners = Listeners { shards: self.inboxes.shards.clone(), recovery: self.inboxes.recovery.clone(), talk: self.talk.clone() };
         let (reports, reported) = watch::channel(None);
         self.reports.insert(id, Arc::new(reports));
         let watched = Watched { recovered: self.recovered.subscribe(), bfd: reported };
-        let task = PeerTask::new(id, (machine, recorder), context, messages, watched);
+        let task = PeerTask::new(id, (machine, recorder), (listeners, self.chronicle.clone()), messages, watched);
         let paths = task.paths();
         let handle = self.tasks.spawn(task.run().instrument(info_span!("peer", name)));
         self.names.insert(handle.id(), name.to_owned());

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use rand_pcg::Pcg32;
 
 use crate::bfd;
@@ -489,6 +489,8 @@ impl Peer {
             return;
         }
         self.last_accept = Some(now);
+        // There is hardly ever a second one; `push` would make room for four.
+        self.incoming.reserve_exact(1);
         self.incoming.push(Connection::incoming(connection));
         self.step(now, Place::Incoming(connection), Event::Up(ends), out);
         if let Some((older, _)) = pending {
@@ -511,6 +513,10 @@ impl Peer {
         }
         if let Some(open) = self.connection_mut(place) {
             open.line.alive = !open.line.input.is_empty();
+            if !open.line.alive {
+                // As large as the largest read; a peer that is silent needs none.
+                open.line.input = BytesMut::new();
+            }
         }
         self.ingest.flush(out);
     }
