@@ -89,7 +89,7 @@ fn attributes(next_hop: &str) -> Attributes {
         as_path: AsPath::sequence([Asn(70000), Asn(65001)]),
         local_pref: Some(200),
         med: Some(7),
-        communities: Box::new([Community(0xfde8_0001)]),
+        communities: [Community(0xfde8_0001)].into(),
         ..Attributes::originated(NextHop::Global(next_hop.parse().unwrap()))
     }
 }

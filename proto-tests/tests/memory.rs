@@ -88,7 +88,7 @@ fn assert_told(bench: &Bench, held: Count) {
 }
 
 /// Octets of a prefix with one path told to one group, an eighth of two attribute sets included.
-const PREFIX: i64 = 235;
+const PREFIX: i64 = 195;
 
 #[test]
 fn nine_more_paths_of_the_same_prefixes() {
@@ -111,7 +111,7 @@ fn nine_more_paths_of_the_same_prefixes() {
 }
 
 /// Octets of one more path for a prefix that is there, an eighth of an attribute set included.
-const PATH: i64 = 120;
+const PATH: i64 = 75;
 
 #[test]
 fn q1_five_hundred_peers_of_one_group_cost_a_cursor_each() {

@@ -68,7 +68,7 @@ mod tests {
 
     use super::*;
     use crate::policy::RouteSource;
-    use crate::types::{Attributes, Community, LargeCommunity, Segment, SegmentKind};
+    use crate::types::{Attributes, Community, LargeCommunity, SegmentKind};
 
     fn subject(prefix: &str) -> Subject<'static> {
         Subject {
@@ -130,8 +130,7 @@ mod tests {
 
     #[test]
     fn an_as_path_prefix_reads_across_segments() {
-        let sequence = |asns: &[u32]| Segment { kind: SegmentKind::Sequence, asns: asns.iter().copied().map(Asn).collect() };
-        let path = AsPath { segments: [sequence(&[1, 2]), sequence(&[3])].into_iter().collect() };
+        let path = AsPath::of([&[1, 2][..], &[3]].map(|asns| (SegmentKind::Sequence, asns.iter().copied().map(Asn))));
         for (asns, expected) in [(&[][..], true), (&[1], true), (&[1, 2, 3], true), (&[2], false), (&[1, 2, 3, 4], false)] {
             assert_eq!(begins_with(&path, &asns.iter().copied().map(Asn).collect::<Vec<_>>()), expected, "{asns:?}");
         }

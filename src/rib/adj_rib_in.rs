@@ -149,7 +149,7 @@ pub(super) fn sweep<A: AddressFamily>(
     let Some(counts) = state.and_then(|state| state.counts.of_mut(A::FAMILY)) else { return };
     for index in range {
         while let Some(path) = rib.table.get(index).and_then(|destination| {
-            destination.paths.iter().find(|path| path.told < older && shared.facts.sources.get(path.source).peer == Some(peer))
+            destination.paths.iter().find(|path| path.told.is_before(older) && shared.facts.sources.get(path.source).peer == Some(peer))
         }) {
             let source = path.source;
             rib.remove(shared, index, source, Some(counts));
@@ -187,7 +187,7 @@ pub(super) fn rejudge_one<A: AddressFamily>(
         .iter()
         .filter_map(|path| {
             let peer = shared.facts.sources.get(path.source).peer.filter(|peer| which(*peer, path.next_hop))?;
-            Some((peer, path.source, Arc::clone(path.received()), path.told))
+            Some((peer, path.source, Arc::clone(shared.facts.received(path)), path.told))
         })
         .collect();
     for (peer, source, received, told) in picked {
@@ -226,9 +226,13 @@ pub(super) fn long_lived<A: AddressFamily>(
     for index in range {
         let Some(destination) = rib.table.get(index) else { continue };
         let prefix = destination.prefix;
-        let of_peer = |path: &&Path| path.told < older && shared.facts.sources.get(path.source).peer == Some(peer);
-        let stale: SmallVec<[_; 1]> =
-            destination.paths.iter().filter(of_peer).map(|path| (path.source, Arc::clone(path.received()), path.told)).collect();
+        let of_peer = |path: &&Path| path.told.is_before(older) && shared.facts.sources.get(path.source).peer == Some(peer);
+        let stale: SmallVec<[_; 1]> = destination
+            .paths
+            .iter()
+            .filter(of_peer)
+            .map(|path| (path.source, Arc::clone(shared.facts.received(path)), path.told))
+            .collect();
         for (source, received, told) in stale {
             if received.has_community(Community::NO_LLGR) {
                 rib.remove(shared, index, source, counts.of_mut(A::FAMILY));

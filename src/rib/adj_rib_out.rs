@@ -130,6 +130,9 @@ pub(super) struct AdjRibOut<A: AddressFamily> {
 
 /// Changes of a round for which room is kept.
 const ROUND: usize = 4096;
+/// How many times as much as is needed there must be before it is worth looking at all of it. Others wait meanwhile: with a table that is
+/// withdrawn as a whole twice as much would be looked through at nine lengths above 50,000, this at four.
+const MOSTLY: usize = 4;
 /// Slots that are not worth a compaction.
 const SLACK: usize = 1024;
 
@@ -334,9 +337,9 @@ impl<A: AddressFamily> AdjRibOut<A> {
     /// Whether there is enough to drop. `quiet`: nobody needs tombstones or old slots.
     pub fn wants_compaction(&mut self, quiet: bool) -> bool {
         self.peak = self.peak.max(self.live);
-        let long = self.log.len() > 2 * self.live + SLACK;
-        // Most of the table is gone, and a compaction on the way may have left no log to speak of. Each half is worth one look.
-        let vacant = self.entries.len() > 2 * (self.live + self.log.len()) + SLACK && 2 * self.live < self.peak;
+        let long = self.log.len() > MOSTLY * self.live + SLACK;
+        // Most of the table is gone, and a compaction on the way may have left no log to speak of. Each quarter is worth one look.
+        let vacant = self.entries.len() > MOSTLY * (self.live + self.log.len()) + SLACK && MOSTLY * self.live < self.peak;
         (long && (quiet || self.log.len() >= self.compact_at)) || (vacant && quiet)
     }
 
@@ -346,31 +349,34 @@ impl<A: AddressFamily> AdjRibOut<A> {
         self.forget_before(keep_from);
         cursors.sort_unstable_by_key(|cursor| self.index(**cursor));
         let split = self.index(keep_from).min(self.log.len());
-        let mut kept: Vec<u32> = Vec::with_capacity(self.live + SLACK);
+        let mut kept = 0;
         let mut moved: Vec<usize> = Vec::with_capacity(cursors.len());
         let waiting: Vec<usize> = cursors.iter().map(|cursor| self.index(**cursor)).collect();
         let mut waiting = waiting.into_iter().peekable();
         for index in 0..split {
             while waiting.next_if(|cursor| *cursor <= index).is_some() {
-                moved.push(kept.len());
+                moved.push(kept);
             }
             let Some(entry) = self.valid(Position(self.base.wrapping_add(index as u32))) else { continue };
             if self.entries[entry as usize].is_live() || needed.has(entry) {
-                kept.push(entry);
+                self.log[kept] = entry;
+                kept += 1;
             } else {
                 self.entries[entry as usize].set(LOGGED, false);
             }
         }
-        moved.extend(waiting.map(|cursor| cursor - split + kept.len()));
-        self.base = keep_from.0.wrapping_sub(kept.len() as u32);
-        for (index, entry) in kept.iter().enumerate() {
+        moved.extend(waiting.map(|cursor| cursor - split + kept));
+        self.base = keep_from.0.wrapping_sub(kept as u32);
+        for (index, entry) in self.log[..kept].iter().enumerate() {
             self.entries[*entry as usize].slot = self.base.wrapping_add(index as u32);
         }
         for (cursor, index) in cursors.iter_mut().zip(moved) {
             **cursor = Position(self.base.wrapping_add(index as u32));
         }
-        kept.extend_from_slice(&self.log[split..]);
-        self.log = kept;
+        self.log.drain(kept..split);
+        if self.log.capacity() > 4 * self.log.len() + SLACK {
+            self.log.shrink_to(2 * self.log.len() + SLACK);
+        }
         self.compact_at = self.log.len() + (self.log.len() / 2).max(SLACK);
         self.peak = self.live;
         self.release();
@@ -386,7 +392,7 @@ impl<A: AddressFamily> AdjRibOut<A> {
             }
             needed
         });
-        if self.entries.len() <= 2 * self.log.len() + SLACK {
+        if self.entries.len() <= MOSTLY * self.log.len() + SLACK {
             return;
         }
         for dest in 0..self.heads.len() {

@@ -75,7 +75,7 @@ impl View<'_> {
                     prefix: destination.prefix.into(),
                     peer,
                     path_id: add_path.then_some(source.path_id),
-                    attributes: Arc::clone(path.received()),
+                    attributes: Arc::clone(self.facts.received(path)),
                 })
             }));
         }
@@ -93,7 +93,7 @@ impl View<'_> {
         let end = range.end;
         for destination in (range.start..end.min(rib.table.end())).filter_map(|index| rib.table.get(index)) {
             let usable = |path: &Path| {
-                path.fault.is_none() && self.facts.resolution(path).is_none_or(|resolution| !resolution.gateways().is_empty())
+                path.fault().is_none() && self.facts.resolution(path).is_none_or(|resolution| !resolution.gateways().is_empty())
             };
             let goes = |path: &&Path| self.facts.sources.get(path.source).peer.filter(|peer| leaving.contains(peer));
             let usable = destination.paths.iter().filter(|path| usable(path));
@@ -120,9 +120,13 @@ impl View<'_> {
             match filter.received {
                 Some(peer) if self.facts.sources.get(path.source).peer == Some(peer) => {
                     let row = self.row(A::FAMILY, prefix, path, fate);
-                    rows.push(RouteRow { next_hop: Some(path.received().next_hop), attributes: Arc::clone(path.received()), ..row });
+                    rows.push(RouteRow {
+                        next_hop: Some(self.facts.received(path).next_hop),
+                        attributes: Arc::clone(self.facts.received(path)),
+                        ..row
+                    });
                 }
-                None if path.fault.is_none() => rows.push(self.row(A::FAMILY, prefix, path, fate)),
+                None if path.fault().is_none() => rows.push(self.row(A::FAMILY, prefix, path, fate)),
                 _ => {}
             }
         }
@@ -196,11 +200,11 @@ impl View<'_> {
     /// What keeps a path out, in words.
     fn rejected_by(&self, family: Family, prefix: IpNet, path: &Path) -> Option<String> {
         let source = self.facts.sources.get(path.source);
-        match (path.fault, self.facts.resolution(path)) {
+        match (path.fault(), self.facts.resolution(path)) {
             (Some(Fault::Policy), _) => {
                 let state = self.peers.get(&source.peer?)?;
                 let interface = self.facts.interface(path, prefix).map(Arc::clone);
-                Some(Import::explain(self.config, &state.facts, family, path.received(), interface, prefix))
+                Some(Import::explain(self.config, &state.facts, family, self.facts.received(path), interface, prefix))
             }
             (Some(fault), _) => Some(fault.text().to_owned()),
             (None, Some(Resolution::Own)) => Some(format!("its next hop {} is an address of this node", path.attributes.next_hop)),

@@ -375,7 +375,7 @@ impl Exporter {
         if memo.is_some_and(|memo| memo.next_hop == next_hop) {
             return Ok(place);
         }
-        if path.attributes.as_path.segments.iter().any(|segment| segment.kind == SegmentKind::Set) {
+        if path.attributes.as_path.segments().any(|segment| segment.kind == SegmentKind::Set) {
             return Err(Refusal::AsSet);
         }
         let before_policy = self.before_policy(path, next_hop, interner);
@@ -409,11 +409,11 @@ impl Exporter {
     /// E2: our AS in front; nothing that belongs inside an AS.
     fn path_outside(&self, path: &AsPath) -> AsPath {
         let confederation = |kind| matches!(kind, SegmentKind::ConfedSequence | SegmentKind::ConfedSet);
-        let inside = path.segments.iter().any(|segment| confederation(segment.kind));
+        let inside = path.segments().any(|segment| confederation(segment.kind));
         if !inside && !self.key.remove_private && self.key.replaced.is_none() {
             return path.prepend(&[self.key.local_asn]);
         }
-        let mut path = AsPath { segments: path.segments.iter().filter(|segment| !confederation(segment.kind)).cloned().collect() };
+        let mut path = path.of_kinds(|kind| !confederation(kind));
         if self.key.remove_private {
             path = path.rewritten(|asn| (!asn.is_private()).then_some(asn));
         }

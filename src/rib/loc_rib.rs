@@ -13,6 +13,7 @@ use super::groups::{GroupId, Groups};
 use super::import::Judgement;
 use super::monitor::{Change, Watched};
 use super::next_hop::{Gateway, NextHopId, NextHops, Resolution};
+use super::original::Originals;
 use super::path::{Path, Source, SourceId, Sources};
 use super::stale::{Epoch, Told};
 use super::table::{Destination, Mark, Table};
@@ -20,7 +21,7 @@ use crate::fib::{BestRoute, FibChange, Hop, Target};
 use crate::origin::{LocalKey, LocalRoute, LocalTarget};
 use crate::policy::DEFAULT_LOCAL_PREF;
 use crate::session::PrefixCounts;
-use crate::types::{AddressFamily, NextHop};
+use crate::types::{AddressFamily, Attributes, NextHop};
 
 /// What the tables of both families share.
 #[derive(Clone, Debug)]
@@ -40,6 +41,8 @@ pub(super) struct Facts {
     pub(super) sources: Sources,
     /// What they are sent through.
     pub(super) next_hops: NextHops,
+    /// What was received of those that import has changed.
+    pub(super) originals: Originals,
     /// Routes of this node.
     pub(super) local: Told<LocalKey, LocalRoute>,
     /// Paths used together at most.
@@ -51,6 +54,11 @@ impl Facts {
     pub(super) fn local_route(&self, path: &Path, prefix: IpNet) -> Option<&LocalRoute> {
         let source = self.sources.get(path.source).kind;
         if source.is_bgp() { None } else { self.local.get(&LocalKey { source, prefix }) }
+    }
+
+    /// The attributes of a path before import policy.
+    pub(super) fn received<'a>(&'a self, path: &'a Path) -> &'a Arc<Attributes> {
+        path.original.and_then(|id| self.originals.get(id)).unwrap_or(&path.attributes)
     }
 
     /// What a path's next hop resolves to.
@@ -78,7 +86,7 @@ impl Facts {
             Some(Resolution::Unresolved) => (source.kind.is_bgp(), false, u32::MAX),
             Some(via) => (true, true, via.metric()),
         };
-        let eligible = eligible && path.fault.is_none();
+        let eligible = eligible && path.fault().is_none();
         Contender { attributes: &path.attributes, source, preference: path.preference, eligible, resolved, metric }
     }
 
@@ -169,11 +177,11 @@ impl<A: AddressFamily> LocRib<A> {
                 counts.accepted += u64::from(accepted);
             }
             let before = destination.spilled();
-            destination.paths.push(new.into_path(source));
+            destination.push(new.into_path(source, &mut shared.facts.originals));
             let more = destination.spilled() - before;
             self.table.spilled += more;
             if !self.watched.is_empty() {
-                self.watch(&shared.facts.sources, index, source, None);
+                self.watch(&shared.facts, index, source, None);
             }
             self.soil(index);
             return true;
@@ -181,12 +189,12 @@ impl<A: AddressFamily> LocRib<A> {
         let chosen = at == 0 && destination.has_best;
         let path = &mut destination.paths[at];
         path.told = new.told;
-        if new.is_same(path) {
+        if new.is_same(path, &shared.facts) {
             return false;
         }
         if let Some(counts) = counts {
             counts.accepted += u64::from(accepted);
-            counts.accepted -= u64::from(path.fault.is_none());
+            counts.accepted -= u64::from(path.fault().is_none());
         }
         if path.next_hop != new.next_hop {
             if let Some(id) = new.next_hop {
@@ -197,14 +205,14 @@ impl<A: AddressFamily> LocRib<A> {
             }
         }
         self.replaced += 1;
-        let multipath = path.multipath;
-        let before = std::mem::replace(path, Path { multipath, ..new.into_path(source) });
-        if chosen || multipath {
+        let before = std::mem::replace(path, new.into_path(source, &mut shared.facts.originals));
+        if chosen || before.is_multipath() {
             destination.set(Mark::Touched, true);
         }
         if !self.watched.is_empty() {
-            self.watch(&shared.facts.sources, index, source, Some(&before));
+            self.watch(&shared.facts, index, source, Some(&before));
         }
+        before.original.into_iter().for_each(|id| shared.facts.originals.release(id));
         self.soil(index);
         true
     }
@@ -219,20 +227,21 @@ impl<A: AddressFamily> LocRib<A> {
             destination.has_best = false;
             destination.set(Mark::Touched, true);
         }
-        if path.multipath {
+        if path.is_multipath() {
             destination.set(Mark::Touched, true);
         }
         if let Some(counts) = counts {
             counts.received -= 1;
-            counts.accepted -= u64::from(path.fault.is_none());
+            counts.accepted -= u64::from(path.fault().is_none());
         }
         if let Some(id) = path.next_hop {
             shared.facts.next_hops.release(id);
         }
         shared.groups.withdraw_path(destination.prefix.into(), index, shared.facts.sources.get(source).sent);
         if !self.watched.is_empty() {
-            self.watch(&shared.facts.sources, index, source, Some(&path));
+            self.watch(&shared.facts, index, source, Some(&path));
         }
+        path.original.into_iter().for_each(|id| shared.facts.originals.release(id));
         shared.facts.sources.release(source);
         self.soil(index);
         true
@@ -240,10 +249,12 @@ impl<A: AddressFamily> LocRib<A> {
 
     /// A source's path of a destination has become what it is now: collectors are to hear of it.
     #[cold]
-    fn watch(&mut self, sources: &Sources, index: u32, source: SourceId, before: Option<&Path>) {
-        let (Some(destination), Source { peer: Some(peer), path_id, .. }) = (self.table.get(index), sources.get(source)) else { return };
+    fn watch(&mut self, facts: &Facts, index: u32, source: SourceId, before: Option<&Path>) {
+        let (Some(destination), Source { peer: Some(peer), path_id, .. }) = (self.table.get(index), facts.sources.get(source)) else {
+            return;
+        };
         let after = destination.position(source).and_then(|at| destination.paths.get(at));
-        self.watched.path(*peer, destination.prefix, *path_id, Change::of(before, after));
+        self.watched.path(*peer, destination.prefix, *path_id, Change::of(before, after, facts));
     }
 
     /// The destination is to be decided again, and its result counts as changed.
@@ -335,25 +346,17 @@ impl<A: AddressFamily> LocRib<A> {
 }
 
 impl NewPath {
-    fn into_path(self, source: SourceId) -> Path {
-        let Self { judgement, next_hop, told } = self;
-        Path {
-            attributes: judgement.attributes,
-            received: judgement.received,
-            source,
-            next_hop,
-            told,
-            fault: judgement.fault,
-            preference: judgement.preference,
-            multipath: false,
-        }
+    fn into_path(self, source: SourceId, originals: &mut Originals) -> Path {
+        let Self { judgement: Judgement { attributes, received, fault, preference }, next_hop, told } = self;
+        let original = received.map(|received| originals.hold(&received));
+        Path::new((attributes, original), (source, next_hop), told, (preference, fault))
     }
 
-    fn is_same(&self, path: &Path) -> bool {
+    fn is_same(&self, path: &Path, facts: &Facts) -> bool {
         let received = self.judgement.received.as_ref().unwrap_or(&self.judgement.attributes);
         Arc::ptr_eq(&self.judgement.attributes, &path.attributes)
-            && Arc::ptr_eq(received, path.received())
-            && (self.judgement.fault, self.judgement.preference, self.next_hop) == (path.fault, path.preference, path.next_hop)
+            && Arc::ptr_eq(received, facts.received(path))
+            && (self.judgement.fault, self.judgement.preference, self.next_hop) == (path.fault(), path.preference, path.next_hop)
     }
 }
 
@@ -361,13 +364,13 @@ impl NewPath {
 fn choose<P>(facts: &Facts, destination: &mut Destination<P>) -> bool {
     if let [path] = destination.paths.as_mut_slice() {
         let eligible = facts.contender(path).eligible;
-        path.multipath = false;
+        path.set_multipath(false);
         return std::mem::replace(&mut destination.has_best, eligible) != eligible;
     }
     let fates = facts.fates(destination);
     let mut changed = false;
     for (path, fate) in destination.paths.iter_mut().zip(&fates) {
-        changed |= std::mem::replace(&mut path.multipath, fate.multipath) != fate.multipath;
+        changed |= path.set_multipath(fate.multipath);
     }
     let best = fates.iter().position(|fate| fate.best);
     changed |= std::mem::replace(&mut destination.has_best, best.is_some()) != best.is_some();
@@ -407,7 +410,7 @@ fn learned_target<P>(facts: &Facts, destination: &Destination<P>) -> Target {
     {
         return Target::Via(smallvec![hop(path, gateway)]);
     }
-    let used = destination.paths.iter().enumerate().filter(|(at, path)| *at == 0 || path.multipath);
+    let used = destination.paths.iter().enumerate().filter(|(at, path)| *at == 0 || path.is_multipath());
     let mut hops: SmallVec<[Hop; 1]> = used
         .flat_map(|(_, path)| {
             let gateways = facts.resolution(path).map_or(&[][..], Resolution::gateways);

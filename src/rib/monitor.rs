@@ -23,8 +23,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::bunch::Bunches;
-use super::loc_rib::LocRib;
-use super::path::{Path, Sources};
+use super::loc_rib::{Facts, LocRib};
+use super::path::Path;
 use super::update_group::Receiver;
 use crate::session::{SessionEnd, SessionFacts};
 use crate::telemetry::bmp::View;
@@ -136,16 +136,14 @@ pub(super) struct Change {
 
 impl Change {
     /// Of a path that becomes another; `before` is none where there was none, `after` where there is none.
-    pub(super) fn of(before: Option<&Path>, after: Option<&Path>) -> Self {
-        let another = |view: fn(&Path) -> &Arc<Attributes>| match (before, after) {
-            (Some(before), Some(after)) => !Arc::ptr_eq(view(before), view(after)),
-            _ => true,
-        };
+    pub(super) fn of(before: Option<&Path>, after: Option<&Path>, facts: &Facts) -> Self {
+        let both = before.zip(after);
         Self {
             known: before.is_some(),
-            accepted: before.is_some_and(|path| path.fault.is_none()),
-            received: another(Path::received),
-            made: another(|path| &path.attributes) || before.is_none_or(|path| path.fault.is_some()),
+            accepted: before.is_some_and(|path| path.fault().is_none()),
+            received: both.is_none_or(|(before, after)| !Arc::ptr_eq(facts.received(before), facts.received(after))),
+            made: both.is_none_or(|(before, after)| !Arc::ptr_eq(&before.attributes, &after.attributes))
+                || before.is_none_or(|path| path.fault().is_some()),
         }
     }
 }
@@ -332,7 +330,7 @@ pub(super) struct Monitors {
 /// The tables that collectors are told of.
 pub(super) struct Tables<'a, A: AddressFamily> {
     pub(super) rib: &'a mut LocRib<A>,
-    pub(super) sources: &'a Sources,
+    pub(super) facts: &'a Facts,
 }
 
 impl Monitors {
@@ -522,7 +520,7 @@ impl Monitor {
 
     /// Tells what has changed, as it is now.
     fn tell_changes<A: AddressFamily>(&self, id: MonitorId, tables: &mut Tables<'_, A>, left: &mut usize, words: &mut Vec<Monitored>) {
-        let Tables { rib, sources } = tables;
+        let Tables { rib, facts } = tables;
         let Some(keys) = rib.watched.of(id) else { return };
         let mut shared = Shared::<A>::with_capacity(0);
         let (mut paths, mut best) = (Vec::new(), Vec::new());
@@ -544,12 +542,12 @@ impl Monitor {
                 continue;
             }
             let of_path = |path: &&Path| {
-                let source = sources.get(path.source);
+                let source = facts.sources.get(path.source);
                 (source.peer, source.path_id) == (Some(peer), path_id)
             };
             let destination = rib.table.find(&prefix).and_then(|index| rib.table.get(index));
             let path = destination.and_then(|destination| destination.paths.iter().find(of_path));
-            self.offer::<A>(Nlri { prefix, path_id }, peer, path, change, &mut shared);
+            self.offer::<A>(Nlri { prefix, path_id }, peer, path.map(|path| (path, facts.received(path))), change, &mut shared);
         }
         for prefix in best.into_iter().filter(|_| self.watch.loc) {
             let destination = rib.table.find(&prefix).and_then(|index| rib.table.get(index));
@@ -559,18 +557,18 @@ impl Monitor {
         words.extend(into_words::<A>(shared));
     }
 
-    /// What is to be said of a path in both views of Adj-RIB-In.
+    /// What is to be said of a path in both views of Adj-RIB-In; it comes with what was received.
     fn offer<'a, A: AddressFamily>(
         &self,
         nlri: Nlri<A::Prefix>,
         peer: PeerId,
-        path: Option<&'a Path>,
+        path: Option<(&'a Path, &'a Arc<Attributes>)>,
         change: Change,
         shared: &mut Shared<'a, A>,
     ) {
-        let accepted = path.filter(|path| path.fault.is_none());
+        let accepted = path.map(|(path, _)| path).filter(|path| path.fault().is_none());
         if self.watch.pre && if path.is_some() { change.received } else { change.known } {
-            add::<A>(shared, (Some(peer), View::PrePolicy), path.map(Path::received), nlri);
+            add::<A>(shared, (Some(peer), View::PrePolicy), path.map(|(_, received)| received), nlri);
         }
         if self.watch.post && if accepted.is_some() { change.made } else { change.accepted } {
             add::<A>(shared, (Some(peer), View::PostPolicy), accepted.map(|path| &path.attributes), nlri);
@@ -587,7 +585,7 @@ impl Monitor {
         words: &mut Vec<Monitored>,
     ) -> Option<u32> {
         const NEW: Change = Change { known: false, accepted: false, received: true, made: true };
-        let Tables { rib, sources } = tables;
+        let Tables { rib, facts } = tables;
         let LocRib { table, watched, .. } = &mut **rib;
         let mut shared = Shared::<A>::with_capacity(0);
         let end = table.end().min(cursor.saturating_add(STEP as u32));
@@ -599,14 +597,15 @@ impl Monitor {
             let Some(destination) = destination else { continue };
             let prefix = destination.prefix;
             for path in &destination.paths {
-                let source = sources.get(path.source);
+                let source = facts.sources.get(path.source);
                 let Some(peer) = source.peer.filter(|peer| of.is_none_or(|of| of == *peer) && self.sessions.contains_key(peer)) else {
                     continue;
                 };
                 if let Some(keys) = watched.of(id) {
                     keys.remove_path(peer, prefix, source.path_id);
                 }
-                self.offer::<A>(Nlri { prefix, path_id: source.path_id }, peer, Some(path), NEW, &mut shared);
+                let nlri = Nlri { prefix, path_id: source.path_id };
+                self.offer::<A>(nlri, peer, Some((path, facts.received(path))), NEW, &mut shared);
                 *left = left.saturating_sub(1);
             }
             if let Some(best) = destination.best().filter(|_| of.is_none() && self.watch.loc) {

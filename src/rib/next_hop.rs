@@ -16,6 +16,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
 use smallvec::SmallVec;
 
+use super::dependants::Dependants;
 use super::stale::Told;
 use crate::fib::{InterfaceAddress, KernelEvent, KernelRoute, Link, RouteKey, RouteType};
 use crate::types::{Family, NextHop, PerFamily, Sync};
@@ -94,29 +95,9 @@ struct Tracked {
     key: Key,
     resolution: Resolution,
     paths: u32,
-    /// Indexes of destinations that may depend on it; may hold some twice, and some that no longer do.
-    dependants: PerFamily<Vec<u32>>,
-    /// With so many of them those that stand there twice are looked for.
-    tidy_at: usize,
+    /// Indexes of destinations that may depend on it, with some that no longer do.
+    dependants: PerFamily<Dependants>,
 }
-
-impl Tracked {
-    fn held(&self) -> usize {
-        self.dependants.ipv4.len() + self.dependants.ipv6.len()
-    }
-
-    /// Not again before there are twice as many: where most have gone and do not come back twice, there is nothing to be found.
-    fn tidy(&mut self) {
-        for list in [&mut self.dependants.ipv4, &mut self.dependants.ipv6] {
-            list.sort_unstable();
-            list.dedup();
-        }
-        self.tidy_at = 2 * self.held().max(FEW);
-    }
-}
-
-/// So many dependants are never too many.
-const FEW: usize = 64;
 
 /// Interfaces, each with the number of its addresses that stand behind an entry.
 type Interfaces = BTreeMap<u32, u32>;
@@ -148,7 +129,7 @@ impl NextHops {
     /// Octets of memory that the lists of who depends on them have reserved.
     pub(super) fn octets(&self) -> usize {
         let lists = self.slots.iter().flatten().flat_map(|tracked| tracked.dependants.iter());
-        lists.map(|(_, list)| list.capacity() * size_of::<u32>()).sum()
+        lists.map(|(_, list)| list.octets()).sum()
     }
 
     /// Nothing is known yet. `protocol` is the number of our own kernel routes.
@@ -304,7 +285,7 @@ impl NextHops {
         if let Some(id) = self.ids.get(&key) {
             return *id;
         }
-        let tracked = Some(Tracked { key, resolution: self.resolve(&key), paths: 0, dependants: PerFamily::default(), tidy_at: 2 * FEW });
+        let tracked = Some(Tracked { key, resolution: self.resolve(&key), paths: 0, dependants: PerFamily::default() });
         let id = match self.free.pop() {
             Some(id) => {
                 if let Some(slot) = self.slots.get_mut(slot_of(id)) {
@@ -332,10 +313,7 @@ impl NextHops {
         let Some(tracked) = self.tracked_mut(id) else { return };
         tracked.paths += 1;
         if let Some(list) = tracked.dependants.of_mut(family) {
-            list.push(destination);
-        }
-        if tracked.held() > tracked.tidy_at.max(2 * tracked.paths as usize) {
-            tracked.tidy();
+            list.insert(destination);
         }
     }
 
@@ -357,14 +335,14 @@ impl NextHops {
     }
 
     /// Takes the destinations that may depend on it; those that do are put back with [`NextHops::keep`].
-    pub(super) fn take_dependants(&mut self, id: NextHopId) -> PerFamily<Vec<u32>> {
+    pub(super) fn take_dependants(&mut self, id: NextHopId) -> PerFamily<Dependants> {
         self.tracked_mut(id).map(|tracked| std::mem::take(&mut tracked.dependants)).unwrap_or_default()
     }
 
     /// The destination does depend on it.
     pub(super) fn keep(&mut self, id: NextHopId, family: Family, destination: u32) {
         if let Some(list) = self.tracked_mut(id).and_then(|tracked| tracked.dependants.of_mut(family)) {
-            list.push(destination);
+            list.insert(destination);
         }
     }
 

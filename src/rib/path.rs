@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use super::next_hop::NextHopId;
+use super::original::OriginalId;
 use super::stale::Epoch;
 use crate::policy::RouteSource;
 use crate::session::SessionFacts;
@@ -14,31 +15,63 @@ use crate::types::{Asn, Attributes, PathId, PeerId, RouterId};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct SourceId(u32);
 
-/// One candidate for a prefix. There may be millions: 32 bytes, nothing of its own on the heap.
+/// One candidate for a prefix. There may be millions: 24 bytes, nothing of its own on the heap.
 #[derive(Clone, Debug)]
 pub(super) struct Path {
     /// After import policy; as received where a fault keeps the path out.
     pub(super) attributes: Arc<Attributes>,
-    /// As received; none where that is the same.
-    pub(super) received: Option<Arc<Attributes>>,
     /// Where it comes from. A destination has one path of each source.
     pub(super) source: SourceId,
     /// The tracked next hop; none for local routes that need none.
     pub(super) next_hop: Option<NextHopId>,
+    /// As received; none where that is the same.
+    pub(super) original: Option<OriginalId>,
     /// When it was last told.
     pub(super) told: Epoch,
-    /// Why it may not be used.
-    pub(super) fault: Option<Fault>,
     /// Preference between protocols.
     pub(super) preference: u8,
-    /// Used together with the best.
-    pub(super) multipath: bool,
+    standing: Standing,
+}
+
+/// What import and the last decision said of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It may be used.
+    Fit,
+    /// It is used together with the best.
+    Together,
+    /// It may not be used.
+    Out(Fault),
 }
 
 impl Path {
-    /// The attributes before import policy.
-    pub(super) fn received(&self) -> &Arc<Attributes> {
-        self.received.as_ref().unwrap_or(&self.attributes)
+    /// A path that has not been decided yet.
+    pub(super) fn new(
+        (attributes, original): (Arc<Attributes>, Option<OriginalId>),
+        (source, next_hop): (SourceId, Option<NextHopId>),
+        told: Epoch,
+        (preference, fault): (u8, Option<Fault>),
+    ) -> Self {
+        Self { attributes, source, next_hop, original, told, preference, standing: fault.map_or(Standing::Fit, Standing::Out) }
+    }
+
+    /// Why it may not be used.
+    pub(super) fn fault(&self) -> Option<Fault> {
+        if let Standing::Out(fault) = self.standing { Some(fault) } else { None }
+    }
+
+    /// Whether it is used together with the best.
+    pub(super) fn is_multipath(&self) -> bool {
+        self.standing == Standing::Together
+    }
+
+    /// It is used together with the best from now on, or not any more; whether that is new. What may not be used is not.
+    pub(super) fn set_multipath(&mut self, on: bool) -> bool {
+        let was = self.is_multipath();
+        if self.fault().is_none() {
+            self.standing = if on { Standing::Together } else { Standing::Fit };
+        }
+        was != self.is_multipath()
     }
 }
 
@@ -241,7 +274,7 @@ mod tests {
 
     #[test]
     fn a_path_is_small() {
-        assert_eq!(size_of::<Path>(), 32);
+        assert_eq!(size_of::<Path>(), 24);
     }
 
     #[test]

@@ -21,6 +21,7 @@ use super::groups::{GroupId, Groups};
 use super::loc_rib::{Facts, LocRib, Shared};
 use super::monitor::{self, Monitors};
 use super::next_hop::NextHops;
+use super::original::Originals;
 use super::path::Sources;
 use super::pulls::{PRIVATE, Pulls};
 use super::stale::{Renewal, Told};
@@ -88,6 +89,7 @@ impl Shard {
         let facts = Facts {
             sources: Sources::default(),
             next_hops: NextHops::new(config.protocol),
+            originals: Originals::default(),
             local: Told::new(),
             max_paths: config.max_paths.max(1),
         };
@@ -133,7 +135,7 @@ impl Shard {
     pub fn octets(&self) -> Octets {
         Octets {
             destinations: self.ipv4.octets() + self.ipv6.octets() + self.shared.facts.next_hops.octets(),
-            attributes: self.shared.interner.octets(),
+            attributes: self.shared.interner.octets() + self.shared.facts.originals.octets(),
             advertised: self.shared.groups.octets(),
         }
     }
@@ -449,6 +451,7 @@ impl Shard {
         for id in next_hops.reexamine() {
             let PerFamily { ipv4, ipv6 } = next_hops.take_dependants(id);
             for (family, dependants) in [(Family::IPV4_UNICAST, ipv4), (Family::IPV6_UNICAST, ipv6)] {
+                let dependants = dependants.into_list();
                 if !dependants.is_empty() {
                     self.work.add_first(Task::NextHop { id, family, dependants });
                 }

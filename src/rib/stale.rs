@@ -5,9 +5,21 @@ use std::collections::BTreeMap;
 
 use crate::types::Sync;
 
-/// When a source last told an entry, counted in its marks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Epoch(u32);
+/// When a source last told an entry, counted in its marks. The numbers go round like those of RFC 1982.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Epoch(u16);
+
+impl Epoch {
+    /// Whether this one is older.
+    pub(super) fn is_before(self, other: Self) -> bool {
+        (1..1 << 15).contains(&other.0.wrapping_sub(self.0))
+    }
+
+    /// The next one; never the first again, which stands for "nothing" in [`Renewal`].
+    fn next(self) -> Self {
+        Self(self.0.checked_add(1).unwrap_or(1))
+    }
+}
 
 /// How far one peer's telling of one family has come.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,12 +39,12 @@ impl Renewal {
 
     /// Whether an entry last told then is of a session that has gone.
     pub(super) fn is_stale(&self, told: Epoch) -> bool {
-        told < self.stale
+        self.has_stale() && told.is_before(self.stale)
     }
 
     /// Whether anything may be stale.
     pub(super) fn has_stale(&self) -> bool {
-        self.stale > Epoch(0)
+        self.stale != Epoch(0)
     }
 
     /// The session was lost and what it told stays, stale; what was stale already stays so, unless the session has had it
@@ -71,11 +83,11 @@ impl Renewal {
         self.refresh.take()
     }
 
-    /// Later tellings are newer than earlier ones. Never wraps: a peer would have to mark and tell 2^32 times
-    /// in one session, and then only its own marks stop working.
+    /// Later tellings are newer than earlier ones. What outlives a sweep was told after the mark that it was for, so no entry is older than a
+    /// few marks; only a peer that marks and tells 2^15 times with no end confuses its own marks.
     fn mark(&mut self) -> Epoch {
         if std::mem::take(&mut self.told) {
-            self.now = Epoch(self.now.0.saturating_add(1));
+            self.now = self.now.next();
         }
         self.now
     }
@@ -144,7 +156,7 @@ mod tests {
         renewal.begin();
         let new = renewal.tell();
         let floor = renewal.end().unwrap();
-        assert!(old < floor && first < floor && new >= floor, "BoRR twice marks again");
+        assert!(old.is_before(floor) && first.is_before(floor) && !new.is_before(floor), "BoRR twice marks again");
     }
 
     #[test]
@@ -168,8 +180,21 @@ mod tests {
         renewal.tell();
         renewal.lose();
         assert!(renewal.is_stale(old) && renewal.is_stale(new));
-        assert!(new < renewal.settle().unwrap());
+        assert!(new.is_before(renewal.settle().unwrap()));
         assert_eq!(renewal.settle(), None);
+    }
+
+    #[test]
+    fn marks_go_round() {
+        let mut renewal = Renewal::default();
+        for restart in 0..200_000 {
+            let old = renewal.tell();
+            renewal.lose();
+            assert!(renewal.is_stale(old) && renewal.has_stale(), "restart {restart}");
+            let new = renewal.tell();
+            assert!(!renewal.is_stale(new));
+            assert!(renewal.settle().is_some_and(|older| old.is_before(older) && !new.is_before(older)), "restart {restart}");
+        }
     }
 
     #[test]

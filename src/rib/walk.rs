@@ -79,9 +79,11 @@ impl Task {
     /// Whether doing `self` from the start also does `other`.
     fn covers(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Sweep { peer, family, older }, Self::Sweep { peer: p, family: f, older: o }) => (peer, family) == (p, f) && older >= o,
+            (Self::Sweep { peer, family, older }, Self::Sweep { peer: p, family: f, older: o }) => {
+                (peer, family) == (p, f) && !older.is_before(*o)
+            }
             (Self::LongLived { peer, family, older }, Self::LongLived { peer: p, family: f, older: o }) => {
-                (peer, family) == (p, f) && older >= o
+                (peer, family) == (p, f) && !older.is_before(*o)
             }
             (Self::Rejudge { .. } | Self::Export { .. } | Self::Attributes, _) => self == other,
             _ => false,

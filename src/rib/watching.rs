@@ -79,8 +79,8 @@ impl Shard {
         for id in self.monitors.asking() {
             let mut words = Vec::new();
             let Self { monitors, ipv4, ipv6, shared, peers, .. } = self;
-            let sources = &shared.facts.sources;
-            monitors.tell(id, &mut Tables { rib: ipv4, sources }, &mut Tables { rib: ipv6, sources }, &mut words);
+            let facts = &shared.facts;
+            monitors.tell(id, &mut Tables { rib: ipv4, facts }, &mut Tables { rib: ipv6, facts }, &mut words);
             let groups = &mut shared.groups;
             monitors.tell_sent(id, &mut words, |peer, credit| {
                 let (mut frames, mut ended) = (Vec::new(), Vec::new());

@@ -169,7 +169,7 @@ mod tests {
         let attributes = Attributes {
             as_path: AsPath::sequence([Asn(70000)]),
             local_pref: Some(200),
-            communities: Box::new([Community(0xfde8_0001)]),
+            communities: [Community(0xfde8_0001)].into(),
             ..Attributes::originated(NextHop::Global(next_hop.parse().unwrap()))
         };
         ReceivedPath {

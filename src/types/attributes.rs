@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{AsPath, Asn, Community, LargeCommunity, NextHop, Rare};
+use super::{AsPath, Asn, Community, LargeCommunity, NextHop, Rare, SharedList};
 
 /// ORIGIN (RFC 4271 5.1.1); lower is preferred.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -90,7 +90,7 @@ pub struct Attributes {
     /// LOCAL_PREF.
     pub local_pref: Option<u32>,
     /// COMMUNITIES.
-    pub communities: Box<[Community]>,
+    pub communities: SharedList<Community>,
     /// What most routes have none of.
     #[serde(flatten)]
     pub rare: Rare,
@@ -107,7 +107,7 @@ impl Attributes {
             as_path: AsPath::default(),
             med: None,
             local_pref: None,
-            communities: Box::default(),
+            communities: SharedList::default(),
             rare: Rare::default(),
         }
     }
@@ -120,11 +120,10 @@ impl Attributes {
         Self { origin, atomic_aggregate, partial, next_hop, as_path, med, local_pref, communities, rare }
     }
 
-    /// Octets of memory that the set takes as an `Arc`, its own lists included; a value that other sets share counts for each of them.
+    /// Octets of memory that the set takes as an `Arc`, its own lists included; a list or value that other sets share counts for each of them.
     pub fn octets(&self) -> usize {
-        let path: usize = self.as_path.segments.iter().map(|segment| size_of_val(&*segment.asns)).sum();
         // With the two counters of its `Arc`.
-        2 * size_of::<usize>() + size_of::<Self>() + path + size_of_val(&*self.communities) + self.rare.octets()
+        2 * size_of::<usize>() + size_of::<Self>() + self.as_path.octets() + size_of_val(&*self.communities) + self.rare.octets()
     }
 
     /// Whether the community is among the standard ones.

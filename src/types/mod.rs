@@ -16,6 +16,7 @@ mod outbox;
 mod prefix;
 mod rare;
 mod seeded;
+mod shared_list;
 mod sync;
 
 pub use as_path::{AsPath, Segment, SegmentKind};
@@ -30,4 +31,5 @@ pub use outbox::Outbox;
 pub use prefix::{Nlri, NlriList, canonical, family_of, is_martian};
 pub use rare::{Rare, RareAttributes};
 pub use seeded::Seeded;
+pub use shared_list::SharedList;
 pub use sync::Sync;

@@ -1,8 +1,9 @@
-//! The attributes that most routes have none of, in a box that is there only where it is needed.
+//! The attributes that most routes have none of, in a box that is there only where it is needed. What was received and what is sent share it.
 
 use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
@@ -44,7 +45,7 @@ static NONE: RareAttributes = RareAttributes {
 /// [`RareAttributes`] where there are any. Read as if they were always there; whoever writes to one makes room for all, so look
 /// before writing that there is none. Two are equal if their attributes are, whether or not they have made room.
 #[derive(Clone, Default)]
-pub struct Rare(Option<Box<RareAttributes>>);
+pub struct Rare(Option<Arc<RareAttributes>>);
 
 impl Rare {
     /// Whether there is none of them.
@@ -68,7 +69,7 @@ impl Rare {
 
 impl From<RareAttributes> for Rare {
     fn from(rare: RareAttributes) -> Self {
-        Self((rare != NONE).then(|| Box::new(rare)))
+        Self((rare != NONE).then(|| Arc::new(rare)))
     }
 }
 
@@ -82,7 +83,7 @@ impl Deref for Rare {
 
 impl DerefMut for Rare {
     fn deref_mut(&mut self) -> &mut RareAttributes {
-        self.0.get_or_insert_default()
+        Arc::make_mut(self.0.get_or_insert_default())
     }
 }
 

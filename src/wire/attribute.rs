@@ -255,7 +255,7 @@ mod decode {
         value.try_into().map_err(|_| Problem::Length(value.len()))
     }
 
-    fn list<const N: usize, T>(value: &[u8], item: impl Fn([u8; N]) -> T) -> Result<Vec<T>, Problem> {
+    fn list<const N: usize, T, L: FromIterator<T>>(value: &[u8], item: impl Fn([u8; N]) -> T) -> Result<L, Problem> {
         match value.as_chunks() {
             ([], _) => Err(Problem::Length(value.len())),
             (chunks, []) => Ok(chunks.iter().map(|chunk| item(*chunk)).collect()),
@@ -331,7 +331,7 @@ mod decode {
     }
 
     pub(super) fn communities(value: &[u8], _: &Context, draft: &mut Draft) -> Result<(), Problem> {
-        draft.attributes.communities = list(value, |octets| Community(u32::from_be_bytes(octets)))?.into();
+        draft.attributes.communities = list(value, |octets| Community(u32::from_be_bytes(octets)))?;
         Ok(())
     }
 
@@ -357,7 +357,7 @@ mod decode {
 
     /// Of duplicates the first is kept (RFC 8092 section 5).
     pub(super) fn large_communities(value: &[u8], _: &Context, draft: &mut Draft) -> Result<(), Problem> {
-        let large = list(value, |octets: [u8; 12]| {
+        let large: Vec<LargeCommunity> = list(value, |octets: [u8; 12]| {
             let [a, b, c] = [0, 4, 8].map(|at| u32::from_be_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]]));
             LargeCommunity(a, b, c)
         })?;

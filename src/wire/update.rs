@@ -201,7 +201,7 @@ impl Reader<'_> {
             attributes.rare.aggregator = Some(wide);
         }
         if let Some(as4_path) = as4_path.take() {
-            attributes.as_path = as_path::merge(std::mem::take(&mut attributes.as_path), as4_path);
+            attributes.as_path = as_path::merge(std::mem::take(&mut attributes.as_path), &as4_path);
         }
     }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use ipnet::{Ipv4Net, Ipv6Net};
 use margay::types::{
     Afi, Aggregator, AsPath, Asn, Attributes, ClusterId, Community, ExtendedCommunity, Family, Ipv6ExtendedCommunity, LargeCommunity,
-    NextHop, Nlri, NlriList, Origin, Partial, PathId, Rare, RareAttributes, RouterId, Segment, SegmentKind, UnknownAttribute,
+    NextHop, Nlri, NlriList, Origin, Partial, PathId, Rare, RareAttributes, RouterId, SegmentKind, UnknownAttribute,
 };
 use margay::wire::{Capability, GracefulRestart, Message, Notification, Open, RouteRefresh, Update};
 use proptest::collection::vec;
@@ -21,8 +21,7 @@ fn asn() -> impl Strategy<Value = Asn> {
 fn as_path(sets: bool) -> impl Strategy<Value = AsPath> {
     let kind =
         if sets { prop_oneof![Just(SegmentKind::Sequence), Just(SegmentKind::Set)].boxed() } else { Just(SegmentKind::Sequence).boxed() };
-    let segment = (kind, vec(asn(), 1..12)).prop_map(|(kind, asns)| Segment { kind, asns: asns.into() });
-    vec(segment, 0..4).prop_map(|segments| AsPath { segments: segments.into() })
+    vec((kind, vec(asn(), 1..12)), 0..4).prop_map(AsPath::of)
 }
 
 fn unknown() -> impl Strategy<Value = Vec<UnknownAttribute>> {

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use margay::config::{AddPath, FibAction, NextHopMode, PeerConfig};
 use margay::policy::{Policy, RouteSource, Subject, Verdict};
-use margay::types::{AsPath, Asn, Attributes, Community, Segment, SegmentKind};
+use margay::types::{AsPath, Asn, Attributes, Community};
 
 use crate::cluster::{Cluster, defaults, node, peer, pool};
 
@@ -20,9 +20,8 @@ fn filter(name: &str, spec: &str) -> String {
 }
 
 fn learned(prefix: &str, path: &[u32], communities: &[u32]) -> Subject<'static> {
-    let segment = Segment { kind: SegmentKind::Sequence, asns: path.iter().map(|asn| Asn(*asn)).collect() };
     let attributes = Attributes {
-        as_path: AsPath { segments: [segment].into_iter().collect() },
+        as_path: AsPath::sequence(path.iter().copied().map(Asn)),
         communities: communities.iter().map(|value| Community(*value)).collect(),
         ..Attributes::default()
     };

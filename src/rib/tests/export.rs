@@ -11,7 +11,7 @@ use crate::origin::LocalTarget;
 use crate::policy::{Action, Match, Policy, RouteSource, Term, Verdict};
 use crate::session::SessionFacts;
 use crate::types::{
-    Asn, Attributes, ClusterId, Community, ExtendedCommunity, NextHop, PeerId, PerFamily, Rare, RareAttributes, RouterId, Segment,
+    AsPath, Asn, Attributes, ClusterId, Community, ExtendedCommunity, NextHop, PeerId, PerFamily, Rare, RareAttributes, RouterId,
     SegmentKind,
 };
 use crate::wire::Context;
@@ -98,8 +98,7 @@ fn e2_towards_another_as() {
         }),
         ..attributes("10.0.0.1", &[65009])
     };
-    let confederation = Segment { kind: SegmentKind::ConfedSequence, asns: [Asn(65100)].into() };
-    route.as_path.segments = [confederation].into_iter().chain(route.as_path.segments).collect();
+    route.as_path = AsPath::of([(SegmentKind::ConfedSequence, [Asn(65100)]), (SegmentKind::Sequence, [Asn(65009)])]);
     let told = passed((US, plain), (65002, plain), route).unwrap();
     let rare = Rare::from(RareAttributes { extended_communities: [across].into(), ..RareAttributes::default() });
     let expected = Attributes { communities: [Community(9)].into(), rare, ..attributes("10.0.0.100", &[US, 65009]) };
@@ -196,13 +195,10 @@ fn e8_private_numbers_and_the_peers_own_are_taken_out_of_what_another_as_is_told
     assert_eq!(inside.as_path.asns().collect::<Vec<_>>(), [Asn(65001)]);
     // A segment that has nothing left is none.
     let mut path = attributes("10.0.0.1", &[65001, 3356]);
-    path.as_path.segments.push(Segment { kind: SegmentKind::Sequence, asns: [Asn(65010), Asn(65011)].into() });
-    assert_eq!(
-        passed((65001, plain), (65002, remove), path.clone()).unwrap().as_path,
-        crate::types::AsPath::sequence([Asn(US), Asn(3356)])
-    );
+    path.as_path.push(SegmentKind::Sequence, [Asn(65010), Asn(65011)]);
+    assert_eq!(passed((65001, plain), (65002, remove), path.clone()).unwrap().as_path, AsPath::sequence([Asn(US), Asn(3356)]));
     // A set that was let in is used here and told to nobody (RFC 9774).
-    path.as_path.segments.push(Segment { kind: SegmentKind::Set, asns: [Asn(3357), Asn(3358)].into() });
+    path.as_path.push(SegmentKind::Set, [Asn(3357), Asn(3358)]);
     let mut bench = Bench::new();
     bench.up(1, 65001);
     bench.up(2, US);

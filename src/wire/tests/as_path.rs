@@ -1,10 +1,9 @@
 use super::super::as_path::merge;
 use super::*;
-use crate::types::{AsPath, Attributes, Ipv4Unicast, NextHop, Segment, SegmentKind};
+use crate::types::{AsPath, Attributes, Ipv4Unicast, NextHop, SegmentKind};
 
 fn path(segments: &[(SegmentKind, &[u32])]) -> AsPath {
-    let segment = |(kind, asns): &(SegmentKind, &[u32])| Segment { kind: *kind, asns: asns.iter().map(|asn| Asn(*asn)).collect() };
-    AsPath { segments: segments.iter().map(segment).collect() }
+    AsPath::of(segments.iter().map(|(kind, asns)| (*kind, asns.iter().copied().map(Asn))))
 }
 
 use SegmentKind::{ConfedSequence, Sequence, Set};
@@ -24,10 +23,10 @@ fn a2_merge() {
         // Segments are cut where the difference ends.
         (path(&[(Sequence, &[1]), (Sequence, &[2, 3])]), sequence(&[70000]), path(&[(Sequence, &[1]), (Sequence, &[2, 70000])])),
     ] {
-        assert_eq!(merge(as_path.clone(), as4_path.clone()), merged, "{as_path} + {as4_path}");
+        assert_eq!(merge(as_path.clone(), &as4_path), merged, "{as_path} + {as4_path}");
     }
     let confederation = path(&[(ConfedSequence, &[9]), (Sequence, &[1, 23456])]);
-    assert_eq!(merge(confederation, sequence(&[70000])), path(&[(ConfedSequence, &[9]), (Sequence, &[1, 70000])]));
+    assert_eq!(merge(confederation, &sequence(&[70000])), path(&[(ConfedSequence, &[9]), (Sequence, &[1, 70000])]));
 }
 
 fn two_octet_path(asns: &[u16]) -> Vec<u8> {
@@ -113,7 +112,7 @@ fn u24_v7_paths_of_any_length_are_kept_whole() {
                 let asns: Vec<u32> = (1..=length).collect();
                 let path = if length == 0 { AsPath::default() } else { path(&[(kind, &asns)]) };
                 let (heard, _) = sent(&with_path(path.clone()), &large);
-                assert!(heard.as_path.segments.iter().all(|segment| (1..=255).contains(&segment.asns.len())));
+                assert!(heard.as_path.segments().all(|segment| (1..=255).contains(&segment.asns.len())));
                 assert_eq!(heard.as_path.asns().collect::<Vec<_>>(), path.asns().collect::<Vec<_>>());
                 // Legal segments go out again as they came.
                 assert_eq!(sent(&heard, &large).0, heard);
