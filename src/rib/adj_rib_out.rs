@@ -347,33 +347,30 @@ impl<A: AddressFamily> AdjRibOut<A> {
     /// to be translated; no other member may have been told less than up to `keep_from`.
     pub fn compact(&mut self, keep_from: Position, needed: &Bits, cursors: &mut [&mut Position]) {
         self.forget_before(keep_from);
-        cursors.sort_unstable_by_key(|cursor| self.index(**cursor));
         let split = self.index(keep_from).min(self.log.len());
-        let mut kept = 0;
-        let mut moved: Vec<usize> = Vec::with_capacity(cursors.len());
-        let waiting: Vec<usize> = cursors.iter().map(|cursor| self.index(**cursor)).collect();
-        let mut waiting = waiting.into_iter().peekable();
-        for index in 0..split {
-            while waiting.next_if(|cursor| *cursor <= index).is_some() {
-                moved.push(kept);
+        let mut cursors: Vec<(usize, &mut Position)> = cursors.iter_mut().map(|cursor| (self.index(**cursor), &mut **cursor)).collect();
+        cursors.retain(|(at, _)| *at < split);
+        cursors.sort_unstable_by_key(|(at, _)| std::cmp::Reverse(*at));
+        let mut cursors = cursors.into_iter().peekable();
+        // From the end, so that each slot is told its place at once.
+        let mut start = split;
+        for index in (0..split).rev() {
+            while let Some((_, cursor)) = cursors.next_if(|(at, _)| *at > index) {
+                *cursor = Position(self.base.wrapping_add(start as u32));
             }
             let Some(entry) = self.valid(Position(self.base.wrapping_add(index as u32))) else { continue };
-            if self.entries[entry as usize].is_live() || needed.has(entry) {
-                self.log[kept] = entry;
-                kept += 1;
+            let kept = self.entries[entry as usize].is_live() || needed.has(entry);
+            if kept {
+                start -= 1;
+                self.log[start] = entry;
+                self.entries[entry as usize].slot = self.base.wrapping_add(start as u32);
             } else {
                 self.entries[entry as usize].set(LOGGED, false);
             }
         }
-        moved.extend(waiting.map(|cursor| cursor - split + kept));
-        self.base = keep_from.0.wrapping_sub(kept as u32);
-        for (index, entry) in self.log[..kept].iter().enumerate() {
-            self.entries[*entry as usize].slot = self.base.wrapping_add(index as u32);
-        }
-        for (cursor, index) in cursors.iter_mut().zip(moved) {
-            **cursor = Position(self.base.wrapping_add(index as u32));
-        }
-        self.log.drain(kept..split);
+        self.base = self.base.wrapping_add(start as u32);
+        cursors.for_each(|(_, cursor)| *cursor = Position(self.base));
+        self.log.drain(..start);
         if self.log.capacity() > 4 * self.log.len() + SLACK {
             self.log.shrink_to(2 * self.log.len() + SLACK);
         }
