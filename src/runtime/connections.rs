@@ -4,13 +4,16 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, poll_fn};
-use std::io;
+use std::io::{self, Read as _};
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use socket2::SockRef;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tracing::warn;
 
@@ -122,7 +125,7 @@ impl Connections {
     /// Reads once.
     pub fn read(&mut self, id: ConnectionId) -> Read {
         let Some(open) = self.open.get_mut(&id) else { return Read::Nothing };
-        CHUNK.with_borrow_mut(|chunk| match open.stream.try_read(chunk) {
+        CHUNK.with_borrow_mut(|chunk| match read_all(&open.stream, chunk) {
             Ok(0) => Read::Closed(None),
             Ok(length) => Read::Bytes(Bytes::copy_from_slice(&chunk[..length])),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Read::Nothing,
@@ -195,6 +198,20 @@ impl Connections {
             Err(error) => SocketEvent::Failed(id, error),
         }
     }
+}
+
+/// Reads what is there. A read that leaves room has emptied the socket: asking once more would only be told so, which for a peer that says
+/// one thing at a time is every other system call. tokio forgets what it knew of the socket unless it has been told anew meanwhile.
+fn read_all(stream: &TcpStream, chunk: &mut [u8]) -> io::Result<usize> {
+    let mut some = 0;
+    let read = stream.try_io(Interest::READABLE, || match SockRef::from(stream).deref().read(chunk)? {
+        length if 0 < length && length < chunk.len() => {
+            some = length;
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+        length => Ok(length),
+    });
+    if some > 0 { Ok(some) } else { read }
 }
 
 /// Writes what is left, ends our direction, and reads until the peer ends its own: closing with unread input would
