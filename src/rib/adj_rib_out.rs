@@ -392,6 +392,11 @@ impl<A: AddressFamily> AdjRibOut<A> {
         if self.entries.len() <= MOSTLY * self.log.len() + SLACK {
             return;
         }
+        let used = self.entries.iter().rposition(|entry| !entry.is_vacant()).map_or(0, |last| last + 1);
+        // An entry stays where it is: one in use near the end keeps all before it, and there is nothing to be had for looking at them.
+        if used > self.entries.len() / 2 {
+            return;
+        }
         for dest in 0..self.heads.len() {
             let mut kept = NONE;
             let mut at = self.heads[dest];
@@ -407,7 +412,6 @@ impl<A: AddressFamily> AdjRibOut<A> {
             }
             self.heads[dest] = kept;
         }
-        let used = self.entries.iter().rposition(|entry| !entry.is_vacant()).map_or(0, |last| last + 1);
         self.entries.truncate(used);
         self.links.truncate(used);
         self.entries.shrink_to_fit();
