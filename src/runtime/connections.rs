@@ -125,7 +125,7 @@ impl Connections {
     /// Reads once.
     pub fn read(&mut self, id: ConnectionId) -> Read {
         let Some(open) = self.open.get_mut(&id) else { return Read::Nothing };
-        CHUNK.with_borrow_mut(|chunk| match read_all(&open.stream, chunk) {
+        CHUNK.with_borrow_mut(|chunk| match read_once(&open.stream, chunk) {
             Ok(0) => Read::Closed(None),
             Ok(length) => Read::Bytes(Bytes::copy_from_slice(&chunk[..length])),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Read::Nothing,
@@ -202,7 +202,7 @@ impl Connections {
 
 /// Reads what is there. A read that leaves room has emptied the socket: asking once more would only be told so, which for a peer that says
 /// one thing at a time is every other system call. tokio forgets what it knew of the socket unless it has been told anew meanwhile.
-fn read_all(stream: &TcpStream, chunk: &mut [u8]) -> io::Result<usize> {
+fn read_once(stream: &TcpStream, chunk: &mut [u8]) -> io::Result<usize> {
     let mut some = 0;
     let read = stream.try_io(Interest::READABLE, || match SockRef::from(stream).deref().read(chunk)? {
         length if 0 < length && length < chunk.len() => {
@@ -225,4 +225,38 @@ async fn say_goodbye(mut open: Open) -> io::Result<()> {
     let mut discarded = [0; 4096];
     while open.stream.read(&mut discarded).await? > 0 {}
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(10);
+
+    async fn read(connections: &mut Connections) -> Read {
+        let event = tokio::time::timeout(DEADLINE, connections.next(true)).await.unwrap();
+        let SocketEvent::Readable(id) = event else { panic!("{event:?}") };
+        connections.read(id)
+    }
+
+    #[tokio::test]
+    async fn what_comes_after_a_read_that_left_room_is_heard_of_and_so_is_the_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut connections = Connections::default();
+        connections.adopt(ConnectionId(1), listener.accept().await.unwrap().0);
+        for word in [b"one", b"two"] {
+            peer.write_all(word).await.unwrap();
+            let Read::Bytes(bytes) = read(&mut connections).await else { panic!("nothing was read") };
+            assert_eq!(&bytes[..], word);
+            assert!(matches!(connections.read(ConnectionId(1)), Read::Nothing));
+        }
+        peer.write_all(b"end").await.unwrap();
+        peer.shutdown().await.unwrap();
+        assert!(matches!(read(&mut connections).await, Read::Bytes(bytes) if &bytes[..] == b"end"));
+        assert!(matches!(read(&mut connections).await, Read::Closed(None)));
+    }
 }

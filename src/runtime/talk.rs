@@ -37,7 +37,7 @@ impl Default for Talk {
 
 impl Talk {
     /// The peer tells routes; whether it has been alone for a while.
-    pub fn alone(&self, peer: PeerId, now: Instant) -> bool {
+    pub fn tells(&self, peer: PeerId, now: Instant) -> bool {
         let TalkState { since, last, turned } = &*self.0;
         let at = u64::try_from(now.saturating_duration_since(*since).as_millis()).unwrap_or(NEVER);
         let before = last.swap(peer.0, Ordering::Relaxed);
@@ -58,9 +58,9 @@ mod tests {
         let (talk, start) = (Talk::default(), Instant::now());
         let (table, change) = (PeerId(1), PeerId(2));
         let after = |milliseconds| start + Duration::from_millis(milliseconds);
-        assert!(talk.alone(table, after(0)) && talk.alone(table, after(1)));
-        assert!(!talk.alone(change, after(2)));
-        assert!(!talk.alone(table, after(3)) && !talk.alone(table, after(900)));
-        assert!(talk.alone(table, after(1100)), "the other one has been silent for long");
+        assert!(talk.tells(table, after(0)) && talk.tells(table, after(1)));
+        assert!(!talk.tells(change, after(2)));
+        assert!(!talk.tells(table, after(3)) && !talk.tells(table, after(900)));
+        assert!(talk.tells(table, after(1100)), "the other one has been silent for long");
     }
 }

@@ -18,11 +18,11 @@ use crate::types::PeerId;
 
 /// Batches of routes of a peer that a shard may have not taken yet: the next one is decoded while one is decided. What another peer says stands
 /// behind no more of them than that; and since a round thus brings less than a session's window, nothing heaps up before a peer that reads
-/// well. With two of them a change beside the reload of a million prefixes took 140 ms to reach such a peer, with one 9 ms
+/// well. With two of them a change beside the reload of a million prefixes took 140 ms to reach such a peer, with one 6 ms
 /// (`cargo bench --workspace --bench compare -- --scenarios S7-reload`).
 const BATCHES: usize = 1;
 /// Words for a shard that wait in its inbox from which on its next round is long anyway: then a peer brings all of what it has read at
-/// once, since what is decided together is told together, in fewer messages (S3 of the same bench: 269,000 instead of 386,000).
+/// once, since what is decided together is told together, in fewer messages (S3 of the same bench: 298,000 instead of 386,000).
 const CROWD: usize = 2;
 
 /// Whom a peer's task has something to say to.
@@ -130,7 +130,8 @@ impl WordQueue {
     /// Whether what has been read stays together: the shard is busy with many others, or nobody else has anything to say.
     fn hands_over_whole(&self, shard: usize) -> bool {
         let inbox = &self.listeners.shards[shard];
-        self.listeners.talk.alone(self.peer, Instant::now()) || inbox.max_capacity() - inbox.capacity() > CROWD
+        let alone = self.listeners.talk.tells(self.peer, Instant::now());
+        alone || inbox.max_capacity() - inbox.capacity() > CROWD
     }
 
     fn drain(&mut self) {
@@ -149,7 +150,7 @@ impl WordQueue {
             Word::Shard(shard, message) => refused(shards[shard].try_send(message)).map(|word| Word::Shard(shard, word)),
             Word::Routes(shard, batch) => {
                 let Ok(permit) = Arc::clone(&self.batches[shard]).try_acquire_owned() else { return Some(Word::Routes(shard, batch)) };
-                talk.alone(self.peer, Instant::now());
+                talk.tells(self.peer, Instant::now());
                 match refused(shards[shard].try_send(ShardMessage::Routes(batch, permit))) {
                     Some(ShardMessage::Routes(batch, _)) => Some(Word::Routes(shard, batch)),
                     _ => None,
