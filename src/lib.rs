@@ -45,8 +45,9 @@
 //!
 //! [`datastore::FileDatastore`] sees the file change and tells the document ([`calico::Input`]); [`calico::Compiler`]
 //! compiles the store into a [`config::NodeConfig`] and problems; the runtime's supervisor takes the
-//! [`config::diff`](config::diff::diff) of old and new and tells only those concerned: a new or removed peer's task, the
-//! shards for changed policies ([`rib::Input::PeerReload`], no session is touched), the listeners for keys and addresses.
+//! [`config::diff`](config::diff::diff) of old and new and tells only those concerned: the task of a new, changed or removed
+//! peer, which passes changed policies on to the shards ([`rib::Input::PeerReload`], no session is touched), the listeners for
+//! keys and addresses.
 #![warn(rustdoc::broken_intra_doc_links)]
 // The documentation is for those who work on the house, and is built with private items.
 #![allow(rustdoc::private_intra_doc_links)]

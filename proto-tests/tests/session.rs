@@ -295,7 +295,7 @@ impl Watch {
                 assert_eq!(*from, self.state, "{story}");
                 self.state = *to;
             }
-            Output::SweepStale(_) | Output::LongLived(_) | Output::Event(_) => {}
+            Output::SweepStale(_) | Output::Reload(_) | Output::LongLived(_) | Output::Event(_) => {}
         }
         assert!(self.open.len() <= 3, "{story}: {:?}", self.open);
     }

@@ -20,7 +20,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::handover;
-use super::wiring::{from_config, from_origin, from_peer_change};
+use super::wiring::{from_config, from_origin};
 use crate::config::diff::{Diff, PeerChange, diff};
 use crate::config::{NodeConfig, PeerConfig};
 use crate::origin::{self, Origin};
@@ -280,9 +280,8 @@ impl Copies {
                 (PeerChange::Delete, _) => {
                     self.tell(&Input::PeerDown { peer: id, keep: PerFamily::default(), end: SessionEnd::Deconfigured })
                 }
-                // It comes back and says the same; then these rules are in force.
-                (PeerChange::Reinit(_), Some(config)) => self.tell(&Input::PeerReload { peer: id, config: Arc::clone(config) }),
-                (_, Some(config)) => from_peer_change(id, change, config).shards.iter().for_each(|input| self.tell(input)),
+                // Its session would pass it on; one that is reset comes back and says the same, and then these rules are in force.
+                (_, Some(config)) => self.tell(&Input::PeerReload { peer: id, config: Arc::clone(config) }),
                 (_, None) => {}
             }
         }

@@ -170,6 +170,7 @@ pub fn session_output(output: &Output) -> String {
         Output::Close { connection, linger } => format!("{connection} CLOSE{}", if *linger { " linger" } else { "" }),
         Output::Up(facts) => format!("UP {} {}", facts.connection, families(facts.context.families)),
         Output::Down { keep, .. } => format!("DOWN keep {}", families(*keep)),
+        Output::Reload(_) => "RELOAD".to_owned(),
         Output::LongLived(family) => format!("LONG-LIVED {family}"),
         Output::SweepStale(family) => format!("SWEEP {family}"),
         Output::Routes(shard, batch) => {

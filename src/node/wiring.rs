@@ -57,6 +57,7 @@ pub fn from_peer(peer: PeerId, output: session::Output) -> FromPeer {
         Output::Down { keep, end } => {
             FromPeer::EveryShardAndRecovery(rib::Input::PeerDown { peer, keep, end }, recovery::Input::Failed(peer))
         }
+        Output::Reload(config) => FromPeer::EveryShard(rib::Input::PeerReload { peer, config }),
         Output::LongLived(family) => FromPeer::EveryShard(rib::Input::LongLived { peer, family }),
         Output::SweepStale(family) => FromPeer::EveryShard(rib::Input::SweepStale { peer, family }),
         Output::Routes(shard, batch) => FromPeer::OneShard(shard, rib::Input::Routes(batch)),
@@ -152,13 +153,12 @@ pub fn from_config(diff: &Diff, new: &NodeConfig) -> FromConfig {
 pub struct FromPeerChange {
     /// To the peer, in this order.
     pub peer: Vec<session::Input>,
-    /// Then to every shard.
-    pub shards: Option<rib::Input>,
     /// To recovery.
     pub recovery: Option<recovery::Input>,
 }
 
-/// Routes the change of one peer. A peer that was added or deleted is made before, or forgotten after, by the caller.
+/// Routes the change of one peer. A peer that was added or deleted is made before, or forgotten after, by the caller. Shards hear
+/// of a changed peer by its session ([`session::Output::Reload`]), behind what that has told them before.
 pub fn from_peer_change(peer: PeerId, change: &PeerChange, config: &Arc<PeerConfig>) -> FromPeerChange {
     let configure = session::Input::Configure(Arc::clone(config));
     match change {
@@ -166,13 +166,10 @@ pub fn from_peer_change(peer: PeerId, change: &PeerChange, config: &Arc<PeerConf
         PeerChange::Delete => FromPeerChange {
             peer: vec![session::Input::Stop(if config.cluster_node { StopReason::HandedOver } else { StopReason::Deconfigured })],
             recovery: Some(recovery::Input::Removed(peer)),
-            ..FromPeerChange::default()
         },
-        PeerChange::Keep | PeerChange::Reload(_) | PeerChange::Rename { .. } => FromPeerChange {
-            peer: vec![configure],
-            shards: Some(rib::Input::PeerReload { peer, config: Arc::clone(config) }),
-            ..FromPeerChange::default()
-        },
+        PeerChange::Keep | PeerChange::Reload(_) | PeerChange::Rename { .. } => {
+            FromPeerChange { peer: vec![configure], ..FromPeerChange::default() }
+        }
         PeerChange::Reinit(_) => {
             FromPeerChange { peer: vec![session::Input::Stop(StopReason::ConfigurationChange), configure], ..FromPeerChange::default() }
         }

@@ -305,9 +305,6 @@ impl Speaker {
         for input in words.peer.into_iter().filter(|input| !(self.shut && matches!(input, session::Input::Start))) {
             let _ = inbox.send(PeerMessage::Input(input)).await;
         }
-        if let Some(input) = words.shards {
-            self.every_shard(&input).await;
-        }
         if let Some(word) = words.recovery {
             let _ = self.inboxes.recovery.send(word).await;
         }

@@ -311,6 +311,9 @@ pub enum Output {
         /// How it ended.
         end: SessionEnd,
     },
+    /// The configuration changed: to all shards, which know of the peer by an `Up` that was said before, if at all. The session
+    /// says it, and nobody else, so that it cannot overtake an `Up` that still carries the old one.
+    Reload(Arc<PeerConfig>),
     /// The helper's wait for this family is over: what is still stale goes.
     SweepStale(Family),
     /// The restart time is over, long-lived graceful restart begins (RFC 9494): what is stale in this family is the last choice

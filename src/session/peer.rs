@@ -397,6 +397,7 @@ impl Peer {
         if old == self.config {
             return;
         }
+        out.push(Output::Reload(Arc::clone(&self.config)));
         self.advert.omitted = Omitted::default();
         self.tripped = None;
         self.timers.clear(Timer::Tripped);

@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::negotiate::{Advert, our_open};
 use super::*;
+use crate::config::NextHopMode;
 use crate::types::Outbox;
 use crate::wire::{Context, Message};
 
@@ -333,6 +334,46 @@ fn a_lingering_peer_keeps_its_paths_and_makes_no_session() {
     bench.say(Input::Closed { connection, error: None });
     bench.say(Input::Start);
     assert!(bench.peer.deadline().is_some(), "it tries again");
+}
+
+/// A changed policy that comes while a session comes up: whichever is first, the shards' last word of the peer carries it.
+#[test]
+fn a_changed_configuration_is_told_behind_the_session_that_it_is_for() {
+    let (before, after) = (NextHopMode::default(), NextHopMode::Keep);
+    let told = |said: &[Output]| {
+        said.iter()
+            .filter_map(|output| match output {
+                Output::Up(facts) => Some(("up", facts.config.next_hop_mode)),
+                Output::Reload(config) => Some(("reload", config.next_hop_mode)),
+                _ => None,
+            })
+            .collect::<Vec<_>>()
+    };
+    let changed = |bench: &Bench| {
+        let config = PeerConfig { next_hop_mode: after, ..PeerConfig::clone(bench.peer.config()) };
+        Input::Configure(Arc::new(config))
+    };
+    let almost_up = || {
+        let mut bench = Bench::new(|_, _| {});
+        let connection = bench.connect();
+        let open = bench.their_open();
+        bench.receive(connection, &[open]);
+        assert_eq!(bench.peer.state(), State::OpenConfirm);
+        (bench, connection)
+    };
+    let (mut bench, connection) = almost_up();
+    let mut said = bench.receive(connection, &[Message::Keepalive]);
+    said.extend(bench.say(changed(&bench)));
+    assert_eq!(told(&said), [("up", before), ("reload", after)]);
+    assert_eq!(told(&bench.say(changed(&bench))), [], "the same again is no change");
+    let (mut bench, connection) = almost_up();
+    let mut said = bench.say(changed(&bench));
+    said.extend(bench.receive(connection, &[Message::Keepalive]));
+    assert_eq!(told(&said), [("reload", after), ("up", after)]);
+    // Stale paths of a session that was lost are judged by it too.
+    bench.say(Input::Closed { connection, error: None });
+    let back = PeerConfig { next_hop_mode: before, ..PeerConfig::clone(bench.peer.config()) };
+    assert_eq!(told(&bench.say(Input::Configure(Arc::new(back)))), [("reload", before)]);
 }
 
 /// Events are JSON too.

@@ -154,7 +154,7 @@ impl World {
                 Output::Routes(..) | Output::RefreshRequested(_) | Output::EndOfRib(_) | Output::Pull { .. } => {
                     assert!(self.session.is_some(), "{output:?} without a session");
                 }
-                Output::SweepStale(_) | Output::LongLived(_) | Output::Event(_) => {}
+                Output::SweepStale(_) | Output::Reload(_) | Output::LongLived(_) | Output::Event(_) => {}
             }
         }
     }

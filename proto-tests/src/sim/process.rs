@@ -544,9 +544,6 @@ impl Process {
         for input in words.peer.into_iter().filter(|input| !(self.shut && matches!(input, session::Input::Start))).collect::<Vec<_>>() {
             self.say(Seat::Supervisor, Word::Peer(id, input));
         }
-        if let Some(input) = words.shards {
-            self.every_shard(Seat::Supervisor, &input);
-        }
         if let Some(word) = words.recovery {
             self.say(Seat::Supervisor, Word::Recovery(word));
         }

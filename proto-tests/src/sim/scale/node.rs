@@ -271,7 +271,6 @@ impl Node {
             let (Ok(peer), Some(config)) = (names.binary_search(&name), new.peers.get(name)) else { continue };
             let words = wiring::from_peer_change(PeerId(peer as u32), change, config);
             words.peer.into_iter().for_each(|input| step.tell(peer as u32, input));
-            step.shard_input(words.shards);
         }
         step.round();
         step.end();
