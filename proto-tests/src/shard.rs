@@ -223,7 +223,7 @@ impl Bench {
         for output in self.out.drain() {
             match output {
                 Output::Frames { frames, .. } => self.octets += frames.iter().map(bytes::Bytes::len).sum::<usize>(),
-                Output::FibChanges(changes) => self.fib_changes += changes.len(),
+                Output::FibChanges { changes, .. } => self.fib_changes += changes.len(),
                 _ => {}
             }
         }

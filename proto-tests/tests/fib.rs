@@ -42,7 +42,15 @@ impl World {
     }
 
     fn over(kernel: ModelKernel) -> Self {
-        let fib = FibSyncer::new(&FibConfig::default(), 7);
+        Self::of(kernel, FibSyncer::new(&FibConfig::default(), 7))
+    }
+
+    /// Routes go by next-hop objects.
+    fn with_objects(self) -> Self {
+        Self::of(self.kernel, FibSyncer::new(&FibConfig::default(), 7).with_objects())
+    }
+
+    fn of(kernel: ModelKernel, fib: FibSyncer) -> Self {
         Self {
             now: Instant::now(),
             fib,
@@ -77,8 +85,9 @@ impl World {
         for output in self.out.drain().collect::<Vec<_>>() {
             match output {
                 Output::Write(ops) => {
-                    self.sent.extend(ops.ops.iter().map(|op| match op {
-                        KernelOp::Create(route) | KernelOp::Replace(route) | KernelOp::Delete(route) => route.key.prefix,
+                    self.sent.extend(ops.ops.iter().filter_map(|op| match op {
+                        KernelOp::Create(route) | KernelOp::Replace(route) | KernelOp::Delete(route) => Some(route.key.prefix),
+                        _ => None,
                     }));
                     self.kernel.commands.push_back(Command::Write(ops));
                 }
@@ -165,7 +174,7 @@ fn block() -> Option<BestRoute> {
 
 fn foreign(prefix: &str, metric: u32) -> KernelRoute {
     let key = RouteKey { table: 254, prefix: prefix.parse().unwrap(), metric, tos: 0 };
-    KernelRoute { key, protocol: 80, kind: RouteType::Blackhole, scope: 0, hops: Default::default(), preferred_source: None }
+    KernelRoute { key, protocol: 80, kind: RouteType::Blackhole, scope: 0, hops: Default::default(), preferred_source: None, object: None }
 }
 
 #[test]
@@ -572,19 +581,23 @@ fn expected(prefix: IpNet, best: &BestRoute) -> Option<KernelRoute> {
     };
     hops.sort_unstable();
     let key = RouteKey { table: 254, prefix, metric, tos: 0 };
-    Some(KernelRoute { key, protocol: 12, kind, scope: 0, hops: hops.into_iter().collect(), preferred_source: None })
+    Some(KernelRoute { key, protocol: 12, kind, scope: 0, hops: hops.into_iter().collect(), preferred_source: None, object: None })
 }
 
 /// One life after another of a FibSyncer in a hostile world.
-fn hostile_world(seed: u64) {
+fn hostile_world(seed: u64, objects: bool) {
     let mut random = Random(seed);
     let prefixes: Vec<IpNet> =
         (0..6).flat_map(|i| [format!("10.{i}.0.0/16").parse().unwrap(), format!("fd00:{i}::/32").parse().unwrap()]).collect();
-    let mut world = World::new();
+    let start = |world: World| if objects { world.with_objects() } else { world };
+    let mut world = start(World::new());
     let mut desired: BTreeMap<IpNet, BestRoute> = BTreeMap::new();
     for life in 0..4 {
         for _ in 0..random.below(200) {
             step(&mut world, &mut random, &prefixes, &mut desired);
+            if objects && random.one_in(8) {
+                crowd_step(&mut world, &mut random, &mut desired);
+            }
         }
         calm_down(&mut world);
         compare(&world, &desired, &format!("seed {seed} life {life}"));
@@ -593,10 +606,10 @@ fn hostile_world(seed: u64) {
         assert_eq!(world.kernel.ops, ops, "seed {seed} life {life}: writes though nothing changed");
         if random.one_in(3) {
             world.kernel.routes.clear();
-            world = world.restart();
+            world = start(world.restart());
             desired.clear();
         } else {
-            world = zero_writes(world.restart(), &desired, &format!("seed {seed} life {life}"));
+            world = zero_writes(start(world.restart()), &desired, &format!("seed {seed} life {life}"));
         }
     }
 }
@@ -648,9 +661,38 @@ fn step(world: &mut World, random: &mut Random, prefixes: &[IpNet], desired: &mu
     }
 }
 
+/// Most of a crowd takes other hops at once, or an object is deleted by a stranger.
+fn crowd_step(world: &mut World, random: &mut Random, desired: &mut BTreeMap<IpNet, BestRoute>) {
+    let ids: Vec<u32> = world.kernel.objects.keys().copied().collect();
+    if !ids.is_empty() && random.one_in(8) {
+        return world.kernel.stranger_deletes_object(*random.pick(&ids));
+    }
+    if random.one_in(8) {
+        world.kernel.fail_any = vec![22; random.below(3)];
+    }
+    let route = random.route();
+    let mut changes: Vec<FibChange> = Vec::new();
+    for host in 0..100 {
+        let prefix = format!("10.99.0.{host}/32").parse().unwrap();
+        let other = random.one_in(50).then(|| (!random.one_in(3)).then(|| random.route()));
+        let route = other.unwrap_or_else(|| Some(route.clone()));
+        match route.clone() {
+            Some(route) => drop(desired.insert(prefix, route)),
+            None => drop(desired.remove(&prefix)),
+        }
+        changes.push(FibChange { prefix, route });
+    }
+    let rest = changes.split_off(random.below(100));
+    world.give(Input::Changes(changes));
+    world.settle();
+    world.pass(Duration::from_millis(random.below(8) as u64));
+    world.give(Input::Changes(rest));
+}
+
 /// No more trouble, and time enough for the longest back-off; less than it takes to the next audit.
 fn calm_down(world: &mut World) {
     world.kernel.fail.clear();
+    world.kernel.fail_any.clear();
     world.kernel.set_link(2, "eth0", true);
     world.kernel.set_link(3, "eth1", true);
     world.give(Input::Sweep);
@@ -679,6 +721,157 @@ fn zero_writes(mut world: World, desired: &BTreeMap<IpNet, BestRoute>, when: &st
 #[test]
 fn after_calm_the_kernel_holds_what_is_wanted() {
     for seed in 0..300 {
-        hostile_world(seed);
+        hostile_world(seed, false);
+        if seed < 100 {
+            hostile_world(seed, true);
+        }
     }
+}
+
+/// Routes of a crowd through `gateway`, as the Loc-RIB tells them.
+fn crowd(hosts: std::ops::Range<u32>, gateway: &str, interface: u32) -> Vec<FibChange> {
+    let prefix = |n: u32| IpNet::new((0x0a00_0000 + n).to_be_bytes().into(), 32).unwrap();
+    hosts.map(|n| FibChange { prefix: prefix(n), route: learned(&[(gateway, interface)]) }).collect()
+}
+
+/// How many routes the kernel has through each gateway.
+fn gateways(world: &World) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for route in world.kernel.routes.values() {
+        let gateways: Vec<String> = route.hops.iter().filter_map(|hop| hop.gateway).map(|gateway| gateway.to_string()).collect();
+        *counts.entry(gateways.join(" ")).or_default() += 1;
+    }
+    counts
+}
+
+/// A next hop dies, and the Loc-RIB tells of its routes over many rounds: one message moves them all, and one moves them back.
+#[test]
+fn a_next_hop_that_dies_moves_all_its_routes_in_one_message() {
+    const ROUTES: u32 = 10_000;
+    let mut world = World::new().with_objects();
+    world.give(Input::Changes(crowd(0..ROUTES, "10.0.0.2", 2)));
+    world.settle();
+    world.give(Input::Sweep);
+    world.settle();
+    assert_eq!((gateways(&world), world.kernel.objects.len()), ([("10.0.0.2".to_owned(), ROUTES as usize)].into(), 2));
+    for gateway in ["10.0.0.3", "10.0.0.2"] {
+        let before = world.kernel.ops;
+        for start in (0..ROUTES).step_by(1000) {
+            world.give(Input::Changes(crowd(start..start + 1000, gateway, 2)));
+            world.pass(Duration::from_millis(2));
+            let written = world.kernel.ops - before;
+            assert!(written == 0 || start + 1000 == ROUTES, "{written} writes while more are expected");
+        }
+        assert_eq!(gateways(&world), [(gateway.to_owned(), ROUTES as usize)].into());
+        // The new single object, the group, and the end of the old one.
+        assert_eq!(world.kernel.ops - before, 3);
+        assert_eq!(world.state("10.0.0.7/32"), FibState::Installed);
+        assert!(world.status("10.0.0.7/32").because.contains("next-hop object"), "{}", world.status("10.0.0.7/32").because);
+    }
+}
+
+/// Some of the crowd lose their last path, others have another one: they go first, the rest goes at once.
+#[test]
+fn those_of_a_crowd_that_go_elsewhere_go_first() {
+    let mut world = World::new().with_objects();
+    world.give(Input::Changes(crowd(0..1000, "10.0.0.2", 2)));
+    world.settle();
+    let before = world.kernel.ops;
+    let mut changes = crowd(0..100, "10.0.1.2", 3);
+    changes.extend(crowd(100..150, "10.0.0.2", 2).into_iter().map(|change| FibChange { route: None, ..change }));
+    changes.extend(crowd(150..1000, "10.0.0.3", 2));
+    world.give(Input::Changes(changes));
+    world.pass(Duration::from_millis(300));
+    assert_eq!(gateways(&world), [("10.0.1.2".to_owned(), 100), ("10.0.0.3".to_owned(), 850)].into());
+    // A hundred and fifty by themselves with a group and a single object; then a single object and the group.
+    assert_eq!(world.kernel.ops - before, 150 + 2 + 2);
+    // A few of many wait for nobody.
+    let before = world.kernel.ops;
+    world.give(Input::Changes(crowd(500..510, "10.0.1.2", 3)));
+    world.settle();
+    assert_eq!((world.kernel.ops - before, gateways(&world)["10.0.1.2"]), (10, 110));
+}
+
+/// A crowd of which many stay is written route by route, after a moment.
+#[test]
+fn a_crowd_that_parts_is_written_one_by_one() {
+    let mut world = World::new().with_objects();
+    world.give(Input::Changes(crowd(0..1000, "10.0.0.2", 2)));
+    world.settle();
+    let before = world.kernel.ops;
+    world.give(Input::Changes(crowd(0..600, "10.0.0.3", 2)));
+    world.settle();
+    assert_eq!(world.kernel.ops, before, "the rest may be about to come");
+    world.pass(Duration::from_millis(10));
+    assert_eq!(gateways(&world), [("10.0.0.2".to_owned(), 400), ("10.0.0.3".to_owned(), 600)].into());
+    assert_eq!(world.kernel.ops - before, 600 + 2);
+    // More keep coming: nobody waits for ever.
+    for step in 0..100 {
+        world.give(Input::Changes(crowd(step..step + 70, "10.0.1.2", 3)));
+        world.pass(Duration::from_millis(5));
+    }
+    assert!(gateways(&world)["10.0.1.2"] > 100, "{:?}", gateways(&world));
+}
+
+/// After a restart routes and objects are found as they are, and serve on; what nobody needs goes when nobody is waited for.
+#[test]
+fn objects_of_a_past_life_serve_on() {
+    let mut world = World::new().with_objects();
+    world.give(Input::Changes(crowd(0..200, "10.0.0.2", 2)));
+    world.give(Input::Changes(crowd(200..400, "10.0.1.2", 3)));
+    world.settle();
+    assert_eq!(world.kernel.objects.len(), 4);
+    let mut world = world.restart().with_objects();
+    world.settle();
+    world.give(Input::Changes(crowd(0..200, "10.0.0.2", 2)));
+    world.settle();
+    assert_eq!(world.kernel.ops, 0);
+    world.give(Input::Changes(crowd(0..200, "10.0.0.3", 2)));
+    world.settle();
+    assert_eq!((world.kernel.ops, gateways(&world)["10.0.0.3"]), (2, 200), "all of the group's routes: not even a moment is waited");
+    world.give(Input::Sweep);
+    world.settle();
+    assert_eq!((gateways(&world).len(), world.kernel.objects.len()), (1, 2));
+    // Without the flag they stay as they are, and go with their routes.
+    let mut world = world.restart();
+    world.settle();
+    world.give(Input::Changes(crowd(0..200, "10.0.0.3", 2)));
+    world.give(Input::Sweep);
+    world.settle();
+    assert_eq!(world.kernel.ops, 0);
+    world.give(Input::Changes(crowd(0..200, "10.0.0.2", 2)));
+    world.settle();
+    assert_eq!((gateways(&world)["10.0.0.2"], world.kernel.objects.len()), (200, 0));
+}
+
+/// A kernel before Linux 5.3: routes name their hops.
+#[test]
+fn a_kernel_without_objects_gets_plain_routes() {
+    let mut world = World::new().with_objects();
+    world.settle();
+    world.kernel.fail_any = vec![22, 95, 95];
+    world.give(Input::Changes(crowd(0..1, "10.0.0.2", 2)));
+    world.settle();
+    assert_eq!(gateways(&world), [("10.0.0.2".to_owned(), 1)].into());
+    assert!(world.kernel.objects.is_empty() && world.refusals.is_empty(), "{:?}", world.refusals);
+}
+
+/// An interface takes its objects along, and the routes that have no other way.
+#[test]
+fn objects_go_with_their_interface_and_come_back() {
+    let mut world = World::new().with_objects();
+    world.change("10.1.0.0/16", learned(&[("10.0.0.2", 2)]));
+    world.change("10.2.0.0/16", learned(&[("10.0.0.2", 2), ("10.0.1.2", 3)]));
+    world.settle();
+    world.kernel.set_link(2, "eth0", false);
+    world.settle();
+    assert_eq!(world.table(), ["10.2.0.0/16 via 10.0.1.2 dev 3 metric 1024"]);
+    assert_eq!((world.state("10.1.0.0/16"), world.state("10.2.0.0/16")), (FibState::Failed, FibState::Failed));
+    assert_eq!(world.refusals[0].1, 100, "the interface's state, not the missing object");
+    world.kernel.set_link(2, "eth0", true);
+    world.settle();
+    assert_eq!(
+        world.table(),
+        ["10.1.0.0/16 via 10.0.0.2 dev 2 metric 1024", "10.2.0.0/16 via 10.0.0.2 dev 2 via 10.0.1.2 dev 3 metric 1024"]
+    );
 }

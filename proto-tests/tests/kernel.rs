@@ -89,6 +89,7 @@ fn route(prefix: &str, metric: u32, kind: RouteType, hops: &[KernelHop]) -> Kern
         scope: if on_link && prefix.addr().is_ipv4() { 253 } else { 0 },
         hops: hops.into_iter().collect(),
         preferred_source: None,
+        object: None,
     }
 }
 
@@ -152,7 +153,7 @@ impl Monitor {
             }
             KernelEvent::Route(Sync::End) => self.tellings += 1,
             KernelEvent::Written { batch, failed } => drop(self.written.insert(batch, failed)),
-            KernelEvent::Flushed { .. } | KernelEvent::Link(Sync::End) | KernelEvent::Address(Sync::End) => {}
+            KernelEvent::Flushed { .. } | KernelEvent::Object(_) | KernelEvent::Link(Sync::End) | KernelEvent::Address(Sync::End) => {}
         }
     }
 
@@ -565,9 +566,17 @@ struct Node {
 
 impl Node {
     fn start() -> Self {
+        Self::of(FibSyncer::new(&FibConfig::default(), 7))
+    }
+
+    /// Routes go by next-hop objects.
+    fn with_objects() -> Self {
+        Self::of(FibSyncer::new(&FibConfig::default(), 7).with_objects())
+    }
+
+    fn of(fib: FibSyncer) -> Self {
         let (commands, events) = spawn(&Settings::default()).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let fib = FibSyncer::new(&FibConfig::default(), 7);
         Self { fib, commands, events, out: Outbox::new(), writes: 0, under_way: 0, rows: vec![], answered: false, runtime }
     }
 
@@ -786,5 +795,120 @@ fn a_flap_of_ten_thousand_prefixes_writes_nothing_that_cancels_out() {
             assert_eq!((node.writes - before, monitor.announced()), (needed, needed), "{what}");
         }
         assert_eq!(node.count(FibState::Installed), prefixes.len());
+    });
+}
+
+/// Our routes as the kernel has them now, whatever objects they go by.
+fn plain_routes() -> Vec<KernelRoute> {
+    let mut routes = Monitor::start(&Settings::default()).ours();
+    routes.iter_mut().for_each(|route| route.object = None);
+    routes
+}
+
+/// Objects made and found again, changed by strangers, and lost with their link and with its carrier.
+#[test]
+fn routes_by_next_hop_objects_on_the_real_kernel() {
+    in_namespace("routes_by_next_hop_objects_on_the_real_kernel", || {
+        ip("link add w0 type veth peer name w1");
+        ["link set w1 up", "link set w0 up", "addr add 10.0.1.1/24 dev w0"].into_iter().for_each(ip);
+        let (v0, w0) = (index("v0"), index("w0"));
+        let block = BestRoute { source: RouteSource::Block, local_pref: None, target: Target::Blackhole };
+        let decided = [
+            ("10.1.0.0/16", learned(&[("10.0.0.2", v0)])),
+            ("10.2.0.0/16", learned(&[("10.0.0.2", v0), ("10.0.1.3", w0)])),
+            ("10.3.0.0/16", learned(&[("fd00::2", v0)])),
+            ("10.4.0.0/26", block),
+            ("10.5.0.0/16", learned(&[("10.0.1.3", w0)])),
+            ("2001:db8:1::/48", learned(&[("fd00::2", v0)])),
+            ("2001:db8:2::/48", learned(&[("fd00::2", v0), ("fd00::3", v0)])),
+        ];
+        let prefixes = decided.each_ref().map(|(prefix, _)| *prefix);
+        // The same without objects: what is to be there, whatever happens.
+        let mut plain = Node::start();
+        plain.decide(&decided);
+        plain.until_state(FibState::Installed, &prefixes);
+        let before = plain_routes();
+        // Routes of a past life that name their hops stay as they are; new ones go by objects.
+        let mut node = Node::with_objects();
+        node.until_state(FibState::Adopted, &prefixes);
+        node.decide(&decided);
+        node.give(Input::Sweep);
+        node.until_state(FibState::Installed, &prefixes);
+        assert_eq!((node.writes, ip_says("nexthop show")), (0, String::new()));
+        ["route flush proto 12", "-6 route flush proto 12"].into_iter().for_each(ip);
+        node.until("all put back", |_| plain_routes() == before);
+        let by_objects =
+            || ip_says("route show proto 12").matches("nhid").count() + ip_says("-6 route show proto 12").matches("nhid").count();
+        assert_eq!((by_objects(), ip_says("nexthop show").lines().count()), (6, 9), "{}", ip_says("nexthop show"));
+        // A new life finds them, and writes nothing.
+        drop(node);
+        let mut node = Node::with_objects();
+        node.until_state(FibState::Adopted, &prefixes);
+        node.decide(&decided);
+        node.until_state(FibState::Installed, &prefixes);
+        node.give(Input::Sweep);
+        assert_eq!((node.writes, node.fib.is_holding(), plain_routes()), (0, false, before.clone()));
+        // Strangers delete a single object, and routes with it; one of a hop of several; and a route.
+        let single = |gateway: &str| {
+            let all = ip_says("nexthop show");
+            let line = all.lines().find(|line| line.contains(&format!("via {gateway} "))).unwrap_or_else(|| panic!("{gateway} in {all}"));
+            line.split_whitespace().nth(1).unwrap().to_owned()
+        };
+        ip(&format!("nexthop del id {}", single("10.0.0.2")));
+        ip(&format!("nexthop del id {}", single("fd00::3")));
+        ip("-6 route del 2001:db8:1::/48");
+        node.until("all put back", |_| plain_routes() == before);
+        // A link goes, and another loses its carrier: Linux takes objects and routes along without a word.
+        ip("link set v0 down");
+        node.until("gone", |node| node.state("10.1.0.0/16") == Some(FibState::Failed));
+        assert!(ip_says("route show 10.2.0.0/16").contains("via 10.0.1.3 dev w0"), "the other hop is still there");
+        ["link set v0 up", "addr add fd00::1/64 dev v0 nodad"].into_iter().for_each(ip);
+        node.until("all put back", |_| plain_routes() == before);
+        ip("link set w1 down");
+        node.until("gone", |node| node.state("10.5.0.0/16") == Some(FibState::Failed));
+        ip("link set w1 up");
+        node.until("all put back", |_| plain_routes() == before);
+        // The last address of an interface goes: its objects stay, and so do their routes.
+        ip("addr del 10.0.1.1/24 dev w0");
+        node.until_state(FibState::Installed, &prefixes);
+        assert_eq!(plain_routes(), before);
+        // With all routes gone nothing stays behind.
+        node.give(Input::Changes(prefixes.iter().map(|prefix| FibChange { prefix: prefix.parse().unwrap(), route: None }).collect()));
+        node.until("nothing left", |_| ip_says("nexthop show").is_empty() && plain_routes().is_empty());
+    });
+}
+
+#[test]
+fn a_next_hop_that_dies_moves_a_hundred_thousand_routes_in_one_message() {
+    const ROUTES: u32 = 100_000;
+    in_namespace("a_next_hop_that_dies_moves_a_hundred_thousand_routes_in_one_message", || {
+        let v0 = index("v0");
+        let prefixes = hosts(ROUTES);
+        let mut node = Node::with_objects();
+        node.until("the table told", |node| node.knows_the_table());
+        node.give(Input::Sweep);
+        node.give(Input::Changes(changes(&prefixes, Some(&learned(&[("10.0.0.2", v0)])))));
+        node.settle();
+        assert_eq!(node.count(FibState::Installed), prefixes.len());
+        // As the Loc-RIB tells of it; there and back.
+        for gateway in ["10.0.0.3", "10.0.0.2"] {
+            let before = node.writes;
+            let best = learned(&[(gateway, v0)]);
+            // However busy the machine is, the Loc-RIB is quick here.
+            let now = Instant::now();
+            for part in prefixes.chunks(4096) {
+                node.fib.handle(now, Input::Changes(changes(part, Some(&best))), &mut node.out);
+                node.collect();
+            }
+            node.until("moved", |node| node.under_way == 0 && !node.fib.is_holding());
+            assert_eq!(node.count(FibState::Installed), prefixes.len());
+            // The single object of the new hop, the group; and the end of the other single object.
+            assert!((2..=3).contains(&(node.writes - before)), "{} writes", node.writes - before);
+            for prefix in [prefixes.first(), prefixes.get(prefixes.len() / 2), prefixes.last()].into_iter().flatten() {
+                let line = ip_says(&format!("route get {}", prefix.addr()));
+                assert!(line.contains(&format!("via {gateway} dev v0")), "{line}");
+            }
+            assert_eq!(ip_says("route show proto 12").matches(&format!("via {gateway} ")).count(), prefixes.len());
+        }
     });
 }

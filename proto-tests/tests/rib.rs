@@ -136,8 +136,15 @@ fn kernel(index: usize, on: bool) -> KernelEvent {
     let route = |prefix: &str, gateway: &str| {
         let key = RouteKey { table: 254, prefix: net(prefix), metric: 0, tos: 0 };
         let hop = KernelHop { gateway: Some(gateway.parse().unwrap()), interface: 2, onlink: false };
-        let route =
-            KernelRoute { key, protocol: 3, kind: RouteType::Unicast, scope: 0, hops: [hop].into_iter().collect(), preferred_source: None };
+        let route = KernelRoute {
+            key,
+            protocol: 3,
+            kind: RouteType::Unicast,
+            scope: 0,
+            hops: [hop].into_iter().collect(),
+            preferred_source: None,
+            object: None,
+        };
         KernelEvent::Route(if on { Sync::Upsert(key, route) } else { Sync::Remove(key) })
     };
     match index {
@@ -244,7 +251,7 @@ impl World {
         let outputs: Vec<Output> = self.out.drain().collect();
         for output in outputs {
             match output {
-                Output::FibChanges(changes) => {
+                Output::FibChanges { changes, .. } => {
                     for change in changes {
                         match change.route {
                             Some(route) => self.fib.insert(change.prefix, route),

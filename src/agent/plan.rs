@@ -183,6 +183,7 @@ fn route(prefix: IpNet, interface: u32, gateway: Option<IpAddr>) -> KernelRoute 
         scope: if ipv4 && gateway.is_none() { SCOPE_LINK } else { 0 },
         hops: [KernelHop { gateway, interface, onlink: false }].into(),
         preferred_source: None,
+        object: None,
     }
 }
 

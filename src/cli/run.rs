@@ -94,6 +94,11 @@ pub struct Run {
     /// `margay show kernel` has nothing to tell.
     #[arg(long, env = "MARGAY_NO_FIB")]
     no_fib: bool,
+    /// Routes that leave the same way go by one next-hop object of the kernel (`ip nexthop`; Linux 5.3 and later), so that a next hop that
+    /// dies moves all its routes in one message; IPv6 routes are also written sooner and take less of the kernel's memory. Such routes go
+    /// with their interface's carrier, where IPv4 routes otherwise wait for it to come back.
+    #[arg(long, env = "MARGAY_NEXT_HOP_OBJECTS")]
+    next_hop_objects: bool,
     /// Threads that the table is divided among by prefix. With cores to spare, more than one withdraw a large table, and choose among many
     /// paths, sooner, at the price of memory and of messages: prefixes with the same attributes that belong to different threads are told in
     /// different messages.
@@ -189,6 +194,7 @@ impl Run {
             record: self.record,
             dry_run: self.dry_run || self.no_fib,
             no_fib: self.no_fib,
+            next_hop_objects: self.next_hop_objects,
             shards: self.shards,
             memory_limit: self.memory_limit.unwrap_or_default(),
             log,

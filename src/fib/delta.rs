@@ -5,10 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::time::Instant;
 
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
+use super::crowds::{CROWD, Crowd, Crowds, Move};
+use super::objects::{Hops, Objects};
 use super::route::Shape;
 use super::rows::{Decision, Mark, Row, RowId, Rows, Shapes, Shared};
 use super::{KernelOp, RouteType};
@@ -65,6 +68,13 @@ fn scattered(address: Ipv4Addr) -> u32 {
     u32::from(address).wrapping_mul(0x9e37_79b1)
 }
 
+/// Writes that have been taken: objects that routes are to go by, then routes.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    pub objects: Vec<KernelOp>,
+    pub writes: Vec<Flown>,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Delta {
@@ -85,11 +95,14 @@ pub(super) struct Delta {
     swept: bool,
     shapes: Shared<Shapes>,
     decisions: Shared<Decision>,
+    /// Next-hop objects, and the rows that wait to leave one together.
+    pub(super) objects: Objects,
+    crowds: Crowds,
 }
 
 impl Delta {
     /// Nothing is known; `seed` keys the index of prefixes.
-    pub(super) fn new(seed: u64) -> Self {
+    pub(super) fn new(config: &FibConfig, seed: u64) -> Self {
         Self {
             rows: Rows::new(seed),
             foreign: BTreeMap::new(),
@@ -102,6 +115,8 @@ impl Delta {
             swept: false,
             shapes: Shared::default(),
             decisions: Shared::default(),
+            objects: Objects::new(config),
+            crowds: Crowds::default(),
         }
     }
 
@@ -118,6 +133,11 @@ impl Delta {
     /// Writes may be planned: the kernel's table is known and not being read.
     pub(super) fn is_ready(&self) -> bool {
         self.known && !self.reading
+    }
+
+    /// Nobody may claim the routes of a past life any more.
+    pub(super) fn is_swept(&self) -> bool {
+        self.swept
     }
 
     /// How many prefixes wait to be looked at.
@@ -190,9 +210,9 @@ impl Delta {
         self.reading = false;
         self.known = true;
         for id in self.rows.ids() {
-            let Some(row) = self.rows.get_mut(id) else { continue };
-            if *row.generation != self.generation {
-                *row.have = None;
+            let Some(row) = self.rows.get(id) else { continue };
+            if row.generation != self.generation && !row.have().is_empty() {
+                self.set_have(id, Shapes::new());
             }
             self.claim(id);
             self.rows.release(id);
@@ -231,6 +251,7 @@ impl Delta {
     fn set_have(&mut self, id: RowId, have: Shapes) {
         let have = (!have.is_empty()).then(|| self.shapes.get(have));
         if let Some(row) = self.rows.get_mut(id) {
+            count(&mut self.objects, row.have.as_deref(), have.as_deref());
             *row.have = have;
             *row.generation = self.generation;
         }
@@ -275,7 +296,8 @@ impl Delta {
 
     /// IPv4 routes all of whose hops leave by dead interfaces are gone.
     pub(super) fn flush(&mut self, is_dead: impl Fn(u32) -> bool) {
-        let dead = |shape: &Shape| !shape.hops.is_empty() && shape.hops.iter().all(|hop| is_dead(hop.interface));
+        // What goes by an object has gone with that, on the link's word.
+        let dead = |shape: &Shape| shape.object.is_none() && !shape.hops.is_empty() && shape.hops.iter().all(|hop| is_dead(hop.interface));
         if !self.shapes.any(|shapes| shapes.iter().any(dead)) {
             return;
         }
@@ -323,7 +345,7 @@ impl Delta {
         if let Some(wanted) = wanted {
             let have = row.have_metric(wanted.metric);
             match self.foreign.get(&(row.prefix, wanted.metric)) {
-                _ if have.is_some_and(|have| have == wanted) => {}
+                _ if have.is_some_and(|have| have.does_as(wanted)) => {}
                 Some(protocol) => blocked = Some(*protocol),
                 None => writes.push((if have.is_some() { Verb::Replace } else { Verb::Create }, wanted.clone())),
             }
@@ -338,9 +360,9 @@ impl Delta {
     }
 
     /// Takes the next writes, about `limit` of them, of prefixes that `may_try` lets through and that have none under way.
-    pub(super) fn take(&mut self, limit: usize, may_try: impl Fn(&IpNet) -> bool) -> Vec<Flown> {
-        let (mut taken, mut later) = (Vec::new(), Vec::new());
-        while taken.len() < limit {
+    pub(super) fn take(&mut self, now: Instant, limit: usize, may_try: impl Fn(&IpNet) -> bool) -> Taken {
+        let (mut taken, mut later) = (Taken::default(), Vec::new());
+        while taken.writes.len() < limit {
             let Some(id) = self.next_turn() else { break };
             let Some(row) = self.rows.get(id) else { continue };
             if row.is(Mark::Flying) {
@@ -348,17 +370,177 @@ impl Delta {
                 continue;
             }
             let plan = if may_try(&row.prefix) { self.plan(&row) } else { Plan::Settled };
+            if let Some(group) = self.left_group(&row, &plan).filter(|_| !row.is(Mark::Alone)) {
+                self.crowds.join(now, group, self.objects.routes(group), id);
+                continue;
+            }
             let prefix = row.prefix;
             let Some(mut row) = self.rows.get_mut(id) else { continue };
             row.set(Mark::Dirty, false);
+            row.set(Mark::Alone, false);
             if let Plan::Write(writes) = plan {
                 row.set(Mark::Flying, true);
-                taken.extend(writes.into_iter().map(|(verb, shape)| Flown { row: id, prefix, verb, shape }));
+                for (verb, mut shape) in writes {
+                    if verb != Verb::Delete {
+                        shape.object = self.objects.group(&shape.hops, &mut taken.objects);
+                    }
+                    taken.writes.push(Flown { row: id, prefix, verb, shape });
+                }
             }
             self.rows.release(id);
         }
         self.queue.append(&mut later);
         taken
+    }
+
+    // ── objects ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// The group that the kernel's route goes by, if the plan is no more than to leave it for other hops and many go by it.
+    fn left_group(&self, row: &Row<'_>, plan: &Plan) -> Option<u32> {
+        let Plan::Write(writes) = plan else { return None };
+        let [(Verb::Replace, wanted)] = &writes[..] else { return None };
+        let have = row.have_metric(wanted.metric)?;
+        let group = have.object.filter(|group| self.objects.routes(*group) >= CROWD)?;
+        (have.is_alike(wanted) && self.objects.can_move(group, &wanted.hops)).then_some(group)
+    }
+
+    /// Looks at the rows that wait to leave objects together. `calm`: nothing is under way, and nothing else waits to be written.
+    /// Those that need not, or may not, wait any longer are to be written by themselves.
+    pub(super) fn settle_crowds(&mut self, now: Instant, calm: bool) -> Vec<Move> {
+        let mut moves = Vec::new();
+        for (group, crowd) in self.crowds.take(now) {
+            let all = self.objects.routes(group);
+            let is_whole = crowd.rows.len() >= all;
+            if !is_whole && !crowd.is_large() {
+                self.write_alone(crowd.rows);
+            } else if is_whole || self.crowds.is_complete(&crowd, now) {
+                moves.extend(self.settle_crowd(now, calm, group, crowd));
+            } else {
+                self.crowds.put_back(group, crowd);
+            }
+        }
+        moves
+    }
+
+    fn settle_crowd(&mut self, now: Instant, calm: bool, group: u32, mut crowd: Crowd) -> Option<Move> {
+        let all = self.objects.routes(group);
+        let Some(hops) = self.common_hops(group, &crowd.rows) else {
+            self.write_alone(crowd.rows);
+            return None;
+        };
+        let (agreed, others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut crowd.rows).into_iter().partition(|id| self.wants(*id, group).as_ref() == Some(&hops));
+        let (is_whole, stays) = (agreed.len() == all, others.is_empty());
+        // Whoever goes elsewhere goes first.
+        self.write_alone(others);
+        if is_whole && calm {
+            agreed.iter().for_each(|id| self.fly(*id));
+            return Some(Move { group, hops, rows: agreed });
+        }
+        let more_will_leave = !calm || !stays;
+        if more_will_leave && 2 * agreed.len() >= all && !crowd.is_late(now) {
+            crowd.rows = agreed;
+            self.crowds.put_back(group, crowd);
+        } else {
+            self.write_alone(agreed);
+        }
+        None
+    }
+
+    /// The hops that most of these rows want instead of the group's.
+    fn common_hops(&self, group: u32, rows: &[RowId]) -> Option<Hops> {
+        let mut counts: BTreeMap<&Hops, usize> = BTreeMap::new();
+        for hops in rows.iter().filter_map(|id| self.wants_ref(*id, group)) {
+            *counts.entry(hops).or_default() += 1;
+        }
+        counts.into_iter().max_by_key(|(_, count)| *count).map(|(hops, _)| hops.clone())
+    }
+
+    fn wants_ref(&self, id: RowId, group: u32) -> Option<&Hops> {
+        let row = self.rows.get(id)?;
+        let plan = self.plan(&row);
+        self.left_group(&row, &plan).filter(|left| *left == group)?;
+        row.wanted().map(|wanted| &wanted.hops)
+    }
+
+    fn wants(&self, id: RowId, group: u32) -> Option<Hops> {
+        self.wants_ref(id, group).cloned()
+    }
+
+    fn fly(&mut self, id: RowId) {
+        if let Some(mut row) = self.rows.get_mut(id) {
+            row.set(Mark::Dirty, false);
+            row.set(Mark::Flying, true);
+        }
+    }
+
+    /// These are written one by one, next.
+    fn write_alone(&mut self, rows: Vec<RowId>) {
+        for id in &rows {
+            self.rows.get_mut(*id).into_iter().for_each(|mut row| _ = row.set(Mark::Alone, true));
+        }
+        self.turns.extend(rows.into_iter().rev());
+    }
+
+    /// Whether more decisions are about to come.
+    pub(super) fn expect(&mut self, more: bool) {
+        self.crowds.expect(more);
+    }
+
+    /// When rows that wait to leave an object are to be looked at again.
+    pub(super) fn crowd_deadline(&self) -> Option<Instant> {
+        self.crowds.deadline()
+    }
+
+    /// Whether rows wait to leave an object.
+    pub(super) fn has_crowd(&self) -> bool {
+        !self.crowds.is_empty()
+    }
+
+    /// A move has been answered: the object leads elsewhere, or not.
+    pub(super) fn moved(&mut self, moved: &Move, done: bool) {
+        for id in &moved.rows {
+            let Some(row) = self.rows.get(*id).filter(|_| done) else { continue };
+            let elsewhere = |shape: &Shape| match shape.object {
+                Some(object) if object == moved.group => Shape { hops: moved.hops.clone(), ..shape.clone() },
+                _ => shape.clone(),
+            };
+            let have = row.have().iter().map(elsewhere).collect();
+            self.set_have(*id, have);
+            self.disown(*id);
+        }
+        for id in &moved.rows {
+            if let Some(mut row) = self.rows.get_mut(*id) {
+                row.set(Mark::Flying, false);
+            }
+            if !done {
+                self.mark(*id);
+            }
+            self.rows.release(*id);
+        }
+    }
+
+    /// Interfaces are dead: objects have lost hops, and routes with them. Whether any has.
+    pub(super) fn lose_hops(&mut self, is_dead: impl Fn(u32) -> bool) -> bool {
+        let loses = |shape: &Shape| shape.object.is_some() && shape.hops.iter().any(|hop| is_dead(hop.interface));
+        if !self.shapes.any(|shapes| shapes.iter().any(loses)) {
+            return false;
+        }
+        let left = |shape: &Shape| {
+            let hops: Hops = shape.hops.iter().copied().filter(|hop| shape.object.is_none() || !is_dead(hop.interface)).collect();
+            (shape.hops.is_empty() || !hops.is_empty()).then(|| Shape { hops, ..shape.clone() })
+        };
+        let mut any = false;
+        for id in self.rows.ids() {
+            let Some(row) = self.rows.get(id).filter(|row| row.have().iter().any(loses)) else { continue };
+            let (generation, have) = (row.generation, row.have().iter().filter_map(left).collect());
+            self.set_have(id, have);
+            self.rows.get_mut(id).into_iter().for_each(|row| *row.generation = generation);
+            self.mark(id);
+            self.rows.release(id);
+            any = true;
+        }
+        any
     }
 
     fn next_turn(&mut self) -> Option<RowId> {
@@ -382,6 +564,13 @@ impl Delta {
         ipv6.sort_unstable_by(|a, b| b.cmp(a));
         ipv6.into_iter().map(|(_, id)| id).chain(ipv4.into_iter().map(|(_, id)| id)).collect()
     }
+}
+
+/// Counts the routes that go by each object, of a row whose routes change.
+fn count(objects: &mut Objects, before: Option<&Shapes>, now: Option<&Shapes>) {
+    let of = |shapes: Option<&Shapes>| shapes.into_iter().flatten().filter_map(|shape| shape.object).collect::<SmallVec<[u32; 2]>>();
+    of(now).into_iter().for_each(|object| objects.add_route(object));
+    of(before).into_iter().for_each(|object| objects.drop_route(object));
 }
 
 /// A multipath route of a past life whose paths come back one by one stays whole until they are all there, or the sweep.

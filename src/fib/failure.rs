@@ -10,6 +10,10 @@ const LONGEST: Duration = Duration::from_secs(60);
 
 /// "File exists": the key is taken.
 pub(super) const EEXIST: i32 = 17;
+/// "Invalid argument": also that there is no such next-hop object.
+pub(super) const EINVAL: i32 = 22;
+/// "Operation not supported": also that the kernel has no next-hop objects.
+pub(super) const EOPNOTSUPP: i32 = 95;
 /// "No such process": netlink's word for a route that is not there.
 pub(super) const ESRCH: i32 = 3;
 

@@ -1,10 +1,19 @@
 //! FibSyncer machine: what the kernel should hold against what it holds. And the words that margay and
 //! the kernel exchange, spoken by `kernel/` above the wall.
+//!
+//! ```text
+//! shards ─changes→ route (rules) ─→ delta: decided ≠ kernel's ──take──→ objects ──→ Output::Write, two batches at a time
+//! kernel ─facts──→ interface, delta      └─ crowds: rows that leave one object together ─→ the object is changed
+//! kernel ─answer─→ delta, objects, failure (tried again)
+//! ```
+//! With [`FibSyncer::with_objects`] routes that leave the same way go by a next-hop object; `objects` has what Linux does with these.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
+mod crowds;
 mod delta;
 mod failure;
 mod interface;
+mod objects;
 mod queries;
 mod route;
 mod rows;
@@ -22,6 +31,7 @@ use crate::config::FibConfig;
 use crate::policy::RouteSource;
 use crate::types::{NextHop, QueryId, Sync};
 
+pub use objects::numbers as object_numbers;
 pub use syncer::FibSyncer;
 
 /// The best route of a prefix, as the Loc-RIB hands it down.
@@ -98,6 +108,29 @@ pub struct KernelRoute {
     pub hops: SmallVec<[KernelHop; 1]>,
     /// `RTA_PREFSRC`.
     pub preferred_source: Option<IpAddr>,
+    /// `RTA_NH_ID`: the next-hop object that it goes by, whose hops those above are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object: Option<u32>,
+}
+
+/// A next-hop object of the kernel (`ip nexthop`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelObject {
+    /// Its number.
+    pub id: u32,
+    /// `RTPROT_…` of who made it.
+    pub protocol: u8,
+    /// What it leads to.
+    pub object: NextHopObject,
+}
+
+/// What a next-hop object leads to (`RTM_NEWNEXTHOP`; Linux 5.3 and later).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NextHopObject {
+    /// One hop.
+    Single(KernelHop),
+    /// Several single objects, or one, by their numbers.
+    Group(SmallVec<[u32; 2]>),
 }
 
 /// What names a route in the kernel.
@@ -142,7 +175,7 @@ pub struct InterfaceAddress {
     pub secondary: bool,
 }
 
-/// What the kernel says. Links, addresses and routes (both families) are each told as Begin … End after start, after
+/// What the kernel says. Links, addresses, next-hop objects and routes (both families) are each told as Begin … End after start, after
 /// every overrun and on request; live changes follow. The echo of our own writes is left out: `Written` tells of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KernelEvent {
@@ -150,6 +183,8 @@ pub enum KernelEvent {
     Link(Sync<u32, Link>),
     /// Addresses by interface index and address with prefix length.
     Address(Sync<(u32, IpNet), InterfaceAddress>),
+    /// Next-hop objects of ours, by number.
+    Object(Sync<u32, KernelObject>),
     /// Routes of table main, and of our table.
     Route(Sync<RouteKey, KernelRoute>),
     /// This interface went down or lost its last IPv4 address: the kernel has silently dropped the IPv4 routes all of
@@ -176,6 +211,12 @@ pub enum KernelOp {
     Replace(KernelRoute),
     /// Delete, by key and protocol.
     Delete(KernelRoute),
+    /// Make a next-hop object; fails with `EEXIST` where the number is taken.
+    CreateObject(KernelObject),
+    /// Make our object lead elsewhere, and all routes that go by it.
+    ReplaceObject(KernelObject),
+    /// Delete our object of this number; no route goes by it.
+    DeleteObject(u32),
 }
 
 /// A batch of writes; the kernel answers with [`KernelEvent::Written`].
@@ -192,8 +233,10 @@ pub struct KernelOps {
 pub enum Input {
     /// New configuration (table, protocol, rules); everything is judged anew.
     Configure(Arc<FibConfig>),
-    /// Changes of the Loc-RIB, as pulled from a shard.
+    /// Changes of the Loc-RIB, as pulled from a shard: all that there are.
     Changes(Vec<FibChange>),
+    /// The same, and the shard is about to have more.
+    SomeChanges(Vec<FibChange>),
     /// The kernel's facts and answers.
     Kernel(KernelEvent),
     /// Nobody is waited for any more: routes of a past life that nobody claimed may go (bar 11).
@@ -206,6 +249,16 @@ pub enum Input {
     Resume(QueryId),
     /// Nobody reads the answer any more.
     Abandon(QueryId),
+}
+
+impl Input {
+    /// The changes of the Loc-RIB that it tells of.
+    pub fn changes(&self) -> Option<&[FibChange]> {
+        match self {
+            Self::Changes(changes) | Self::SomeChanges(changes) => Some(changes),
+            _ => None,
+        }
+    }
 }
 
 /// Parts of one answer that follow one input at most.

@@ -30,13 +30,26 @@ pub(super) struct Shape {
     /// Sorted.
     pub hops: SmallVec<[KernelHop; 1]>,
     pub preferred_source: Option<IpAddr>,
+    /// The next-hop object that the kernel's route goes by; none in what is wanted.
+    pub object: Option<u32>,
 }
 
 impl Shape {
     /// The shape of a route as read.
     pub(super) fn of(route: KernelRoute) -> Self {
-        let KernelRoute { key, kind, scope, hops, preferred_source, .. } = route;
-        Self { metric: key.metric, kind, scope, hops, preferred_source }
+        let KernelRoute { key, kind, scope, hops, preferred_source, object, .. } = route;
+        Self { metric: key.metric, kind, scope, hops, preferred_source, object }
+    }
+
+    /// Whether packets are treated the same, by whatever object.
+    pub(super) fn does_as(&self, other: &Self) -> bool {
+        self.is_alike(other) && self.hops == other.hops
+    }
+
+    /// The same, but for the hops.
+    pub(super) fn is_alike(&self, other: &Self) -> bool {
+        let rest = |shape: &Self| (shape.metric, shape.kind, shape.scope, shape.preferred_source);
+        rest(self) == rest(other)
     }
 
     /// The route of that prefix, to be written.
@@ -48,6 +61,7 @@ impl Shape {
             scope: self.scope,
             hops: self.hops.clone(),
             preferred_source: self.preferred_source,
+            object: self.object,
         }
     }
 }
@@ -105,7 +119,7 @@ pub(super) fn judge(config: &FibConfig, interfaces: &Interfaces, prefix: IpNet, 
         Some((FibAction::Plain, _)) | None => None,
     };
     let metric = metric(prefix, best);
-    let shape = |kind, scope, hops| Verdict::Want(Shape { metric, kind, scope, hops, preferred_source: None });
+    let shape = |kind, scope, hops| Verdict::Want(Shape { metric, kind, scope, hops, preferred_source: None, object: None });
     match &best.target {
         Target::Blackhole => shape(RouteType::Blackhole, 0, SmallVec::new()),
         Target::Unreachable => shape(RouteType::Unreachable, 0, SmallVec::new()),

@@ -63,6 +63,8 @@ pub(super) enum Mark {
     Dirty = 4,
     /// A write of it is under way.
     Flying = 8,
+    /// It is to be written by itself, and not to wait for others that go by the same object.
+    Alone = 16,
 }
 
 /// The part of a row that does not depend on the family.

@@ -79,7 +79,10 @@ fn state(has_failed: bool, plan: &Plan, row: &Row<'_>) -> FibState {
 fn settled(row: &Row<'_>) -> String {
     match row.decision.map(|decision| &decision.verdict) {
         Some(Verdict::NotWanted(reason)) => reason.to_string(),
-        _ => "the kernel has it".into(),
+        _ => match row.wanted().and_then(|wanted| row.have_metric(wanted.metric)).and_then(|have| have.object) {
+            Some(object) => format!("the kernel has it, by next-hop object {object}"),
+            None => "the kernel has it".into(),
+        },
     }
 }
 

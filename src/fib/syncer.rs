@@ -1,19 +1,20 @@
 //! The FibSyncer: brings the kernel to what the Loc-RIB decided, with as few writes as possible.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use super::delta::{Delta, Flown, Verb};
-use super::failure::{EEXIST, ESRCH, Failures, explain};
+use super::crowds::Move;
+use super::delta::{Delta, Flown, Taken, Verb};
+use super::failure::{EEXIST, EINVAL, EOPNOTSUPP, ESRCH, Failures, explain};
 use super::interface::Interfaces;
 use super::queries::Queries;
 use super::route::{Shape, judge};
 use super::rows::{Decision, RowId};
 use super::status::Known;
-use super::{FibChange, Input, KernelEvent, KernelOps, KernelRoute, Output, Query, RouteKey};
+use super::{FibChange, Input, KernelEvent, KernelObject, KernelOp, KernelOps, KernelRoute, NextHopObject, Output, Query, RouteKey};
 use crate::config::{FibAction, FibConfig};
 use crate::types::{Outbox, QueryId, Sync};
 
@@ -42,7 +43,11 @@ const DOUBT_PAUSE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 struct Flight {
     batch: u64,
+    /// Writes of next-hop objects, which come first.
+    objects: Vec<KernelOp>,
     writes: Vec<Flown>,
+    /// What the objects move.
+    moves: Vec<Move>,
     /// A stranger touched one of its routes meanwhile: which came first is not known.
     doubtful: bool,
 }
@@ -82,7 +87,7 @@ impl FibSyncer {
         Self {
             config: config.clone(),
             interfaces: Interfaces::default(),
-            delta: Delta::new(seed),
+            delta: Delta::new(config, seed),
             failures: Failures::default(),
             flights: VecDeque::new(),
             batches: 0,
@@ -96,6 +101,18 @@ impl FibSyncer {
             now: None,
             idle: false,
         }
+    }
+
+    /// The same, but routes that leave the same way go by a next-hop object (`--next-hop-objects`), which moves all of them at once.
+    #[must_use]
+    pub fn with_objects(mut self) -> Self {
+        self.delta.objects.set_on();
+        self
+    }
+
+    /// Whether routes wait a moment for others, to be moved together.
+    pub fn is_holding(&self) -> bool {
+        self.delta.has_crowd()
     }
 
     /// The same, but it only looks on (`--dry-run`): it knows what it would write, and writes nothing.
@@ -117,7 +134,8 @@ impl FibSyncer {
     pub fn handle(&mut self, now: Instant, input: Input, out: &mut Outbox<Output>) {
         match input {
             Input::Configure(config) => self.configure(&config),
-            Input::Changes(changes) => self.changes(changes),
+            Input::Changes(changes) => self.changes(changes, false),
+            Input::SomeChanges(changes) => self.changes(changes, true),
             Input::Kernel(event) => self.kernel(now, event, out),
             Input::Sweep => self.delta.sweep(),
             Input::Query(query, Query::All) => self.queries.add(query, None),
@@ -136,7 +154,7 @@ impl FibSyncer {
             return self.now;
         }
         let doubt = if self.may_ask() { self.read_after } else { None };
-        [self.failures.deadline(), doubt, self.audit_at].into_iter().flatten().min()
+        [self.failures.deadline(), doubt, self.audit_at, self.delta.crowd_deadline()].into_iter().flatten().min()
     }
 
     /// Does what is due: attempts anew, an audit, the next step of a long work.
@@ -160,8 +178,9 @@ impl FibSyncer {
         }
     }
 
-    fn changes(&mut self, changes: Vec<FibChange>) {
+    fn changes(&mut self, changes: Vec<FibChange>, more: bool) {
         self.pulled = false;
+        self.delta.expect(more);
         if self.idle {
             return;
         }
@@ -185,6 +204,7 @@ impl FibSyncer {
                     self.retry_all();
                 }
                 let moved = self.interfaces.hear(word);
+                self.follow_objects(now);
                 let uses = |rule: &FibAction| matches!(rule, FibAction::Tunnel { device, .. } if moved.contains(device));
                 if self.config.rules.iter().any(|rule| uses(&rule.action)) {
                     self.judging = Some(RowId::FIRST);
@@ -192,6 +212,10 @@ impl FibSyncer {
             }
             KernelEvent::Address(Sync::Upsert(..) | Sync::End) => self.retry_all(),
             KernelEvent::Address(_) => {}
+            KernelEvent::Object(Sync::Begin) => self.delta.objects.begin(),
+            KernelEvent::Object(Sync::Upsert(_, object)) => self.delta.objects.found(object),
+            KernelEvent::Object(Sync::Remove(id)) => self.delta.objects.forget(id),
+            KernelEvent::Object(Sync::End) => self.delta.objects.end(),
             KernelEvent::Route(Sync::Begin) => {
                 (self.asked, self.doubt) = (false, false);
                 self.delta.begin();
@@ -201,6 +225,20 @@ impl FibSyncer {
             KernelEvent::Route(Sync::Remove(key)) => self.removed(key),
             KernelEvent::Flushed { interface } => self.flushed(interface),
             KernelEvent::Written { batch, failed } => self.written(now, batch, &failed, out),
+        }
+    }
+
+    /// Interfaces that are down have taken objects along, without a word: what else goes by these is read once packets flow again.
+    fn follow_objects(&mut self, now: Instant) {
+        let interfaces = &self.interfaces;
+        let is_dead = |index: u32| !interfaces.is_up(index);
+        if self.delta.objects.flush(is_dead) | self.delta.lose_hops(is_dead) {
+            self.doubt = true;
+            self.read_after = Some(now + DOUBT_PAUSE);
+            let goes_by = |shape: &Shape| shape.object.is_some() && shape.hops.iter().any(|hop| is_dead(hop.interface));
+            for flight in &mut self.flights {
+                flight.doubtful |= !flight.moves.is_empty() || flight.writes.iter().any(|flown| goes_by(&flown.shape));
+            }
         }
     }
 
@@ -222,12 +260,16 @@ impl FibSyncer {
         key.table == self.config.table && key.tos == 0
     }
 
-    fn found(&mut self, route: KernelRoute) {
+    fn found(&mut self, mut route: KernelRoute) {
         let key = route.key;
         if !self.is_ours(&key) {
             return;
         }
         self.doubt_flights(|flown| (flown.prefix, flown.shape.metric) == (key.prefix, key.metric));
+        // With net.ipv4.nexthop_compat_mode 0 the kernel leaves out the hops.
+        if let Some(hops) = route.object.filter(|_| route.hops.is_empty()).and_then(|object| self.delta.objects.hops_of(object)) {
+            route.hops = hops;
+        }
         if route.protocol == self.config.protocol {
             self.delta.found(key.prefix, Shape::of(route));
         } else {
@@ -251,25 +293,25 @@ impl FibSyncer {
     /// Events that concern a route under way leave open which came first.
     fn doubt_flights(&mut self, concerns: impl Fn(&Flown) -> bool) {
         for flight in self.flights.iter_mut().filter(|flight| !flight.doubtful) {
-            flight.doubtful = flight.writes.iter().any(&concerns);
+            flight.doubtful = !flight.moves.is_empty() || flight.writes.iter().any(&concerns);
         }
     }
 
     fn written(&mut self, now: Instant, batch: u64, failed: &[(usize, i32)], out: &mut Outbox<Output>) {
         let Some(flight) = self.flights.pop_front_if(|flight| flight.batch == batch) else { return };
         self.doubt |= flight.doubtful;
-        let mut failed = failed.iter().copied().peekable();
+        let of_objects = failed.partition_point(|(index, _)| *index < flight.objects.len());
+        let (objects, routes) = failed.split_at_checked(of_objects).unwrap_or_default();
+        let broken = self.objects_written(&flight, objects);
+        let mut failed = routes.iter().map(|(index, errno)| (index - flight.objects.len(), *errno)).peekable();
         let mut refused = None;
         for (index, flown) in flight.writes.iter().enumerate() {
             let prefix = flown.prefix;
             match failed.next_if(|(failed, _)| *failed == index) {
                 Some((_, errno)) if !(errno == ESRCH && flown.verb == Verb::Delete) => {
-                    // Somebody has that key, and we have not heard of it.
-                    self.doubt |= errno == EEXIST;
-                    if self.failures.add(now, prefix, errno) {
-                        out.push(Output::Refused { prefix, errno, text: explain(errno).1 });
+                    if self.refused(now, flown, errno, &broken, out) {
+                        refused = Some(prefix);
                     }
-                    refused = Some(prefix);
                 }
                 _ => {
                     self.delta.wrote(flown);
@@ -283,6 +325,75 @@ impl FibSyncer {
         flight.writes.iter().for_each(|flown| self.delta.landed(flown));
     }
 
+    /// The kernel refused a route; whether it waits for another attempt now.
+    fn refused(&mut self, now: Instant, flown: &Flown, errno: i32, broken: &BTreeMap<u32, i32>, out: &mut Outbox<Output>) -> bool {
+        let (prefix, object) = (flown.prefix, flown.shape.object.filter(|_| flown.verb != Verb::Delete));
+        // Without its object the reason is the object's.
+        let errno = object.and_then(|object| broken.get(&object)).copied().unwrap_or(errno);
+        if let Some(object) = object {
+            let is_known = self.delta.objects.has_group(object);
+            self.delta.objects.loosen();
+            if (!is_known && errno == EINVAL) || broken.get(&object).is_some_and(|errno| [EEXIST, EOPNOTSUPP].contains(errno)) {
+                // It has gone meanwhile, or its number is another's, or there are none: the next attempt does without it.
+                self.delta.touch(prefix);
+                return false;
+            }
+            if errno == EINVAL && is_known {
+                self.delta.objects.forget(object);
+                self.doubt = true;
+            }
+        }
+        // Somebody has that key, and we have not heard of it.
+        self.doubt |= errno == EEXIST;
+        if self.failures.add(now, prefix, errno) {
+            out.push(Output::Refused { prefix, errno, text: explain(errno).1 });
+        }
+        true
+    }
+
+    /// What became of the writes of objects; those that could not be made, and why.
+    fn objects_written(&mut self, flight: &Flight, failed: &[(usize, i32)]) -> BTreeMap<u32, i32> {
+        if flight.objects.is_empty() {
+            return BTreeMap::new();
+        }
+        let (mut broken, mut unmoved) = (BTreeMap::new(), Vec::new());
+        for (op, errno) in failed.iter().filter_map(|(index, errno)| Some((flight.objects.get(*index)?, *errno))) {
+            match op {
+                KernelOp::CreateObject(KernelObject { id, object, .. }) => {
+                    let members = if let NextHopObject::Group(members) = object { &members[..] } else { &[] };
+                    let cause = members.iter().find_map(|member| broken.get(member)).copied().unwrap_or(errno);
+                    broken.insert(*id, cause);
+                    self.delta.objects.forget(*id);
+                }
+                KernelOp::ReplaceObject(object) => unmoved.push(object.id),
+                _ => {}
+            }
+        }
+        let failed: BTreeSet<usize> = failed.iter().map(|(index, _)| *index).collect();
+        let done = flight.objects.iter().enumerate().filter(|(index, _)| !failed.contains(index)).map(|(_, op)| op);
+        // A read-back that began before this batch was written, and is heard after it was made, does not know of it.
+        done.for_each(|op| match op {
+            KernelOp::CreateObject(object) | KernelOp::ReplaceObject(object) if !flight.doubtful => {
+                self.delta.objects.found(object.clone())
+            }
+            KernelOp::DeleteObject(id) => self.delta.objects.forget(*id),
+            _ => {}
+        });
+        self.delta.objects.end();
+        for moved in &flight.moves {
+            let done = !unmoved.contains(&moved.group);
+            if !done {
+                self.delta.objects.stick(moved.group);
+                self.doubt = true;
+            }
+            self.delta.moved(moved, done);
+        }
+        if broken.values().any(|errno| *errno == EOPNOTSUPP) {
+            self.delta.objects.give_up();
+        }
+        broken
+    }
+
     /// One bounded step of everything that waits.
     fn advance(&mut self, now: Instant, out: &mut Outbox<Output>) {
         self.now = Some(now);
@@ -292,7 +403,7 @@ impl FibSyncer {
             self.asked = true;
             out.push(Output::Resync);
         }
-        self.write(out);
+        self.write(now, out);
         if !self.pulled && self.delta.waiting() < ENOUGH {
             self.pulled = true;
             out.push(Output::Pull { credit: CREDIT });
@@ -319,17 +430,61 @@ impl FibSyncer {
         }
     }
 
-    fn write(&mut self, out: &mut Outbox<Output>) {
-        while self.delta.is_ready() && self.may_write_more() {
-            let failures = &self.failures;
-            let writes = self.delta.take(BATCH, |prefix| !failures.is_waiting(prefix));
-            if writes.is_empty() {
-                return;
+    fn write(&mut self, now: Instant, out: &mut Outbox<Output>) {
+        loop {
+            while self.delta.is_ready() && self.may_write_more() {
+                let failures = &self.failures;
+                let Taken { objects, writes } = self.delta.take(now, BATCH, |prefix| !failures.is_waiting(prefix));
+                if writes.is_empty() {
+                    break;
+                }
+                self.launch(objects, writes, Vec::new(), out);
             }
-            self.batches += 1;
-            let ops = writes.iter().map(|flown| flown.op(&self.config)).collect();
-            self.flights.push_back(Flight { batch: self.batches, writes, doubtful: false });
-            out.push(Output::Write(KernelOps { batch: self.batches, ops }));
+            let waiting = self.delta.waiting();
+            if !self.delta.is_ready() || !self.delta.has_crowd() {
+                break;
+            }
+            self.move_crowds(now, out);
+            if self.delta.waiting() == waiting {
+                break;
+            }
+        }
+        self.tidy(out);
+    }
+
+    fn launch(&mut self, objects: Vec<KernelOp>, writes: Vec<Flown>, moves: Vec<Move>, out: &mut Outbox<Output>) {
+        self.batches += 1;
+        let ops = objects.iter().cloned().chain(writes.iter().map(|flown| flown.op(&self.config))).collect();
+        self.flights.push_back(Flight { batch: self.batches, objects, writes, moves, doubtful: false });
+        out.push(Output::Write(KernelOps { batch: self.batches, ops }));
+    }
+
+    /// Whole crowds are moved by a change of their objects.
+    fn move_crowds(&mut self, now: Instant, out: &mut Outbox<Output>) {
+        let calm = self.flights.is_empty() && self.delta.waiting() == 0;
+        let (mut objects, mut moves) = (Vec::new(), Vec::new());
+        for moved in self.delta.settle_crowds(now, calm) {
+            match self.delta.objects.change(moved.group, &moved.hops) {
+                Some(ops) => {
+                    objects.extend(ops);
+                    moves.push(moved);
+                }
+                None => self.delta.moved(&moved, false),
+            }
+        }
+        if !moves.is_empty() {
+            self.launch(objects, Vec::new(), moves, out);
+        }
+    }
+
+    /// Objects that nothing goes by are deleted when there is nothing else to do, and nobody is waited for.
+    fn tidy(&mut self, out: &mut Outbox<Output>) {
+        let is_calm = self.flights.is_empty() && self.delta.waiting() == 0 && !self.delta.has_crowd();
+        if is_calm && self.delta.is_ready() && self.delta.is_swept() && !self.doubt && !self.asked {
+            let objects = self.delta.objects.tidy();
+            if !objects.is_empty() {
+                self.launch(objects, Vec::new(), Vec::new(), out);
+            }
         }
     }
 

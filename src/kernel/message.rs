@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
+use super::object;
 use crate::fib::{InterfaceAddress, KernelHop, KernelOp, KernelRoute, Link, RouteKey, RouteType};
 
 /// Table main.
@@ -26,6 +27,7 @@ pub(super) const RTM_DELROUTE: u16 = 25;
 pub(super) const RTM_GETROUTE: u16 = 26;
 pub(super) const RTM_NEWNEXTHOP: u16 = 104;
 pub(super) const RTM_DELNEXTHOP: u16 = 105;
+pub(super) const RTM_GETNEXTHOP: u16 = 106;
 
 pub(super) const NLM_F_REQUEST: u16 = 0x01;
 pub(super) const NLM_F_ACK: u16 = 0x04;
@@ -50,13 +52,12 @@ const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
 const RTA_NH_ID: u16 = 30;
-const NHA_ID: u16 = 1;
 pub(super) const IFLA_IFNAME: u16 = 3;
 pub(super) const IFA_ADDRESS: u16 = 1;
 pub(super) const IFA_LOCAL: u16 = 2;
 const IFA_FLAGS: u16 = 8;
 
-const RTNH_F_ONLINK: u32 = 4;
+pub(super) const RTNH_F_ONLINK: u32 = 4;
 const RTM_F_CLONED: u32 = 0x200;
 pub(super) const IFF_UP: u32 = 0x1;
 const IFF_LOWER_UP: u32 = 0x1_0000;
@@ -68,7 +69,6 @@ const IPV6_DEFAULT_METRIC: u32 = 1024;
 
 const HEADER: usize = 16;
 const ROUTE_HEADER: usize = 12;
-const OBJECT_HEADER: usize = 8;
 
 /// Length of the netlink header that every message begins with.
 pub(super) const fn align(length: usize) -> usize {
@@ -99,13 +99,17 @@ fn type_of(number: u8) -> RouteType {
 /// Appends one write; returns where it begins, for [`ask_acknowledgement`].
 pub(super) fn encode_write(buffer: &mut Vec<u8>, op: &KernelOp, sequence: u32) -> usize {
     let (kind, flags, route) = match op {
+        KernelOp::CreateObject(object) => return object::encode_set(buffer, object, true, sequence),
+        KernelOp::ReplaceObject(object) => return object::encode_set(buffer, object, false, sequence),
+        KernelOp::DeleteObject(id) => return object::encode_delete(buffer, *id, sequence),
         KernelOp::Create(route) => (RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, route),
         KernelOp::Replace(route) => (RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, route),
         KernelOp::Delete(route) => (RTM_DELROUTE, 0, route),
     };
     let start = begin(buffer, kind, flags, sequence);
     let deleting = kind == RTM_DELROUTE;
-    let single = if deleting || route.hops.len() != 1 { None } else { route.hops.first() };
+    let object = route.object.filter(|_| !deleting);
+    let single = if deleting || object.is_some() || route.hops.len() != 1 { None } else { route.hops.first() };
     let RouteKey { table, prefix, metric, tos } = route.key;
     buffer.extend_from_slice(&[
         family_of(&prefix),
@@ -132,6 +136,7 @@ pub(super) fn encode_write(buffer: &mut Vec<u8>, op: &KernelOp, sequence: u32) -
             put_address(buffer, RTA_PREFSRC, source);
         }
         match single {
+            _ if object.is_some() => object.into_iter().for_each(|object| put(buffer, RTA_NH_ID, &object.to_ne_bytes())),
             Some(hop) => {
                 put(buffer, RTA_OIF, &hop.interface.to_ne_bytes());
                 put_gateway(buffer, &prefix, hop);
@@ -157,7 +162,7 @@ pub(super) fn encode_dump(kind: u16, family: u8, table: Option<u32>, sequence: u
     let mut buffer = Vec::new();
     let start = begin(&mut buffer, kind, NLM_F_DUMP, sequence);
     let length = match kind {
-        RTM_GETADDR => 8,
+        RTM_GETADDR | RTM_GETNEXTHOP => 8,
         RTM_GETROUTE => ROUTE_HEADER,
         _ => 16,
     };
@@ -361,7 +366,7 @@ pub(super) fn decode_route(body: &[u8]) -> Option<KernelRoute> {
     };
     let prefix = IpNet::new(any, length).ok()?;
     let key = RouteKey { table: u32::from(table), prefix, metric: 0, tos };
-    let mut route = KernelRoute { key, protocol, kind: type_of(kind), scope, hops: SmallVec::new(), preferred_source: None };
+    let mut route = KernelRoute { key, protocol, kind: type_of(kind), scope, hops: SmallVec::new(), preferred_source: None, object: None };
     let (mut interface, mut gateway) = (None, None);
     for (kind, value) in Attributes(body.get(ROUTE_HEADER..)?) {
         match kind {
@@ -373,6 +378,7 @@ pub(super) fn decode_route(body: &[u8]) -> Option<KernelRoute> {
             RTA_GATEWAY => gateway = address(value),
             RTA_VIA => gateway = address(value.get(2..)?),
             RTA_MULTIPATH => decode_multipath(value, &mut route.hops)?,
+            RTA_NH_ID => route.object = u32_at(value, 0),
             _ => {}
         }
     }
@@ -389,16 +395,6 @@ pub(super) fn decode_route(body: &[u8]) -> Option<KernelRoute> {
     }
     route.hops.sort_unstable();
     Some(route)
-}
-
-/// The number of the next-hop object that a route goes by, if it does.
-pub(super) fn object_of_route(body: &[u8]) -> Option<u32> {
-    Attributes(body.get(ROUTE_HEADER..)?).find(|(kind, _)| *kind == RTA_NH_ID).and_then(|(_, value)| u32_at(value, 0))
-}
-
-/// The number of a next-hop object.
-pub(super) fn decode_object(body: &[u8]) -> Option<u32> {
-    Attributes(body.get(OBJECT_HEADER..)?).find(|(kind, _)| *kind == NHA_ID).and_then(|(_, value)| u32_at(value, 0))
 }
 
 fn decode_multipath(mut bytes: &[u8], hops: &mut SmallVec<[KernelHop; 1]>) -> Option<()> {
@@ -431,7 +427,7 @@ mod tests {
 
     fn route(prefix: &str, metric: u32, kind: RouteType, hops: &[KernelHop]) -> KernelRoute {
         let key = RouteKey { table: 254, prefix: prefix.parse().unwrap(), metric, tos: 0 };
-        KernelRoute { key, protocol: 12, kind, scope: 0, hops: hops.iter().copied().collect(), preferred_source: None }
+        KernelRoute { key, protocol: 12, kind, scope: 0, hops: hops.iter().copied().collect(), preferred_source: None, object: None }
     }
 
     fn routes() -> Vec<KernelRoute> {
@@ -462,6 +458,15 @@ mod tests {
             assert_eq!(messages[0].flags, NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE);
             assert_eq!(decode_route(messages[0].body), Some(route));
         }
+    }
+
+    #[test]
+    fn a_route_by_an_object_names_no_hop() {
+        let by_object = KernelRoute { object: Some(0x4dfe_0007), ..routes()[0].clone() };
+        let mut buffer = vec![];
+        encode_write(&mut buffer, &KernelOp::Create(by_object.clone()), 1);
+        let read = decode_route(Messages(&buffer).next().unwrap().body).unwrap();
+        assert_eq!(read, KernelRoute { hops: smallvec![], ..by_object });
     }
 
     #[test]
@@ -499,7 +504,7 @@ mod tests {
 
     fn decode_all(body: &[u8]) {
         let _ = (decode_route(body), decode_link(body), decode_address(body), errno(body));
-        let _ = (object_of_route(body), decode_object(body));
+        let _ = object::decode(body);
     }
 
     #[test]

@@ -10,8 +10,8 @@
 //! - [`spawn`] is called once, in the network namespace that is meant (its sockets stay there). It answers a sender of
 //!   [`Command`]s and a receiver of batches of [`KernelEvent`]s. Dropping either ends the thread; when the thread dies the
 //!   receiver ends.
-//! - The first thing to arrive is the whole state: links, then addresses, then routes, each `Begin` … `End`. Every event goes
-//!   to the FibSyncer and the Origin machine, and (except [`KernelEvent::Written`] and [`KernelEvent::Flushed`]) to every shard.
+//! - The first thing to arrive is the whole state: links, then addresses, then next-hop objects of ours, then routes, each `Begin` … `End`. Every event goes
+//!   to the FibSyncer and the Origin machine, and (except [`KernelEvent::Written`], [`KernelEvent::Flushed`] and [`KernelEvent::Object`]) to every shard.
 //! - The FibSyncer's `Write` and `Resync` outputs go to the sender as they are; it never has more than two batches under way, so
 //!   a capacity of [`COMMANDS`] never blocks it. The events of one channel must reach the FibSyncer in their order:
 //!   `Written` comes after every event that the kernel told before it.
@@ -25,6 +25,7 @@ mod md5;
 mod message;
 mod monitor;
 mod netlink;
+mod object;
 pub mod plumbing;
 
 use std::io;

@@ -6,20 +6,25 @@
 //!   is deleted by a message that names only that hop; the others stay.
 //! - IPv4 can hold several routes of one key (`ip route append`, a subnet on two interfaces); the first is used.
 //! - `RTM_DELLINK` of family bridge means that a port left its bridge.
-//! - Routes may go by a next-hop object (`ip nexthop`, FRR's zebra). When that is deleted, IPv4 routes vanish silently with it; when a group
-//!   loses a member, the routes of the group change silently. Objects are rarely changed while routes go by them, so all is asked anew then.
-//!   With `net.ipv4.nexthop_compat_mode` 0 such routes show no hops at all, to nobody.
+//! - Routes may go by a next-hop object (`ip nexthop`, FRR's zebra, ours). When that is deleted, IPv4 routes vanish silently with it; when a
+//!   group loses a member, the routes of the group change silently. Objects are rarely changed while routes go by them, so all is asked anew
+//!   then. With `net.ipv4.nexthop_compat_mode` 0 such routes show no hops at all, to nobody.
+//! - An interface that loses its carrier, or goes down, takes the objects along that lead out of it, without a word about either; the FibSyncer
+//!   knows that of ours, and for those of others all is asked anew.
+//! - An IPv6 route that goes by an object is deleted as a whole, by a message that names the hops that it had left.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
+use std::ops::Range;
 
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
 use super::message::*;
 use super::netlink::Route;
-use crate::fib::{KernelEvent, KernelOp, KernelRoute, Link, RouteKey, RouteType};
+use super::object;
+use crate::fib::{KernelEvent, KernelOp, KernelRoute, Link, RouteKey, RouteType, object_numbers};
 use crate::types::Sync;
 
 /// RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE, _NEXTHOP (which kernels before 5.3 pass over).
@@ -33,13 +38,14 @@ const APPENDED: u16 = 0x800;
 pub(super) const DUMP_ATTEMPTS: usize = 5;
 
 /// What is dumped, in this order: who hears of routes knows the links already.
-pub(super) const DUMPS: [Dump; 3] = [Dump::Links, Dump::Addresses, Dump::Routes];
+pub(super) const DUMPS: [Dump; 4] = [Dump::Links, Dump::Addresses, Dump::Objects, Dump::Routes];
 
 /// A part of the kernel's state that is told as one Begin … End.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dump {
     Links,
     Addresses,
+    Objects,
     Routes,
 }
 
@@ -49,6 +55,7 @@ impl Dump {
         match self {
             Self::Links => vec![encode_dump(RTM_GETLINK, AF_UNSPEC, None, 1)],
             Self::Addresses => vec![encode_dump(RTM_GETADDR, AF_UNSPEC, None, 1)],
+            Self::Objects => vec![encode_dump(RTM_GETNEXTHOP, AF_UNSPEC, None, 1)],
             Self::Routes => {
                 let tables: Vec<_> = if filtered { tables.iter().copied().map(Some).collect() } else { vec![None] };
                 let families = [AF_INET, AF_INET6];
@@ -89,13 +96,17 @@ pub(super) fn read_dump(socket: &Route, buffer: &mut [u8], view: &mut View, out:
 pub(super) struct View {
     tables: SmallVec<[u32; 2]>,
     protocol: u8,
+    /// Numbers of our own next-hop objects.
+    numbers: Range<u32>,
     /// What was told of each link, and whether it is administratively up.
     links: BTreeMap<u32, (Link, bool)>,
     ipv4_addresses: BTreeMap<u32, Vec<IpAddr>>,
     /// Routes of others by key, the one in use first; of ours only IPv6 multipath ones.
     routes: BTreeMap<RouteKey, SmallVec<[KernelRoute; 1]>>,
-    /// Numbers of the next-hop objects that routes go by, ours included: somebody may have made them do so.
-    objects: BTreeMap<RouteKey, u32>,
+    /// Numbers of the next-hop objects that routes have gone by since the last dump, ours included: somebody may have made them do so.
+    objects: BTreeSet<u32>,
+    /// Routes of others are among these.
+    others_use_objects: bool,
     /// Routes may have changed without a word.
     doubtful: bool,
     dumping: bool,
@@ -108,10 +119,12 @@ impl View {
         Self {
             tables,
             protocol,
+            numbers: object_numbers(table),
             links: BTreeMap::new(),
             ipv4_addresses: BTreeMap::new(),
             routes: BTreeMap::new(),
-            objects: BTreeMap::new(),
+            objects: BTreeSet::new(),
+            others_use_objects: false,
             doubtful: false,
             dumping: false,
         }
@@ -132,14 +145,17 @@ impl View {
         match what {
             Dump::Links => self.links.clear(),
             Dump::Addresses => self.ipv4_addresses.clear(),
+            Dump::Objects => {}
             Dump::Routes => {
                 self.routes.clear();
                 self.objects.clear();
+                self.others_use_objects = false;
             }
         }
         out.push(match what {
             Dump::Links => KernelEvent::Link(Sync::Begin),
             Dump::Addresses => KernelEvent::Address(Sync::Begin),
+            Dump::Objects => KernelEvent::Object(Sync::Begin),
             Dump::Routes => KernelEvent::Route(Sync::Begin),
         });
     }
@@ -150,6 +166,7 @@ impl View {
         out.push(match what {
             Dump::Links => KernelEvent::Link(Sync::End),
             Dump::Addresses => KernelEvent::Address(Sync::End),
+            Dump::Objects => KernelEvent::Object(Sync::End),
             Dump::Routes => KernelEvent::Route(Sync::End),
         });
     }
@@ -173,23 +190,27 @@ impl View {
             }
             RTM_NEWROUTE | RTM_DELROUTE => {
                 let Some(route) = decode_route(message.body).filter(|route| self.tables.contains(&route.key.table)) else { return };
-                self.note_object(route.key, object_of_route(message.body).filter(|_| message.kind == RTM_NEWROUTE));
+                self.note_object(&route);
                 if message.kind == RTM_NEWROUTE { self.route(route, message.flags, out) } else { self.route_gone(&route, out) }
             }
-            // A new object has no routes yet: this one was changed, or has lost a member.
+            RTM_NEWNEXTHOP if self.dumping => {
+                let ours =
+                    object::decode(message.body).filter(|object| object.protocol == self.protocol && self.numbers.contains(&object.id));
+                out.extend(ours.map(|object| KernelEvent::Object(Sync::Upsert(object.id, object))));
+            }
+            // A new object has no routes yet: this one was changed, or has lost a member. What we write is not echoed.
             RTM_NEWNEXTHOP | RTM_DELNEXTHOP => {
-                let object = decode_object(message.body);
-                self.doubtful |= self.objects.values().any(|used| Some(*used) == object);
+                let number = object::number(message);
+                self.doubtful |= number.is_some_and(|number| self.objects.contains(&number) || self.numbers.contains(&number));
             }
             _ => {}
         }
     }
 
-    fn note_object(&mut self, key: RouteKey, object: Option<u32>) {
-        match object {
-            Some(object) => _ = self.objects.insert(key, object),
-            None if self.objects.is_empty() => {}
-            None => _ = self.objects.remove(&key),
+    fn note_object(&mut self, route: &KernelRoute) {
+        if let Some(object) = route.object {
+            self.objects.insert(object);
+            self.others_use_objects |= route.protocol != self.protocol;
         }
     }
 
@@ -200,12 +221,12 @@ impl View {
 
     /// One of our own writes was carried out.
     pub(super) fn wrote(&mut self, op: &KernelOp) {
-        let (KernelOp::Create(route) | KernelOp::Replace(route) | KernelOp::Delete(route)) = op;
-        self.note_object(route.key, None);
+        let (KernelOp::Create(route) | KernelOp::Replace(route) | KernelOp::Delete(route)) = op else { return };
+        self.note_object(route);
         if !matches!(route.key.prefix, IpNet::V6(_)) {
             return;
         }
-        if route.hops.len() > 1 && !matches!(op, KernelOp::Delete(_)) {
+        if is_told_by_hops(route) && !matches!(op, KernelOp::Delete(_)) {
             self.routes.insert(route.key, SmallVec::from_elem(route.clone(), 1));
         } else if self.routes.get(&route.key).is_some_and(|known| known.iter().all(|known| known.protocol == self.protocol)) {
             self.routes.remove(&route.key);
@@ -214,6 +235,8 @@ impl View {
 
     fn link(&mut self, index: u32, link: Link, admin_up: bool, out: &mut Vec<KernelEvent>) {
         let before = self.links.insert(index, (link.clone(), admin_up));
+        let loses_carrier = before.as_ref().is_some_and(|(before, _)| before.up) && !link.up;
+        self.doubtful |= loses_carrier && self.others_use_objects;
         // The kernel repeats itself whenever a counter or a neighbour's state changes.
         if before.as_ref().is_none_or(|(before, _)| *before != link) {
             out.push(KernelEvent::Link(Sync::Upsert(index, link)));
@@ -276,7 +299,7 @@ impl View {
     fn route(&mut self, route: KernelRoute, flags: u16, out: &mut Vec<KernelEvent>) {
         let (key, ipv6) = (route.key, matches!(route.key.prefix, IpNet::V6(_)));
         if route.protocol == self.protocol {
-            if ipv6 && route.hops.len() > 1 {
+            if ipv6 && is_told_by_hops(&route) {
                 self.routes.insert(key, SmallVec::from_elem(route.clone(), 1));
             } else if flags & REPLACED != 0 {
                 self.routes.remove(&key);
@@ -308,6 +331,9 @@ impl View {
             return;
         };
         if matches!(key.prefix, IpNet::V6(_)) {
+            if gone.object.is_some() {
+                known.retain(|route| route.object != gone.object);
+            }
             for route in known.iter_mut().filter(|route| route.kind == gone.kind) {
                 let had_hops = !route.hops.is_empty();
                 route.hops.retain(|hop| !gone.hops.contains(hop));
@@ -328,6 +354,11 @@ impl View {
             self.routes.remove(&key);
         }
     }
+}
+
+/// IPv6: the hops of a route with several are deleted one by one, unless it goes by an object.
+fn is_told_by_hops(route: &KernelRoute) -> bool {
+    route.hops.len() > 1 && route.object.is_none()
 }
 
 /// IPv6: an announcement with gateways tells all of them; routes without gateway stand side by side.

@@ -193,8 +193,14 @@ impl Kernel for NetlinkKernel {
     }
 }
 
-/// The order of writing: deletions last (a prefix whose metric changes is never without a route), else as given.
+/// The order of writing: deletions last (a prefix whose metric changes is never without a route), those of objects after those of routes
+/// (which would go with them); else as given.
 fn write_order(ops: &[KernelOp]) -> Vec<usize> {
-    let (deletes, sets): (Vec<_>, Vec<_>) = ops.iter().enumerate().partition(|(_, op)| matches!(op, KernelOp::Delete(_)));
-    sets.into_iter().chain(deletes).map(|(index, _)| index).collect()
+    let mut order: Vec<usize> = (0..ops.len()).collect();
+    order.sort_by_key(|index| match ops.get(*index) {
+        Some(KernelOp::Delete(_)) => 1,
+        Some(KernelOp::DeleteObject(_)) => 2,
+        _ => 0,
+    });
+    order
 }

@@ -77,7 +77,7 @@ pub fn from_peer(peer: PeerId, output: session::Output) -> FromPeer {
 pub fn kernel_event_is_for_all(event: &KernelEvent, protocol: u8) -> bool {
     match event {
         KernelEvent::Route(Sync::Upsert(_, route)) => route.protocol != protocol,
-        KernelEvent::Written { .. } | KernelEvent::Flushed { .. } => false,
+        KernelEvent::Written { .. } | KernelEvent::Flushed { .. } | KernelEvent::Object(_) => false,
         KernelEvent::Link(_) | KernelEvent::Address(_) | KernelEvent::Route(_) => true,
     }
 }
@@ -104,7 +104,8 @@ pub fn from_shard(shard: ShardId, output: rib::Output) -> FromShard {
             FromShard::Peer(peer, session::Input::Frames { connection, shard, frames, ended })
         }
         rib::Output::Counts { peer, counts } => FromShard::Peer(peer, session::Input::Counts { shard, counts }),
-        rib::Output::FibChanges(changes) => FromShard::Fib(fib::Input::Changes(changes)),
+        rib::Output::FibChanges { changes, more: false } => FromShard::Fib(fib::Input::Changes(changes)),
+        rib::Output::FibChanges { changes, more: true } => FromShard::Fib(fib::Input::SomeChanges(changes)),
         rib::Output::Answer { query, rows, done } => FromShard::Answer(query, rows, done),
         rib::Output::Monitored(monitor, words) => FromShard::Monitored(monitor, words),
         rib::Output::Overrun(monitor) => FromShard::Overrun(monitor),

@@ -142,7 +142,7 @@ impl Origin {
                     self.derive_kernel_route(key.prefix, out);
                 }
             }
-            Input::Kernel(KernelEvent::Written { .. } | KernelEvent::Flushed { .. }) => {}
+            Input::Kernel(KernelEvent::Written { .. } | KernelEvent::Flushed { .. } | KernelEvent::Object(_)) => {}
             Input::Agents(words) => {
                 for word in words {
                     for (prefix, _) in self.agents.hear(word) {

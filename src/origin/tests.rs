@@ -40,6 +40,7 @@ fn unicast(prefix: &str, metric: u32, hops: &[KernelHop]) -> KernelRoute {
         scope: 253,
         hops: SmallVec::from_slice(hops),
         preferred_source: None,
+        object: None,
     }
 }
 

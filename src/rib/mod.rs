@@ -265,7 +265,12 @@ pub enum Output {
         ended: Vec<Family>,
     },
     /// Answer to a `PullFib`, never more than its credit.
-    FibChanges(Vec<FibChange>),
+    FibChanges {
+        /// The changes.
+        changes: Vec<FibChange>,
+        /// There are more, or there is work under way that may lead to more.
+        more: bool,
+    },
     /// Answer to a `PullMonitor`.
     Monitored(MonitorId, Vec<Monitored>),
     /// More waited for a collector than may: it is given up.

@@ -175,7 +175,7 @@ impl NextHops {
             KernelEvent::Address(word) => self.hear_address(word),
             KernelEvent::Route(word) => self.hear_route(word),
             // Our own routes, and what became of writing them, are the FibSyncer's affair.
-            KernelEvent::Flushed { .. } | KernelEvent::Written { .. } => {}
+            KernelEvent::Flushed { .. } | KernelEvent::Written { .. } | KernelEvent::Object(_) => {}
         }
     }
 

@@ -732,7 +732,8 @@ impl Shard {
         self.ipv6.pull_fib(&self.shared.facts, credit, &mut changes);
         if !changes.is_empty() {
             self.fib_credit = None;
-            out.push(Output::FibChanges(changes));
+            let more = !self.is_settled();
+            out.push(Output::FibChanges { changes, more });
         }
     }
 

@@ -204,7 +204,7 @@ impl Bench {
                     self.frames.entry(peer).or_default().extend(frames);
                     self.ended.entry(peer).or_default().extend(ended);
                 }
-                Output::FibChanges(changes) => {
+                Output::FibChanges { changes, .. } => {
                     self.fib_changes += changes.len();
                     for change in changes {
                         match change.route {
@@ -286,6 +286,7 @@ impl Bench {
             scope: 0,
             hops: SmallVec::from_iter([KernelHop { gateway: gateway.map(ip), interface, onlink: false }]),
             preferred_source: None,
+            object: None,
         };
         self.say(Input::Kernel(KernelEvent::Route(if here { Sync::Upsert(key, route) } else { Sync::Remove(key) })));
     }

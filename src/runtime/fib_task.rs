@@ -89,7 +89,7 @@ impl FibTask {
                     Some(FibMessage::Ping(reply)) => _ = reply.send(()),
                 },
                 Some((shard, input)) = self.changes.recv() => {
-                    if matches!(input, Input::Changes(_)) {
+                    if input.changes().is_some() {
                         self.asked_shards.remove(&shard);
                     }
                     self.tell_watched(&input);
@@ -131,7 +131,7 @@ impl FibTask {
                 return;
             }
         }
-        if let Input::Changes(changes) = &input
+        if let Some(changes) = input.changes()
             && !changes.is_empty()
         {
             self.chronicle.metrics().best_paths(changes.len());
@@ -154,6 +154,7 @@ impl FibTask {
         let writes = outbox.as_slice().iter().any(|output| matches!(output, Output::Write(_)));
         if self.under_way.is_empty()
             && !writes
+            && !self.machine.is_holding()
             && let Some(since) = self.unsettled.take()
         {
             self.chronicle.metrics().programmed(since.elapsed());
@@ -196,7 +197,7 @@ impl FibTask {
 
     /// Best paths as they change, for those who follow a prefix; they are told what the Loc-RIB coalesced.
     fn tell_watched(&mut self, input: &Input) {
-        let Input::Changes(changes) = input else { return };
+        let Some(changes) = input.changes() else { return };
         self.watches.retain(|watch| !watch.lease.is_closed());
         if self.watches.is_empty() {
             return;

@@ -292,6 +292,7 @@ async fn start_speaker(
     let fib_syncer = match settings {
         Settings { no_fib: true, .. } => fib_syncer.idle(),
         Settings { dry_run: true, .. } => fib_syncer.looking_on(),
+        Settings { next_hop_objects: true, .. } => fib_syncer.with_objects(),
         _ => fib_syncer,
     };
     let chronicle = Chronicle::start(metrics);

@@ -38,6 +38,8 @@ pub struct Settings {
     pub dry_run: bool,
     /// This node forwards nothing: nothing is written to the kernel, nor kept for it.
     pub no_fib: bool,
+    /// Routes go by next-hop objects of the kernel.
+    pub next_hop_objects: bool,
     /// Threads that the table is divided among, 1 to 8.
     pub shards: u16,
     /// How much memory the process may use.

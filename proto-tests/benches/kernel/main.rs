@@ -1,5 +1,6 @@
 //! How fast routes go into the kernel, beside what the kernel can do at all: a raw loop over prebuilt netlink messages ([`raw`]), margay's
-//! writer, and a FibSyncer with its kernel thread ([`ours`]), in turn on the same routes, medians of the rounds; and how long a FibSyncer
+//! writer, and a FibSyncer with its kernel thread ([`ours`]), in turn on the same routes, medians of the rounds; the latter once more by
+//! next-hop objects, which replace all routes in one message; and how long a FibSyncer
 //! takes to adopt the routes of a past life ([`restart`]).
 //!
 //! `cargo bench --workspace --bench kernel -- [--json FILE] [--ipv4 N] [--ipv6 N] [--restart N] [--rounds N]`; needs root or user
@@ -101,7 +102,8 @@ fn measure(options: &Options) {
             };
             raw::run(&world, family, &prefixes, &mut tell);
             ours::writer(&world, family, &prefixes, &mut tell);
-            ours::syncer(&world, family, &prefixes, &mut tell);
+            ours::syncer(&world, family, &prefixes, false, &mut tell);
+            ours::syncer(&world, family, &prefixes, true, &mut tell);
         }
     }
     println!();

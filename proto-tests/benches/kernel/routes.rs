@@ -92,6 +92,7 @@ impl World {
             scope: 0,
             hops: [KernelHop { gateway: Some(family.gateway(verb)), interface: self.interface, onlink: false }].into_iter().collect(),
             preferred_source: None,
+            object: None,
         }
     }
 

@@ -1,16 +1,19 @@
 //! A model of the kernel: links, addresses, one table of routes, and the same words as the real one.
 //!
 //! What it shares with Linux matters to the machines: own writes are not echoed; IPv4 routes vanish silently with their
-//! interface; a write that somebody else's route stands against is refused; connected subnets are routes of protocol
+//! interface; routes that go by a next-hop object follow it without a word; a write that somebody else's route stands against is refused; connected subnets are routes of protocol
 //! `kernel`; and when nobody listens for too long everything is told anew.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use margay::fib::{InterfaceAddress, KernelEvent, KernelHop, KernelOp, KernelOps, KernelRoute, Link, RouteKey, RouteType};
+use margay::fib::{
+    InterfaceAddress, KernelEvent, KernelHop, KernelObject, KernelOp, KernelOps, KernelRoute, Link, NextHopObject, RouteKey, RouteType,
+};
 use margay::kernel::Command;
 use margay::types::Sync;
+use smallvec::SmallVec;
 
 /// Our protocol number.
 pub const OURS: u8 = 12;
@@ -26,6 +29,8 @@ pub struct ModelKernel {
     pub links: BTreeMap<u32, Link>,
     /// Addresses by interface.
     pub addresses: BTreeMap<(u32, IpNet), InterfaceAddress>,
+    /// Next-hop objects, by number.
+    pub objects: BTreeMap<u32, KernelObject>,
     /// Routes, ours and others'.
     pub routes: BTreeMap<RouteKey, KernelRoute>,
     /// Told and not yet heard.
@@ -51,6 +56,9 @@ impl ModelKernel {
         self.events.push_back(KernelEvent::Address(Sync::Begin));
         self.events.extend(self.addresses.iter().map(|(key, address)| KernelEvent::Address(Sync::Upsert(*key, address.clone()))));
         self.events.push_back(KernelEvent::Address(Sync::End));
+        self.events.push_back(KernelEvent::Object(Sync::Begin));
+        self.events.extend(self.objects.iter().map(|(id, object)| KernelEvent::Object(Sync::Upsert(*id, object.clone()))));
+        self.events.push_back(KernelEvent::Object(Sync::End));
         self.events.push_back(KernelEvent::Route(Sync::Begin));
         self.events.extend(self.routes.iter().map(|(key, route)| KernelEvent::Route(Sync::Upsert(*key, route.clone()))));
         self.events.push_back(KernelEvent::Route(Sync::End));
@@ -103,7 +111,7 @@ impl ModelKernel {
     }
 
     fn refuses(&mut self, op: &KernelOp) -> Option<i32> {
-        let (KernelOp::Create(route) | KernelOp::Replace(route) | KernelOp::Delete(route)) = op;
+        let (KernelOp::Create(route) | KernelOp::Replace(route) | KernelOp::Delete(route)) = op else { return self.refuses_object(op) };
         let key = route.key;
         if let Some(errno) = self.fail.get_mut(&key.prefix).and_then(Vec::pop).or_else(|| self.fail_any.pop()) {
             return Some(errno);
@@ -120,11 +128,75 @@ impl ModelKernel {
         if present.is_some_and(|present| matches!(op, KernelOp::Create(_)) || present.protocol != OURS) {
             return Some(17);
         }
+        let mut route = route.clone();
+        if let Some(object) = route.object {
+            match self.hops_of(object) {
+                Some(hops) => route.hops = hops,
+                None => return Some(22),
+            }
+        }
         if route.hops.iter().any(|hop| !self.is_up(hop.interface)) {
             return Some(100);
         }
-        self.routes.insert(key, route.clone());
+        self.routes.insert(key, route);
         None
+    }
+
+    fn refuses_object(&mut self, op: &KernelOp) -> Option<i32> {
+        match op {
+            _ if !self.fail_any.is_empty() => return self.fail_any.pop(),
+            KernelOp::CreateObject(object) if self.objects.contains_key(&object.id) => return Some(17),
+            KernelOp::ReplaceObject(object) if !self.objects.contains_key(&object.id) => return Some(2),
+            KernelOp::CreateObject(object) | KernelOp::ReplaceObject(object) => match &object.object {
+                NextHopObject::Single(hop) if !self.is_up(hop.interface) => return Some(100),
+                NextHopObject::Group(members) if members.iter().any(|member| !self.objects.contains_key(member)) => return Some(22),
+                _ => _ = self.objects.insert(object.id, object.clone()),
+            },
+            KernelOp::DeleteObject(id) if self.objects.remove(id).is_none() => return Some(2),
+            _ => {}
+        }
+        self.follow_objects();
+        None
+    }
+
+    fn hops_of(&self, object: u32) -> Option<SmallVec<[KernelHop; 1]>> {
+        let mut hops: SmallVec<[KernelHop; 1]> = match &self.objects.get(&object)?.object {
+            NextHopObject::Single(hop) => [*hop].into_iter().collect(),
+            NextHopObject::Group(members) => members.iter().filter_map(|member| self.hops_of(*member)).flatten().collect(),
+        };
+        hops.sort_unstable();
+        Some(hops)
+    }
+
+    /// Groups lose members that are gone, empty ones go, and routes follow their objects. IPv4 is silent about it.
+    fn follow_objects(&mut self) {
+        let ids: Vec<u32> = self.objects.keys().copied().collect();
+        for object in self.objects.values_mut() {
+            if let NextHopObject::Group(members) = &mut object.object {
+                members.retain(|member| ids.contains(member));
+            }
+        }
+        self.objects.retain(|_, object| !matches!(&object.object, NextHopObject::Group(members) if members.is_empty()));
+        let by_object: Vec<KernelRoute> = self.routes.values().filter(|route| route.object.is_some()).cloned().collect();
+        for route in by_object {
+            match route.object.and_then(|object| self.hops_of(object)) {
+                Some(hops) => _ = self.routes.insert(route.key, KernelRoute { hops, ..route }),
+                None => {
+                    self.routes.remove(&route.key);
+                    if route.key.prefix.addr().is_ipv6() {
+                        self.events.push_back(KernelEvent::Route(Sync::Remove(route.key)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Somebody else deletes an object. The monitor notices that routes go by it, and tells everything anew.
+    pub fn stranger_deletes_object(&mut self, id: u32) {
+        self.objects.remove(&id);
+        self.follow_objects();
+        self.events.extend(self.answer.take());
+        self.tell_everything();
     }
 
     fn is_up(&self, interface: u32) -> bool {
@@ -153,6 +225,10 @@ impl ModelKernel {
             let addresses: Vec<IpNet> = self.addresses.keys().filter(|key| key.0 == index).map(|key| key.1).collect();
             return addresses.into_iter().for_each(|address| self.connect(index, address));
         }
+        let links = &self.links;
+        self.objects
+            .retain(|_, object| !matches!(&object.object, NextHopObject::Single(hop) if !links.get(&hop.interface).is_some_and(|l| l.up)));
+        self.follow_objects();
         let links = &self.links;
         let dead =
             |route: &KernelRoute| !route.hops.is_empty() && route.hops.iter().all(|hop| !links.get(&hop.interface).is_some_and(|l| l.up));
@@ -186,7 +262,15 @@ impl ModelKernel {
         let metric = if address.addr().is_ipv6() { 256 } else { 0 };
         let key = RouteKey { table: MAIN, prefix: address.trunc(), metric, tos: 0 };
         let hops = [KernelHop { gateway: None, interface: index, onlink: false }].into();
-        self.stranger_sets(KernelRoute { key, protocol: KERNEL, kind: RouteType::Unicast, scope: 253, hops, preferred_source: None });
+        self.stranger_sets(KernelRoute {
+            key,
+            protocol: KERNEL,
+            kind: RouteType::Unicast,
+            scope: 253,
+            hops,
+            preferred_source: None,
+            object: None,
+        });
     }
 
     /// The index of an interface.

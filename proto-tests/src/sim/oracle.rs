@@ -546,7 +546,7 @@ impl<'a> Oracle<'a> {
             _ => RouteType::Unicast,
         };
         let key = RouteKey { table: config.fib.table, prefix, metric, tos: 0 };
-        Some(KernelRoute { key, protocol: config.fib.protocol, kind, scope: 0, hops: hops.into(), preferred_source: None })
+        Some(KernelRoute { key, protocol: config.fib.protocol, kind, scope: 0, hops: hops.into(), preferred_source: None, object: None })
     }
 }
 

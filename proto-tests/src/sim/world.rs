@@ -875,5 +875,5 @@ pub fn workload_route(prefix: ipnet::IpNet, metric: u32, gateway: Option<IpAddr>
     let key = RouteKey { table: MAIN, prefix, metric, tos: 0 };
     let scope = if gateway.is_none() && prefix.addr().is_ipv4() { 253 } else { 0 };
     let hops = [KernelHop { gateway, interface, onlink: false }].into();
-    KernelRoute { key, protocol: 3, kind: RouteType::Unicast, scope, hops, preferred_source: None }
+    KernelRoute { key, protocol: 3, kind: RouteType::Unicast, scope, hops, preferred_source: None, object: None }
 }

@@ -28,6 +28,7 @@ mod large;
 mod looks;
 mod metrics;
 mod mrt;
+mod objects;
 mod open;
 mod page;
 mod questions;

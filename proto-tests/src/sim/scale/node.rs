@@ -648,7 +648,7 @@ impl Step<'_, '_> {
     }
 
     fn fib(&mut self, input: margay::fib::Input) {
-        let margay::fib::Input::Changes(changes) = input else { return };
+        let Some(changes) = input.changes() else { return };
         for change in changes {
             self.cost += pace::PATH;
             let Some(block) = block_of(change.prefix) else { continue };
@@ -685,7 +685,15 @@ impl Machines {
         kernel.add_address(2, plan::interface_address(address));
         let key = RouteKey { table: MAIN, prefix: ipnet::Ipv4Net::default().into(), metric: 0, tos: 0 };
         let hops = [KernelHop { gateway: Some(plan::gateway(address).into()), interface: 2, onlink: false }].into();
-        kernel.stranger_sets(KernelRoute { key, protocol: 3, kind: RouteType::Unicast, scope: 0, hops, preferred_source: None });
+        kernel.stranger_sets(KernelRoute {
+            key,
+            protocol: 3,
+            kind: RouteType::Unicast,
+            scope: 0,
+            hops,
+            preferred_source: None,
+            object: None,
+        });
         kernel.forget_listener();
         kernel.tell_everything();
         for event in kernel.events.into_iter().filter(|event| wiring::kernel_event_is_for_all(event, protocol)) {
