@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use crate::rib::MonitorId;
-use crate::session::{PeerStatus, PrefixCounts, RouteBatch};
+use crate::session::{PeerStatus, PrefixCounts, RouteBatch, RouteChange};
 use crate::types::{PeerId, PerFamily, ShardId};
 use crate::{fib, rib, session};
 
@@ -92,10 +92,10 @@ pub enum ShardMessage {
 }
 
 impl ShardMessage {
-    /// How much work it makes, in changes of single routes or what takes about as long.
+    /// How much work it makes, in prefixes that change or what takes about as long.
     pub fn work(&self) -> usize {
         match self {
-            Self::Routes(batch, _) => batch.changes.len(),
+            Self::Routes(batch, _) => batch.changes.iter().map(RouteChange::prefixes).sum(),
             // The whole table.
             Self::Copy(_) => usize::from(u16::MAX),
             // May be answered with a socket's room of messages.
@@ -158,15 +158,15 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::session::RouteChange;
-    use crate::types::{Attributes, NlriList};
+    use crate::types::{Nlri, NlriList, PathId};
 
     #[test]
     fn a_single_change_is_little_work_and_a_table_is_much() {
         let permit = || Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
         let routes = |count| {
-            let change = RouteChange::Announce(Arc::new(Attributes::default()), NlriList::Ipv4(Vec::new()));
-            ShardMessage::Routes(RouteBatch { peer: PeerId(1), changes: vec![change; count] }, permit())
+            let prefix = Nlri { prefix: "10.0.0.0/8".parse().unwrap(), path_id: PathId::default() };
+            let change = RouteChange::Withdraw(NlriList::Ipv4(vec![prefix; count]));
+            ShardMessage::Routes(RouteBatch { peer: PeerId(1), changes: vec![change] }, permit())
         };
         let (copy, _copied) = oneshot::channel();
         let (ping, _alive) = oneshot::channel();

@@ -25,8 +25,8 @@ use crate::types::{Outbox, PeerId, ShardId};
 
 /// Messages taken into one round at most: one batch a peer, several peers.
 const MESSAGES_A_ROUND: usize = 64;
-/// Rounds of more work than this go apart, counted as [`ShardMessage::work`] does: some ten microseconds.
-const LITTLE: usize = 64;
+/// Rounds of more work than this go apart, counted as [`ShardMessage::work`] does: some fifty microseconds.
+const LITTLE: usize = 256;
 /// So long a shard that has had much to do waits for more of it before it goes back to its worker.
 const MORE: Duration = Duration::from_millis(2);
 /// After so many small rounds in a row it goes back as soon as nothing waits.

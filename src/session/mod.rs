@@ -146,6 +146,16 @@ pub enum RouteChange {
     RefreshEnd(Family),
 }
 
+impl RouteChange {
+    /// How many prefixes it names; one for a mark.
+    pub fn prefixes(&self) -> usize {
+        match self {
+            Self::Announce(_, nlri) | Self::Withdraw(nlri) => nlri.len(),
+            Self::EndOfRib(_) | Self::RefreshBegin(_) | Self::RefreshEnd(_) => 1,
+        }
+    }
+}
+
 /// Why a session is to stop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StopReason {
