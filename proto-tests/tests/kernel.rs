@@ -872,9 +872,19 @@ fn routes_by_next_hop_objects_on_the_real_kernel() {
         ip("addr del 10.0.1.1/24 dev w0");
         node.until_state(FibState::Installed, &prefixes);
         assert_eq!(plain_routes(), before);
+        // Where Linux does not say what the routes of objects lead to, the objects do.
+        std::fs::write("/proc/sys/net/ipv4/nexthop_compat_mode", "0").unwrap();
+        assert!(!ip_says("route show 10.1.0.0/16").contains("10.0.0.2"));
+        drop(node);
+        let mut node = Node::with_objects();
+        node.until_state(FibState::Adopted, &prefixes);
+        node.decide(&decided);
+        node.until_state(FibState::Installed, &prefixes);
+        assert_eq!(node.writes, 0);
+        node.give(Input::Sweep);
         // With all routes gone nothing stays behind.
         node.give(Input::Changes(prefixes.iter().map(|prefix| FibChange { prefix: prefix.parse().unwrap(), route: None }).collect()));
-        node.until("nothing left", |_| ip_says("nexthop show").is_empty() && plain_routes().is_empty());
+        node.until("nothing left", |_| ip_says("nexthop show").is_empty() && ip_says("route show proto 12").is_empty());
     });
 }
 
