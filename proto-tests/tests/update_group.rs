@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use margay::rib::update_group::{Receiver, RingLimits, UpdateGroup};
-use margay::types::{AsPath, Asn, AttributeCodes, Attributes, Family, NextHop, PathId, PeerId, PerFamily, RouterId, family_of};
+use margay::rib::update_group::{Receiver, RingLimits, Sent, UpdateGroup};
+use margay::types::{AsPath, Asn, AttributeCodes, Attributes, Family, NextHop, PathId, PeerId, PerFamily, RouterId, Seeded, family_of};
 use margay::wire::{Context, Kind, Message};
 
 /// A permuted congruential generator (PCG-XSH-RR), seeded: the same seed gives the same run.
@@ -143,6 +143,9 @@ struct World {
     add_path: bool,
     truth: BTreeMap<Key, (u32, Option<PeerId>)>,
     sets: Vec<Arc<Attributes>>,
+    offers: u32,
+    /// By set and way the sets that become it.
+    held: BTreeMap<(u32, u32), Arc<Attributes>>,
     dests: BTreeMap<IpNet, u32>,
     free: Vec<u32>,
     members: BTreeMap<PeerId, Member>,
@@ -155,10 +158,12 @@ fn receiver(n: u32) -> Receiver {
 impl World {
     fn new(add_path: bool, limits: RingLimits) -> Self {
         Self {
-            group: UpdateGroup::with_ring(context(add_path), limits),
+            group: UpdateGroup::with_ring(context(add_path), Seeded::new(7), limits),
             add_path,
             truth: BTreeMap::new(),
             sets: Vec::new(),
+            offers: 0,
+            held: BTreeMap::new(),
             dests: BTreeMap::new(),
             free: Vec::new(),
             members: BTreeMap::new(),
@@ -189,12 +194,21 @@ impl World {
             Some(route) => self.truth.insert(key, route),
             None => self.truth.remove(&key),
         };
-        let set = route.map(|(set, source)| (Arc::clone(&self.sets[set as usize]), source));
+        let set = route.map(|(set, source)| (self.sent(family_of(&prefix), set), source));
         self.group.offer(prefix, dest, key.1, set);
         if self.truth.range((prefix, PathId(0))..=(prefix, PathId(u32::MAX))).next().is_none() {
             self.dests.remove(&prefix);
             self.free.push(dest);
         }
+    }
+
+    /// A set as it is sent, or one of two others that become it: nobody hears the difference.
+    fn sent(&mut self, family: Family, set: u32) -> Sent {
+        self.offers += 1;
+        let content = &self.sets[set as usize];
+        let way = self.offers % 3;
+        let held = self.held.entry((set, way)).or_insert_with(|| Arc::new(held(content, way)));
+        self.group.rewritten(family, held, content).unwrap_or_else(|| Sent::from(Arc::clone(content)))
     }
 
     fn join(&mut self, n: u32) {
@@ -265,6 +279,25 @@ impl World {
             }
         }
     }
+}
+
+/// A set that a rewrite makes the content of.
+fn held(content: &Attributes, way: u32) -> Attributes {
+    let mut held = content.clone();
+    match way {
+        0 => {}
+        1 => {
+            held.next_hop = NextHop::Global(Ipv4Addr::new(198, 51, 100, 7).into());
+            held.rare.originator_id = None;
+            (held.med, held.local_pref) = (None, None);
+        }
+        _ => {
+            held.as_path = AsPath::sequence(held.as_path.asns().skip(1));
+            held.rare.originator_id = Some(RouterId(Ipv4Addr::new(9, 9, 9, 9)));
+            held.med = Some(u32::MAX);
+        }
+    }
+    held
 }
 
 fn excludes(receiver: &Receiver, attributes: &Attributes) -> bool {

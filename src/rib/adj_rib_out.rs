@@ -1,7 +1,8 @@
 //! Adj-RIB-Out of an update group in one family: the latest of each path, and the log of their changes.
 //! Long because the tests of the log stand below it; without them it is well under 600 lines.
 //!
-//! One entry a path (a prefix, or a prefix and path identifier under ADD-PATH), in a flat array: 24 octets for IPv4. Beside it
+//! One entry a path (a prefix, or a prefix and path identifier under ADD-PATH), in a flat array: 24 octets for IPv4. It refers to an
+//! attribute set that is held anyway and to the rewrite that makes of it what is sent ([`sent`](super::sent)). Beside the entries
 //! an append-only **log** of slots in the order of change. A slot is *valid* as long as its entry has not changed
 //! since; a change appends a new slot and thereby invalidates the old one. Whoever walks the log and takes valid
 //! slots only thus hears each path once, in its latest state, whatever happens meanwhile.
@@ -19,6 +20,7 @@ use ipnet::IpNet;
 
 use super::bits::Bits;
 use super::receiver::{Excluded, Provenance, Receiver};
+use super::sent::{RewriteId, Rewrites, Same, Seen, Sent};
 use crate::types::{AddressFamily, Attributes, Nlri, PathId, PeerId};
 
 /// No entry, or no source.
@@ -40,12 +42,13 @@ pub(super) struct Position(u32);
 
 #[derive(Clone, Debug)]
 struct Entry<P> {
-    /// As offered last; none for tombstones and vacant entries.
-    attributes: Option<Arc<Attributes>>,
+    /// The set whose rewrite is sent, as offered last; none for tombstones and vacant entries.
+    held: Option<Arc<Attributes>>,
     /// Position of the valid slot, if `LOGGED`.
     slot: u32,
     /// The peer it was learned from.
     source: u32,
+    rewrite: RewriteId,
     prefix: P,
     flags: u8,
 }
@@ -60,11 +63,16 @@ impl<P> Entry<P> {
     }
 
     fn is_live(&self) -> bool {
-        self.attributes.is_some() && !self.has(UNSENDABLE)
+        self.held.is_some() && !self.has(UNSENDABLE)
     }
 
     fn is_vacant(&self) -> bool {
-        self.attributes.is_none() && !self.has(PENDING | LOGGED)
+        self.held.is_none() && !self.has(PENDING | LOGGED)
+    }
+
+    /// What is told; none for tombstones and what does not fit.
+    fn told(&self) -> Option<Seen<'_>> {
+        self.held.as_ref().filter(|_| self.is_live()).map(|held| Seen { held, rewrite: self.rewrite })
     }
 
     fn source(&self) -> Option<PeerId> {
@@ -84,7 +92,7 @@ struct Link {
 struct Old {
     entry: u32,
     source: u32,
-    attributes: Option<Arc<Attributes>>,
+    sent: Option<Sent>,
 }
 
 /// An entry that a round changed.
@@ -92,7 +100,7 @@ struct Old {
 pub(super) struct Changed {
     pub entry: u32,
     /// What was told before, and the peer it was learned from; none if nothing was.
-    pub before: Option<(Arc<Attributes>, Option<PeerId>)>,
+    pub before: Option<(Sent, Option<PeerId>)>,
 }
 
 /// Slots whose paths, as they were before, these members had not been told.
@@ -106,6 +114,7 @@ struct Untold {
 #[derive(Clone, Debug)]
 pub(super) struct AdjRibOut<A: AddressFamily> {
     entries: Vec<Entry<A::Prefix>>,
+    rewrites: Rewrites,
     /// Of the same length as `entries` under ADD-PATH, else empty.
     links: Vec<Link>,
     add_path: bool,
@@ -141,12 +150,14 @@ impl<A: AddressFamily> AdjRibOut<A> {
     pub fn reserved(&self) -> usize {
         let numbers = self.heads.capacity() + self.free.capacity() + self.log.capacity();
         let entries = self.entries.capacity() * size_of::<Entry<A::Prefix>>() + self.links.capacity() * size_of::<Link>();
-        entries + numbers * 4 + self.round.capacity() * size_of::<Old>() + self.untold.capacity() * size_of::<Untold>()
+        let rewrites = self.rewrites.reserved();
+        rewrites + entries + numbers * 4 + self.round.capacity() * size_of::<Old>() + self.untold.capacity() * size_of::<Untold>()
     }
 
     pub fn new(add_path: bool) -> Self {
         Self {
             entries: Vec::new(),
+            rewrites: Rewrites::new(),
             links: Vec::new(),
             add_path,
             heads: Vec::new(),
@@ -168,7 +179,7 @@ impl<A: AddressFamily> AdjRibOut<A> {
         prefix: A::Prefix,
         dest: u32,
         path_id: PathId,
-        route: Option<(Arc<Attributes>, Option<PeerId>)>,
+        route: Option<(Sent, Option<PeerId>)>,
         passed: Option<Position>,
     ) {
         let path_id = if self.add_path { path_id } else { PathId(0) };
@@ -182,33 +193,32 @@ impl<A: AddressFamily> AdjRibOut<A> {
                 self.attach(prefix, dest, path_id)
             }
         };
-        let (attributes, source) = route.map_or((None, None), |(attributes, source)| (Some(attributes), source));
-        self.put(entry, attributes, source);
+        let (sent, source) = route.map_or((None, None), |(sent, source)| (Some(sent), source));
+        self.put(entry, sent, source);
     }
 
     /// Ends a round: the entries that really changed, in order of their first offer.
     pub fn settle(&mut self) -> Vec<Changed> {
         let mut round = std::mem::take(&mut self.round);
         let mut changes = Vec::with_capacity(round.len());
+        let mut same = Same::default();
         for old in round.drain(..) {
             let entry = &mut self.entries[old.entry as usize];
             entry.set(PENDING, false);
-            let same = match (&old.attributes, &entry.attributes) {
-                (Some(old), Some(new)) => Arc::ptr_eq(old, new),
-                (old, new) => old.is_none() && new.is_none(),
-            };
-            if same && old.source == entry.source {
+            let new = entry.held.as_ref().map(|held| Seen { held, rewrite: entry.rewrite });
+            let same = old.source == entry.source && same.is(old.sent.as_ref().map(Sent::as_seen), new, &self.rewrites);
+            if same {
                 continue;
             }
-            let before = old.attributes.filter(|_| !entry.has(UNSENDABLE));
+            let before = old.sent.filter(|_| !entry.has(UNSENDABLE));
             entry.set(UNSENDABLE, false);
-            if before.is_none() && entry.attributes.is_none() {
+            if before.is_none() && entry.held.is_none() {
                 continue;
             }
-            self.live += usize::from(entry.attributes.is_some());
+            self.live += usize::from(entry.held.is_some());
             self.live -= usize::from(before.is_some());
             let source = (old.source != NONE).then_some(PeerId(old.source));
-            changes.push(Changed { entry: old.entry, before: before.map(|attributes| (attributes, source)) });
+            changes.push(Changed { entry: old.entry, before: before.map(|sent| (sent, source)) });
         }
         round.shrink_to(ROUND);
         self.round = round;
@@ -267,9 +277,23 @@ impl<A: AddressFamily> AdjRibOut<A> {
     }
 
     /// What is told under the entry; none for tombstones and what does not fit.
-    pub fn attributes(&self, entry: u32) -> Option<&Arc<Attributes>> {
-        let entry = &self.entries[entry as usize];
-        entry.attributes.as_ref().filter(|_| entry.is_live())
+    pub fn sent(&self, entry: u32) -> Option<Seen<'_>> {
+        self.entries[entry as usize].told()
+    }
+
+    /// What the sets that are held become.
+    pub fn rewrites(&self) -> &Rewrites {
+        &self.rewrites
+    }
+
+    /// The same, to add to them.
+    pub fn rewrites_mut(&mut self) -> &mut Rewrites {
+        &mut self.rewrites
+    }
+
+    /// What decides from whom a route is kept.
+    pub fn provenance(&self, sent: Seen<'_>, source: Option<PeerId>) -> Provenance {
+        Provenance::of(source, sent.held, self.rewrites.get(sent.rewrite))
     }
 
     /// The peer that the entry was learned from.
@@ -289,10 +313,10 @@ impl<A: AddressFamily> AdjRibOut<A> {
     }
 
     /// What the member is to hear of the entry now.
-    pub fn told_to(&self, entry: u32, receiver: &Receiver) -> Option<&Arc<Attributes>> {
+    pub fn told_to(&self, entry: u32, receiver: &Receiver) -> Option<Seen<'_>> {
         let entry = &self.entries[entry as usize];
-        let told = entry.attributes.as_ref().filter(|_| entry.is_live())?;
-        (!receiver.is_excluded(&Provenance::of(entry.source(), told))).then_some(told)
+        let told = entry.told()?;
+        (!receiver.is_excluded(&self.provenance(told, entry.source()))).then_some(told)
     }
 
     /// Entries that are told.
@@ -460,7 +484,7 @@ impl<A: AddressFamily> AdjRibOut<A> {
         self.heads[dest as usize] = NONE;
         while at != NONE {
             let next = self.next(at);
-            if self.entries[at as usize].attributes.is_some() {
+            if self.entries[at as usize].held.is_some() {
                 self.put(at, None, None);
             }
             let needed = self.entries[at as usize].has(LOGGED) && !self.is_passed(at, passed);
@@ -503,20 +527,22 @@ impl<A: AddressFamily> AdjRibOut<A> {
     }
 
     fn allocate(&mut self, prefix: A::Prefix) -> u32 {
-        self.entries.push(Entry { attributes: None, slot: 0, source: NONE, prefix, flags: 0 });
+        self.entries.push(Entry { held: None, slot: 0, source: NONE, rewrite: RewriteId::default(), prefix, flags: 0 });
         if self.add_path {
             self.links.push(Link { path_id: PathId(0), next: NONE });
         }
         self.entries.len() as u32 - 1
     }
 
-    fn put(&mut self, index: u32, attributes: Option<Arc<Attributes>>, source: Option<PeerId>) {
+    fn put(&mut self, index: u32, sent: Option<Sent>, source: Option<PeerId>) {
         let entry = &mut self.entries[index as usize];
-        let before = std::mem::replace(&mut entry.attributes, attributes);
+        let (held, rewrite) = sent.map_or((None, RewriteId::default()), |sent| (Some(sent.held), sent.rewrite));
+        let held = std::mem::replace(&mut entry.held, held);
+        let rewrite = std::mem::replace(&mut entry.rewrite, rewrite);
         let source = std::mem::replace(&mut entry.source, source.map_or(NONE, |peer| peer.0));
         if !entry.has(PENDING) {
             entry.set(PENDING, true);
-            self.round.push(Old { entry: index, source, attributes: before });
+            self.round.push(Old { entry: index, source, sent: held.map(|held| Sent { held, rewrite }) });
         }
     }
 }
@@ -543,10 +569,11 @@ mod tests {
         AdjRibOut { base: u32::MAX - 5, ..AdjRibOut::new(false) }
     }
 
-    /// One round: (prefix, index, whether it is told).
+    /// One round: (prefix, index, whether it is told); each tells other attributes.
     fn round(rib: &mut AdjRibOut<Ipv4Unicast>, passed: Option<Position>, offers: &[(u32, u32, bool)]) {
+        let attributes = Arc::new(Attributes { med: Some(rib.end().0), ..Attributes::default() });
         for (n, dest, there) in offers {
-            rib.offer(net(*n), *dest, PathId(0), there.then(|| (Arc::default(), None)), passed);
+            rib.offer(net(*n), *dest, PathId(0), there.then(|| (Sent::from(Arc::clone(&attributes)), None)), passed);
         }
         for Changed { entry, before } in rib.settle() {
             rib.append(entry, before.is_none(), &Excluded::default());
@@ -557,7 +584,7 @@ mod tests {
     fn valid(rib: &AdjRibOut<Ipv4Unicast>, mut position: Position) -> Vec<(Ipv4Net, bool)> {
         let mut found = Vec::new();
         while position != rib.end() {
-            found.extend(rib.valid(position).map(|entry| (rib.nlri(entry).prefix, rib.attributes(entry).is_some())));
+            found.extend(rib.valid(position).map(|entry| (rib.nlri(entry).prefix, rib.sent(entry).is_some())));
             position = rib.after(position);
         }
         found

@@ -133,7 +133,7 @@ impl View<'_> {
     }
 
     /// A row of Adj-RIB-Out, with what the path that is told is to us.
-    fn told_row<P: Copy + Into<IpNet>>(&self, family: Family, destination: &Destination<P>, told: &Told<'_>) -> RouteRow {
+    fn told_row<P: Copy + Into<IpNet>>(&self, family: Family, destination: &Destination<P>, told: &Told) -> RouteRow {
         let fates = self.facts.fates(destination);
         let of = |path: &Path| {
             let source = self.facts.sources.get(path.source);
@@ -152,7 +152,7 @@ impl View<'_> {
             peer: told.source,
             path_id: told.path_id,
             next_hop: Some(told.attributes.next_hop),
-            attributes: Arc::clone(told.attributes),
+            attributes: Arc::clone(&told.attributes),
             lost_at: row.as_ref().and_then(|row| row.lost_at),
             rejected_by: None,
             metric: row.as_ref().and_then(|row| row.metric),

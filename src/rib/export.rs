@@ -4,6 +4,7 @@
 //! path → rules of the protocol (who may hear it; next hop, AS_PATH, reflection) → export policy → what only
 //!        the wire drops (LOCAL_PREF and reflection attributes towards another AS) → as sent
 //! ```
+//! What comes out is mostly said as a rewrite of what went in ([`sent`](super::sent)), and not kept.
 //!
 //! As in BIRD, the protocol's changes come before the policy: a condition on the AS path sees our AS in front,
 //! and a prepended list stands in front of it. What differs between the members of a group (split horizon, a
@@ -20,6 +21,7 @@ use super::RibConfig;
 use super::attributes::Interner;
 use super::next_hop::NextHops;
 use super::path::Source;
+use super::sent::{Rewrites, Sent};
 use crate::config::{self, NextHopMode};
 use crate::origin::{LocalRoute, LocalTarget};
 use crate::policy::{DEFAULT_LOCAL_PREF, Policy, RouteSource, Ruling, Subject, Verdict};
@@ -206,8 +208,9 @@ impl fmt::Display for Refusal {
 pub(super) struct Exporter {
     key: GroupKey,
     own: PerFamily<Option<NextHop>>,
-    memo: [Option<Memo>; Self::MEMO],
-    changed: Option<Arc<Attributes>>,
+    /// Of this round; empty between rounds.
+    memo: Vec<Option<Memo>>,
+    changed: Option<Changed>,
 }
 
 /// What the protocol makes of an attribute set of a source: the same for all its prefixes.
@@ -216,8 +219,16 @@ struct Memo {
     attributes: Arc<Attributes>,
     origin: Origin,
     next_hop: NextHop,
-    before_policy: Arc<Attributes>,
-    as_sent: Arc<Attributes>,
+    before_policy: Attributes,
+    sent: Sent,
+}
+
+/// What an export policy made of an attribute set last.
+#[derive(Clone, Debug)]
+struct Changed {
+    attributes: Arc<Attributes>,
+    content: Attributes,
+    sent: Sent,
 }
 
 /// All that the protocol's rules look at besides the attributes, but for the local route of those that are one.
@@ -243,7 +254,7 @@ impl Exporter {
     /// Export by this key.
     pub(super) fn new(key: GroupKey, next_hops: &NextHops) -> Self {
         let own = PerFamily::<()>::default().map(|family, ()| key.own_next_hop(family, next_hops));
-        Self { key, own, memo: Default::default(), changed: None }
+        Self { key, own, memo: Vec::new(), changed: None }
     }
 
     /// The key.
@@ -264,13 +275,13 @@ impl Exporter {
 
     /// Drops what is remembered between the paths of a round, so that it keeps no attributes alive.
     pub(super) fn forget(&mut self) {
-        self.memo = Default::default();
+        self.memo = Vec::new();
         self.changed = None;
     }
 
-    /// The attributes as sent to the group, interned, or why it is not told.
-    pub(super) fn export(&mut self, path: &Candidate<'_>, interner: &mut Interner) -> Result<Arc<Attributes>, Refusal> {
-        let memo = self.prepare(path, interner)?;
+    /// What is sent to the group, or why it is not told.
+    pub(super) fn export(&mut self, path: &Candidate<'_>, interner: &mut Interner, rewrites: &mut Rewrites) -> Result<Sent, Refusal> {
+        let memo = self.prepare(path, interner, rewrites)?;
         let prepared = self.memo.get(memo).and_then(Option::as_ref).ok_or(Refusal::NextHop)?;
         let mut subject = self.subject(path, &prepared.before_policy);
         let ruling = self.policy(path).apply(&mut subject);
@@ -278,34 +289,43 @@ impl Exporter {
             return Err(Refusal::Policy(ruling));
         }
         match subject.attributes {
-            Cow::Borrowed(_) => Ok(Arc::clone(&prepared.as_sent)),
-            Cow::Owned(changed) => {
-                let sent = self.strip(changed);
-                Ok(match &self.changed {
-                    Some(last) if **last == sent => Arc::clone(last),
-                    _ => Arc::clone(self.changed.insert(interner.intern(Arc::new(sent)))),
-                })
-            }
+            Cow::Borrowed(_) => Ok(prepared.sent.clone()),
+            Cow::Owned(changed) => Ok(self.send_changed(path.attributes, self.strip(changed), interner, rewrites)),
         }
     }
 
+    fn send_changed(&mut self, held: &Arc<Attributes>, content: Attributes, interner: &mut Interner, rewrites: &mut Rewrites) -> Sent {
+        let last = self.changed.as_ref().filter(|last| Arc::ptr_eq(&last.attributes, held) && last.content == content);
+        if let Some(last) = last {
+            return last.sent.clone();
+        }
+        let sent = rewrites.send(held, &content, interner);
+        self.changed = Some(Changed { attributes: Arc::clone(held), content, sent: sent.clone() });
+        sent
+    }
+
     /// The same, and why, in words.
-    pub(super) fn explain(&mut self, path: &Candidate<'_>, interner: &mut Interner) -> (Result<Arc<Attributes>, Refusal>, String) {
-        let result = self.export(path, interner);
+    pub(super) fn explain(
+        &mut self,
+        path: &Candidate<'_>,
+        interner: &mut Interner,
+        rewrites: &mut Rewrites,
+    ) -> (Result<Sent, Refusal>, String) {
+        let result = self.export(path, interner, rewrites);
         let because = match &result {
             Err(Refusal::Policy(ruling)) => self.policy(path).reason(ruling, &path.prefix),
             Err(refusal) => refusal.to_string(),
             Ok(_) if self.key.draining => {
-                let term = self.accepting_term(path, interner).unwrap_or_default();
+                let term = self.accepting_term(path, interner, rewrites).unwrap_or_default();
                 format!("{term}; with GRACEFUL_SHUTDOWN (65535:0), because the node is drained")
             }
-            Ok(_) => self.accepting_term(path, interner).unwrap_or_default(),
+            Ok(_) => self.accepting_term(path, interner, rewrites).unwrap_or_default(),
         };
         (result, because)
     }
 
-    fn accepting_term(&mut self, path: &Candidate<'_>, interner: &mut Interner) -> Option<String> {
-        let memo = self.prepare(path, interner).ok()?;
+    fn accepting_term(&mut self, path: &Candidate<'_>, interner: &mut Interner, rewrites: &mut Rewrites) -> Option<String> {
+        let memo = self.prepare(path, interner, rewrites).ok()?;
         let prepared = self.memo.get(memo)?.as_ref()?;
         let ruling = self.policy(path).apply(&mut self.subject(path, &prepared.before_policy));
         Some(self.policy(path).reason(&ruling, &path.prefix))
@@ -362,7 +382,7 @@ impl Exporter {
     }
 
     /// Finds or makes the memo of a path's attributes, if the protocol lets them through; its place.
-    fn prepare(&mut self, path: &Candidate<'_>, interner: &mut Interner) -> Result<usize, Refusal> {
+    fn prepare(&mut self, path: &Candidate<'_>, interner: &mut Interner, rewrites: &mut Rewrites) -> Result<usize, Refusal> {
         let origin = Origin::of(path);
         let place = (Arc::as_ptr(path.attributes).addr() >> 6) % Self::MEMO;
         let known = |memo: &&Memo| Arc::ptr_eq(&memo.attributes, path.attributes) && memo.origin == origin;
@@ -378,18 +398,21 @@ impl Exporter {
         if path.attributes.as_path.segments().any(|segment| segment.kind == SegmentKind::Set) {
             return Err(Refusal::AsSet);
         }
-        let before_policy = self.before_policy(path, next_hop, interner);
-        let as_sent = match self.carries_as_it_is(&before_policy) {
-            true => Arc::clone(&before_policy),
-            false => interner.intern(Arc::new(self.strip(Attributes::clone(&before_policy)))),
+        let before_policy = self.before_policy(path, next_hop);
+        let sent = match self.carries_as_it_is(&before_policy) {
+            true => rewrites.send(path.attributes, &before_policy, interner),
+            false => rewrites.send(path.attributes, &self.strip(before_policy.clone()), interner),
         };
+        if self.memo.is_empty() {
+            self.memo.resize_with(Self::MEMO, || None);
+        }
         if let Some(slot) = self.memo.get_mut(place) {
-            *slot = Some(Memo { attributes: Arc::clone(path.attributes), origin, next_hop, before_policy, as_sent });
+            *slot = Some(Memo { attributes: Arc::clone(path.attributes), origin, next_hop, before_policy, sent });
         }
         Ok(place)
     }
 
-    fn before_policy(&self, path: &Candidate<'_>, next_hop: NextHop, interner: &mut Interner) -> Arc<Attributes> {
+    fn before_policy(&self, path: &Candidate<'_>, next_hop: NextHop) -> Attributes {
         let as_path = match self.key.role {
             Role::External => self.path_outside(&path.attributes.as_path),
             Role::Internal | Role::Client => path.attributes.as_path.clone(),
@@ -403,7 +426,7 @@ impl Exporter {
             }
             Role::Internal | Role::Client => {}
         }
-        if out == **path.attributes { Arc::clone(path.attributes) } else { interner.intern(Arc::new(out)) }
+        out
     }
 
     /// E2: our AS in front; nothing that belongs inside an AS.

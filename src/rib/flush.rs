@@ -1,18 +1,18 @@
 //! The end of a round of an update group: changes are ordered, encoded once, and appended to log and journal.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use super::adj_rib_out::Changed;
 use super::bunch::{Bunches, bunches};
+use super::contents::Contents;
 use super::journal::Audience;
 use super::outbound::Outbound;
 use super::reader::Progress;
 use super::receiver::{Census, Excluded, Provenance, Receivers};
-use crate::types::{AddressFamily, Attributes, PeerId};
+use super::sent::{Key, Seen};
+use crate::types::{AddressFamily, PeerId};
 use crate::wire::{Context, pack};
 
 /// An entry that a round changed, and who hears of it.
@@ -31,7 +31,8 @@ struct Item {
 #[derive(Debug)]
 struct Changes {
     withdrawals: Bunches<u32, Item>,
-    announcements: Bunches<(*const Attributes, u32), Item>,
+    /// By what is sent and those that do not hear of it.
+    announcements: Bunches<(Key, u32), Item>,
     /// Withdrawals for members that were told of an entry and are to hear no more of it.
     twins: Bunches<PeerId, u32>,
     exclusions: Exclusions,
@@ -119,25 +120,27 @@ impl<A: AddressFamily> Outbound<A> {
     /// Sorts the changes, finds out whom they concern, and counts.
     fn assess(&mut self, changed: Vec<Changed>, receivers: &Receivers) -> Changes {
         let mut exclusions = Exclusions::new();
-        let announced = changed.iter().filter(|changed| self.rib.attributes(changed.entry).is_some()).count();
+        let announced = changed.iter().filter(|changed| self.rib.sent(changed.entry).is_some()).count();
         let mut withdrawals = Bunches::with_capacity(changed.len() - announced);
         let mut announcements = Bunches::with_capacity(announced);
         let (mut old, mut new) = (Lookup::new(-1), Lookup::new(1));
         let mut moves = Moves::default();
         for Changed { entry, before: told } in changed {
             let birth = told.is_none();
-            let before = told.map_or(0, |(attributes, source)| {
-                old.number(&attributes, source, |of| exclusions.number(receivers.excluded(of)), &mut self.census)
+            let before = told.map_or(0, |(sent, source)| {
+                let (sent, rib) = (sent.as_seen(), &self.rib);
+                let find = |of: &_| exclusions.number(receivers.excluded(of));
+                old.number(sent, source, || rib.provenance(sent, source), find, &mut self.census)
             });
-            let Some(attributes) = self.rib.attributes(entry) else {
+            let Some(sent) = self.rib.sent(entry) else {
                 withdrawals.push(before, Item { entry, birth, before, now: 0 });
                 moves.add(self, (before, 0), &exclusions);
                 continue;
             };
-            let key = Arc::as_ptr(attributes);
-            let source = self.rib.source(entry);
-            let now = new.number(attributes, source, |of| exclusions.number(receivers.excluded(of)), &mut self.census);
-            announcements.push((key, now), Item { entry, birth, before, now });
+            let (rib, source) = (&self.rib, self.rib.source(entry));
+            let find = |of: &_| exclusions.number(receivers.excluded(of));
+            let now = new.number(sent, source, || rib.provenance(sent, source), find, &mut self.census);
+            announcements.push((sent.key(), now), Item { entry, birth, before, now });
             moves.add(self, (before, now), &exclusions);
         }
         moves.settle(self, &exclusions);
@@ -151,14 +154,17 @@ impl<A: AddressFamily> Outbound<A> {
         let mut batch = Batch::default();
         let mut nlri = Vec::new();
         let mut unsendable = Vec::new();
-        let items = std::mem::replace(&mut changes.announcements, Bunches::with_capacity(0)).into_items();
+        let mut items = std::mem::replace(&mut changes.announcements, Bunches::with_capacity(0)).into_items();
+        let contents = context.map(|context| {
+            let sent = |item: &Item| Some((self.rib.sent(item.entry)?, item.now));
+            Contents::of::<A, _>(&mut items, sent, (self.rib.rewrites(), context, &self.seeded))
+        });
         batch.items.reserve(items.len());
         for run in bunches(&items) {
             nlri.clear();
             nlri.extend(run.iter().map(|(_, item)| self.rib.nlri(item.entry)));
-            let attributes = run.first().and_then(|(_, first)| self.rib.attributes(first.entry));
-            let left =
-                context.zip(attributes).map(|(context, attributes)| pack::announce::<A>(attributes, &nlri, context, &mut batch.frames));
+            let head = contents.as_ref().map(|contents| contents.head(run[0].0));
+            let left = context.zip(head).map(|(context, head)| head.announce::<A>(&nlri, context, &mut batch.frames));
             let left = left.unwrap_or_default();
             let mut unsent = 0;
             for ((_, item), nlri) in run.iter().zip(&nlri) {
@@ -289,7 +295,7 @@ impl Exclusions {
 struct Lookup {
     /// What one occurrence adds to the census.
     each: isize,
-    attributes: *const Attributes,
+    key: Option<Key>,
     source: Option<PeerId>,
     of: Option<Provenance>,
     number: u32,
@@ -298,20 +304,21 @@ struct Lookup {
 
 impl Lookup {
     fn new(each: isize) -> Self {
-        Self { each, attributes: std::ptr::null(), source: None, of: None, number: 0, change: 0 }
+        Self { each, key: None, source: None, of: None, number: 0, change: 0 }
     }
 
     /// The number of those excluded, as `find` says; the occurrence goes into the census.
     fn number(
         &mut self,
-        attributes: &Arc<Attributes>,
+        sent: Seen<'_>,
         source: Option<PeerId>,
+        of: impl FnOnce() -> Provenance,
         find: impl FnOnce(&Provenance) -> u32,
         census: &mut Census,
     ) -> u32 {
-        if self.attributes != Arc::as_ptr(attributes) || self.source != source {
-            (self.attributes, self.source) = (Arc::as_ptr(attributes), source);
-            let of = Provenance::of(source, attributes);
+        if self.key != Some(sent.key()) || self.source != source {
+            (self.key, self.source) = (Some(sent.key()), source);
+            let of = of();
             if self.of != Some(of) {
                 self.settle(census);
                 self.of = Some(of);

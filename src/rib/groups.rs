@@ -11,8 +11,8 @@ use super::loc_rib::Facts;
 use super::monitor;
 use super::next_hop::NextHops;
 use super::table::Destination;
-use super::update_group::{Receiver, UpdateGroup};
-use crate::types::{Attributes, Family, PathId, PeerId, PerFamily, family_of};
+use super::update_group::{Receiver, Sent, UpdateGroup};
+use crate::types::{Attributes, Family, PathId, PeerId, PerFamily, Seeded, family_of};
 
 /// Number of a group; not used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,7 +48,7 @@ impl Group {
                 let eligible = facts.contender(path).eligible;
                 let route = eligible.then(|| self.export(&facts.candidate(path, prefix), interner, rules.recovered)).and_then(Result::ok);
                 let source = facts.sources.get(path.source);
-                self.out.offer(prefix, index, source.sent, route.map(|attributes| (attributes, source.peer)));
+                self.out.offer(prefix, index, source.sent, route.map(|sent| (sent, source.peer)));
             }
         } else if rules.changed {
             let route = destination.best().and_then(|path| {
@@ -59,11 +59,11 @@ impl Group {
         }
     }
 
-    fn export(&mut self, path: &Candidate<'_>, interner: &mut Interner, recovered: bool) -> Result<Arc<Attributes>, Refusal> {
+    fn export(&mut self, path: &Candidate<'_>, interner: &mut Interner, recovered: bool) -> Result<Sent, Refusal> {
         if !recovered && path.source.kind.is_bgp() {
             return Err(Refusal::Recovery);
         }
-        self.exporter.export(path, interner)
+        self.exporter.export(path, interner, self.out.rewrites(family_of(&path.prefix)))
     }
 }
 
@@ -74,8 +74,9 @@ struct Rules {
 }
 
 /// The groups.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Groups {
+    seeded: Seeded,
     groups: BTreeMap<GroupId, Group>,
     next: u32,
     recovered: bool,
@@ -84,6 +85,11 @@ pub(super) struct Groups {
 }
 
 impl Groups {
+    /// None yet.
+    pub(super) fn new(seed: u64) -> Self {
+        Self { seeded: Seeded::new(seed), groups: BTreeMap::new(), next: 0, recovered: false, unsendable: 0 }
+    }
+
     /// Octets of memory that all Adj-RIB-Out and the frames for their members take.
     pub(super) fn octets(&self) -> usize {
         self.groups.values().map(|group| group.out.octets()).sum()
@@ -133,7 +139,7 @@ impl Groups {
             group.out.join(receiver);
             return (*id, false);
         }
-        let mut out = UpdateGroup::new(key.context.clone());
+        let mut out = UpdateGroup::new(key.context.clone(), self.seeded.clone());
         out.join(receiver);
         (self.add(Exporter::new(key, next_hops), out, PerFamily::default(), PerFamily::default()), true)
     }
@@ -247,6 +253,8 @@ impl Groups {
         if !self.recovered && path.source.kind.is_bgp() {
             return Some((Err(Refusal::Recovery), Refusal::Recovery.to_string()));
         }
-        Some(group.exporter.explain(path, interner))
+        let rewrites = group.out.rewrites(family_of(&path.prefix));
+        let (result, because) = group.exporter.explain(path, interner, rewrites);
+        Some((result.map(|sent| rewrites.to_attributes(sent.as_seen())), because))
     }
 }

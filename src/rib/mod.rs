@@ -20,6 +20,7 @@ mod adj_rib_out;
 mod attributes;
 mod bits;
 mod bunch;
+mod contents;
 mod decision;
 mod dependants;
 mod explain;
@@ -37,6 +38,8 @@ mod path;
 mod pulls;
 mod reader;
 mod receiver;
+mod rewrite;
+mod sent;
 mod shard;
 mod stale;
 mod table;
@@ -187,7 +190,7 @@ pub struct Stats {
 pub struct Octets {
     /// Destinations and their paths: Adj-RIB-In and Loc-RIB.
     pub destinations: usize,
-    /// Attribute sets, received and sent.
+    /// Attribute sets, as received, after import policy, and as sent where that is no rewrite of either.
     pub attributes: usize,
     /// Adj-RIB-Out of all update groups, and frames that wait for readers.
     pub advertised: usize,

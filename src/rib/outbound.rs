@@ -2,7 +2,6 @@
 //! end of a round is in [`flush`](super::flush).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -10,9 +9,10 @@ use super::adj_rib_out::{AdjRibOut, Position};
 use super::bits::Bits;
 use super::journal::{Credit, Journal, RingLimits};
 use super::reader::{Progress, Reader, Walk};
-use super::receiver::{Census, Provenance, Receiver, Receivers};
+use super::receiver::{Census, Receiver, Receivers};
+use super::sent::Sent;
 use super::update_group::{Encoded, Told, Unsendable};
-use crate::types::{AddressFamily, Attributes, Family, Nlri, PathId, PeerId};
+use crate::types::{AddressFamily, Family, Nlri, PathId, PeerId, Seeded};
 use crate::wire::Context;
 
 /// Unsendable paths that are remembered for [`UpdateGroup::take_unsendable`](super::update_group::UpdateGroup::take_unsendable).
@@ -29,12 +29,13 @@ pub(super) struct Outbound<A: AddressFamily> {
     /// Members that do not read the journal.
     pub(super) lingering: usize,
     pub(super) encoded: Encoded,
+    pub(super) seeded: Seeded,
     complete: bool,
     unsendable: Vec<Unsendable>,
 }
 
 impl<A: AddressFamily> Outbound<A> {
-    pub fn new(context: &Context, limits: RingLimits) -> Self {
+    pub fn new(context: &Context, limits: RingLimits, seeded: Seeded) -> Self {
         let rib = AdjRibOut::new(context.add_path_send.has(A::FAMILY));
         let journal = Journal::new(rib.end(), limits);
         Self {
@@ -47,10 +48,11 @@ impl<A: AddressFamily> Outbound<A> {
             complete: false,
             unsendable: Vec::new(),
             encoded: Encoded::default(),
+            seeded,
         }
     }
 
-    pub fn offer(&mut self, prefix: A::Prefix, dest: u32, path_id: PathId, route: Option<(Arc<Attributes>, Option<PeerId>)>) {
+    pub fn offer(&mut self, prefix: A::Prefix, dest: u32, path_id: PathId, route: Option<(Sent, Option<PeerId>)>) {
         let passed = self.passed();
         self.rib.offer(prefix, dest, path_id, route, passed);
     }
@@ -93,6 +95,7 @@ impl<A: AddressFamily> Outbound<A> {
             complete: self.complete,
             unsendable: Vec::new(),
             encoded: Encoded::default(),
+            seeded: self.seeded.clone(),
         };
         for receiver in peers {
             let Some(mut reader) = self.readers.remove(&receiver.peer) else { continue };
@@ -140,11 +143,11 @@ impl<A: AddressFamily> Outbound<A> {
         self.readers.get(&peer).map_or(0, |reader| self.rib.live() - reader.excluded)
     }
 
-    pub fn advertised<'a>(&'a self, receiver: &'a Receiver) -> impl Iterator<Item = Told<'a>> + 'a {
+    pub fn advertised<'a>(&'a self, receiver: &'a Receiver) -> impl Iterator<Item = Told> + 'a {
         self.rib.told(receiver).filter_map(|entry| self.told(entry))
     }
 
-    pub fn advertised_at<'a>(&'a self, receiver: &'a Receiver, prefix: A::Prefix, dest: u32) -> impl Iterator<Item = Told<'a>> + 'a {
+    pub fn advertised_at<'a>(&'a self, receiver: &'a Receiver, prefix: A::Prefix, dest: u32) -> impl Iterator<Item = Told> + 'a {
         self.rib.at(prefix, dest).filter(|entry| self.rib.told_to(*entry, receiver).is_some()).filter_map(|entry| self.told(entry))
     }
 
@@ -182,7 +185,7 @@ impl<A: AddressFamily> Outbound<A> {
                     } else if !walk.is_drained() || credit.left() == 0 {
                         break;
                     } else {
-                        self.encoded.private += walk.step(&self.rib, receiver, context, credit.left(), &mut unfit) as u64;
+                        self.encoded.private += walk.step(&self.rib, receiver, (context, &self.seeded), credit.left(), &mut unfit) as u64;
                     }
                 }
             }
@@ -203,8 +206,8 @@ impl<A: AddressFamily> Outbound<A> {
         self.compact_if(self.late == 0, receivers);
     }
 
-    fn told(&self, entry: u32) -> Option<Told<'_>> {
-        let attributes = self.rib.attributes(entry)?;
+    fn told(&self, entry: u32) -> Option<Told> {
+        let attributes = self.rib.rewrites().to_attributes(self.rib.sent(entry)?);
         let Nlri { prefix, path_id } = self.rib.nlri(entry);
         Some(Told { prefix: prefix.into(), path_id, attributes, source: self.rib.source(entry) })
     }
@@ -216,8 +219,8 @@ impl<A: AddressFamily> Outbound<A> {
 
     /// No message can carry the entry.
     pub(super) fn withhold(&mut self, entry: u32, receivers: &Receivers) {
-        let Some(attributes) = self.rib.attributes(entry).map(Arc::clone) else { return };
-        let of = Provenance::of(self.rib.source(entry), &attributes);
+        let Some(sent) = self.rib.sent(entry) else { return };
+        let (of, attributes) = (self.rib.provenance(sent, self.rib.source(entry)), self.rib.rewrites().to_attributes(sent));
         receivers.excluded(&of).iter().for_each(|peer| self.count_excluded(peer, -1));
         self.census.add(&of, -1);
         self.rib.withhold(entry);

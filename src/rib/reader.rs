@@ -7,16 +7,17 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
 use super::adj_rib_out::{AdjRibOut, Position};
 use super::bits::Bits;
 use super::bunch::{Bunches, bunches};
+use super::contents::Contents;
 use super::journal::{Credit, Journal, Place};
 use super::receiver::Receiver;
-use crate::types::{AddressFamily, Attributes, Nlri, PeerId};
+use super::sent::{Key, Same, Seen};
+use crate::types::{AddressFamily, Nlri, PeerId, Seeded};
 use crate::wire::{Context, pack};
 
 /// Least and greatest estimate of octets that one step of a walk encodes ahead, whatever the credit.
@@ -113,7 +114,7 @@ pub(super) struct Walk {
 #[derive(Debug)]
 struct Window<P> {
     withdrawals: Vec<Nlri<P>>,
-    announcements: Bunches<*const Attributes, u32>,
+    announcements: Bunches<Key, u32>,
 }
 
 impl Walk {
@@ -152,7 +153,7 @@ impl Walk {
         &mut self,
         rib: &AdjRibOut<A>,
         receiver: &Receiver,
-        context: &Context,
+        (context, seeded): (&Context, &Seeded),
         octets: usize,
         unfit: &mut Vec<u32>,
     ) -> usize {
@@ -160,11 +161,12 @@ impl Walk {
         let mut frames = Vec::new();
         pack::withdraw::<A>(&window.withdrawals, context, &mut frames);
         let (mut nlri, mut too_late) = (Vec::new(), Vec::new());
-        for run in bunches(&window.announcements.into_items()) {
-            let Some(attributes) = run.first().and_then(|(_, entry)| rib.attributes(*entry)) else { continue };
+        let mut items = window.announcements.into_items();
+        let contents = Contents::of::<A, _>(&mut items, |entry| Some((rib.sent(*entry)?, 0)), (rib.rewrites(), context, seeded));
+        for run in bunches(&items) {
             nlri.clear();
             nlri.extend(run.iter().map(|(_, entry)| rib.nlri(*entry)));
-            let left = pack::announce::<A>(attributes, &nlri, context, &mut frames);
+            let left = contents.head(run[0].0).announce::<A>(&nlri, context, &mut frames);
             let mut unsent = 0;
             for ((_, entry), nlri) in run.iter().zip(&nlri) {
                 if left.get(unsent) != Some(nlri) {
@@ -186,16 +188,16 @@ impl Walk {
     fn gather<A: AddressFamily>(&mut self, rib: &AdjRibOut<A>, receiver: &Receiver, octets: usize) -> Window<A::Prefix> {
         let mut window = Window { withdrawals: Vec::new(), announcements: Bunches::with_capacity(octets / 16) };
         let mut estimate = 0;
-        let mut last: *const Attributes = std::ptr::null();
+        let (mut last, mut alike): (Option<Seen<'_>>, Same) = Default::default();
         while self.cursor != rib.end() {
             let slot = rib.valid(self.cursor);
-            if let Some((entry, attributes)) = slot.and_then(|entry| Some((entry, rib.told_to(entry, receiver)?))) {
-                let key = Arc::as_ptr(attributes);
-                let same = last == key;
+            if let Some((entry, sent)) = slot.and_then(|entry| Some((entry, rib.told_to(entry, receiver)?))) {
+                let key = sent.key();
+                let same = last.is_some() && alike.is(last, Some(sent), rib.rewrites());
                 if estimate >= octets + if same { STRETCH } else { 0 } {
                     break;
                 }
-                last = key;
+                last = Some(sent);
                 estimate += rib.octets(entry) + if same || !window.announcements.is_new(key) { 0 } else { ATTRIBUTES };
                 window.announcements.push(key, entry);
             } else if let Some(entry) = slot.filter(|entry| self.known.has(*entry)) {

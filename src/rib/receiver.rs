@@ -8,6 +8,7 @@ use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use super::monitor::{MONITORS, MonitorId, real, shadow};
+use super::rewrite::Rewrite;
 use crate::types::{Attributes, PeerId, RouterId};
 
 /// A member of a group, as far as the rules that differ between members go.
@@ -40,8 +41,9 @@ pub(super) struct Provenance {
 }
 
 impl Provenance {
-    pub fn of(source: Option<PeerId>, attributes: &Attributes) -> Self {
-        Self { source, next_hop: attributes.next_hop.address(), originator: attributes.rare.originator_id }
+    /// Of a route from this source, for which the rewrite of a set that is held is sent.
+    pub fn of(source: Option<PeerId>, held: &Attributes, rewrite: &Rewrite) -> Self {
+        Self { source, next_hop: rewrite.next_hop(held).address(), originator: rewrite.originator_id(held) }
     }
 }
 

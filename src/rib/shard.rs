@@ -97,7 +97,7 @@ impl Shard {
             id,
             config,
             now: None,
-            shared: Shared { interner: Interner::new(seed), facts, groups: Groups::default() },
+            shared: Shared { interner: Interner::new(seed), facts, groups: Groups::new(seed) },
             peers: BTreeMap::new(),
             ipv4: LocRib::new(seed),
             ipv6: LocRib::new(seed),

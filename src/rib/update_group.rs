@@ -25,7 +25,8 @@
 //!
 //! For the caller:
 //! - `dest` is the shard's index of the prefix. It may be used for another prefix as soon as the group was offered `None` for all its paths.
-//! - Attributes are compared by pointer; they must be interned.
+//! - A route is offered as a set that is held anyway and what becomes of it ([`Sent`]). It is told again where that is another, whatever
+//!   sets it was and is made of.
 //! - `frames` hold one *or more* whole messages each; messages are counted by their headers.
 //! - `ended` names a family once for the initial table and once for each refresh walk. Requests during a walk are merged into one
 //!   follow-up walk (R4); the session, which must count the answers of all shards, asks for one walk at a time anyway.
@@ -40,18 +41,20 @@ pub use super::journal::RingLimits;
 use super::outbound::Outbound;
 pub use super::receiver::Receiver;
 use super::receiver::Receivers;
-use crate::types::{Attributes, Family, Ipv4Unicast, Ipv6Unicast, PathId, PeerId, family_of};
+use super::sent::Rewrites;
+pub use super::sent::Sent;
+use crate::types::{Attributes, Family, Ipv4Unicast, Ipv6Unicast, PathId, PeerId, Seeded, family_of};
 use crate::wire;
 
 /// One path of Adj-RIB-Out.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Told<'a> {
+#[derive(Clone, Debug, PartialEq)]
+pub struct Told {
     /// The prefix.
     pub prefix: IpNet,
     /// Our path identifier; 0 where ADD-PATH is not in use.
     pub path_id: PathId,
     /// The attributes as sent.
-    pub attributes: &'a Arc<Attributes>,
+    pub attributes: Arc<Attributes>,
     /// The peer it was learned from; none for local routes.
     pub source: Option<PeerId>,
 }
@@ -87,14 +90,14 @@ pub struct UpdateGroup {
 }
 
 impl UpdateGroup {
-    /// An empty group. Of `context` only what concerns sending counts: it is equal for all members.
-    pub fn new(context: wire::Context) -> Self {
-        Self::with_ring(context, RingLimits::default())
+    /// An empty group. Of `context` only what concerns sending counts: it is equal for all members. `seeded` keys its hash tables.
+    pub fn new(context: wire::Context, seeded: Seeded) -> Self {
+        Self::with_ring(context, seeded, RingLimits::default())
     }
 
     /// An empty group whose journals are bounded otherwise than by default.
-    pub fn with_ring(context: wire::Context, limits: RingLimits) -> Self {
-        let (ipv4, ipv6) = (Outbound::new(&context, limits), Outbound::new(&context, limits));
+    pub fn with_ring(context: wire::Context, seeded: Seeded, limits: RingLimits) -> Self {
+        let (ipv4, ipv6) = (Outbound::new(&context, limits, seeded.clone()), Outbound::new(&context, limits, seeded));
         Self { context, receivers: Receivers::default(), ipv4, ipv6 }
     }
 
@@ -114,10 +117,24 @@ impl UpdateGroup {
         self.ipv4.octets() + self.ipv6.octets()
     }
 
-    /// The latest export result of a path: `route` is its attributes as sent and the peer it was learned from (none for local
+    /// What a set that is held becomes when its routes are offered to this group as `content`, if that is soon said. Else they are offered
+    /// with the set that they become.
+    pub fn rewritten(&mut self, family: Family, held: &Arc<Attributes>, content: &Attributes) -> Option<Sent> {
+        self.rewrites(family).send_rewritten(held, content)
+    }
+
+    /// All that sets become in a family.
+    pub(super) fn rewrites(&mut self, family: Family) -> &mut Rewrites {
+        match family {
+            Family::IPV4_UNICAST => self.ipv4.rib.rewrites_mut(),
+            _ => self.ipv6.rib.rewrites_mut(),
+        }
+    }
+
+    /// The latest export result of a path: `route` is what is sent and the peer it was learned from (none for local
     /// routes), or `None` when it is not (any more) to be told. Ignored for families that are not in use. Nothing is sent
     /// before [`flush`](Self::flush).
-    pub fn offer(&mut self, prefix: IpNet, dest: u32, path_id: PathId, route: Option<(Arc<Attributes>, Option<PeerId>)>) {
+    pub fn offer(&mut self, prefix: IpNet, dest: u32, path_id: PathId, route: Option<(Sent, Option<PeerId>)>) {
         if !self.context.families.has(family_of(&prefix)) {
             return;
         }
@@ -226,7 +243,7 @@ impl UpdateGroup {
 
     /// What the peer has been, or is about to be, told of the family, in no particular order. Looks at the whole table: for
     /// bounded steps see [`advertised_at`](Self::advertised_at).
-    pub fn advertised(&self, peer: PeerId, family: Family) -> impl Iterator<Item = Told<'_>> {
+    pub fn advertised(&self, peer: PeerId, family: Family) -> impl Iterator<Item = Told> {
         let receiver = self.receivers.get(peer);
         let ipv4 = receiver.filter(|_| family == Family::IPV4_UNICAST).into_iter().flat_map(|receiver| self.ipv4.advertised(receiver));
         let ipv6 = receiver.filter(|_| family == Family::IPV6_UNICAST).into_iter().flat_map(|receiver| self.ipv6.advertised(receiver));
@@ -234,7 +251,7 @@ impl UpdateGroup {
     }
 
     /// What the peer has been, or is about to be, told of one prefix.
-    pub fn advertised_at(&self, peer: PeerId, prefix: IpNet, dest: u32) -> impl Iterator<Item = Told<'_>> {
+    pub fn advertised_at(&self, peer: PeerId, prefix: IpNet, dest: u32) -> impl Iterator<Item = Told> {
         let receiver = self.receivers.get(peer);
         let (v4, v6) = match prefix {
             IpNet::V4(prefix) => (receiver.map(|receiver| self.ipv4.advertised_at(receiver, prefix, dest)), None),

@@ -74,6 +74,11 @@ impl AsPath {
         self.words.reserve_exact(1 + asns.size_hint().0);
         self.words.push(Asn(0));
         self.words.extend(asns);
+        self.end_segment(head, kind);
+    }
+
+    /// All words from `head` on are one segment: says so in the first; one without ASes is none.
+    fn end_segment(&mut self, head: usize, kind: SegmentKind) {
         self.words.truncate(head + 1 + COUNT as usize);
         let count = self.words.len() - head - 1;
         match self.words.get_mut(head) {
@@ -168,14 +173,31 @@ impl AsPath {
         if asns.is_empty() {
             return self.clone();
         }
-        let (head, rest) = match self.segments().next() {
-            Some(first) if first.kind == SegmentKind::Sequence => (first.asns, &self.words[1 + first.asns.len()..]),
-            _ => (&[][..], &self.words[..]),
-        };
-        let mut path = Self { words: SmallVec::with_capacity(1 + asns.len() + head.len() + rest.len()) };
-        path.push(SegmentKind::Sequence, asns.iter().chain(head).copied());
-        path.words.extend_from_slice(rest);
+        let (head, rest) = self.leading();
+        let mut words = SmallVec::from_elem(Asn(0), 1 + asns.len() + head.len());
+        let (front, behind) = words[1..].split_at_mut(asns.len());
+        front.copy_from_slice(asns);
+        behind.copy_from_slice(head);
+        let mut path = Self { words };
+        path.end_segment(0, SegmentKind::Sequence);
+        if !rest.is_empty() {
+            path.words.extend_from_slice(rest);
+        }
         path
+    }
+
+    /// The ASes that [`prepend`](Self::prepend) puts in front of `rest` to make this path; none if no ASes do.
+    pub fn prepended_to(&self, rest: &Self) -> Option<&[Asn]> {
+        let ((mine, after), (theirs, beyond)) = (self.leading(), rest.leading());
+        mine.strip_suffix(theirs).filter(|_| after == beyond)
+    }
+
+    /// The ASes of a leading AS_SEQUENCE, and the words after it.
+    fn leading(&self) -> (&[Asn], &[Asn]) {
+        match self.segments().next() {
+            Some(first) if first.kind == SegmentKind::Sequence => (first.asns, &self.words[1 + first.asns.len()..]),
+            _ => (&[], &self.words[..]),
+        }
     }
 }
 
@@ -236,6 +258,27 @@ mod tests {
         use SegmentKind::*;
         assert_eq!(AsPath::sequence([Asn(3)]).prepend(&[Asn(1), Asn(2)]), AsPath::sequence([Asn(1), Asn(2), Asn(3)]));
         assert_eq!(path(&[(Set, &[3, 4])]).prepend(&[Asn(1)]), path(&[(Sequence, &[1]), (Set, &[3, 4])]));
+    }
+
+    #[test]
+    fn what_was_prepended_is_found_again() {
+        use SegmentKind::*;
+        let rests: [&[(SegmentKind, &[u32])]; 5] = [
+            &[],
+            &[(Sequence, &[3])],
+            &[(Set, &[3, 4])],
+            &[(Sequence, &[1, 2]), (Sequence, &[2])],
+            &[(ConfedSequence, &[1]), (Sequence, &[2])],
+        ];
+        for rest in rests.map(path) {
+            for asns in [&[][..], &[Asn(1)], &[Asn(1), Asn(1), Asn(2)]] {
+                assert_eq!(rest.prepend(asns).prepended_to(&rest), Some(asns));
+            }
+            let longer = AsPath::of(rest.segments().map(|segment| (segment.kind, segment.asns.to_vec())).chain([(Sequence, vec![Asn(9)])]));
+            assert!(longer.prepended_to(&rest).is_none_or(|_| rest.is_empty()));
+        }
+        let [one, other] = [path(&[(Sequence, &[1, 2])]), path(&[(Sequence, &[1]), (Sequence, &[2])])];
+        assert_eq!((one.prepended_to(&other), other.prepended_to(&one)), (None, None), "the same ASes in other segments");
     }
 
     #[test]

@@ -20,7 +20,7 @@ impl Seeded {
     }
 
     /// The hash of a value.
-    pub fn hash(&self, value: &impl Hash) -> u64 {
+    pub fn hash(&self, value: &(impl Hash + ?Sized)) -> u64 {
         let mut hasher = FoldHasher::with_seed(self.own, &self.shared);
         value.hash(&mut hasher);
         hasher.finish()

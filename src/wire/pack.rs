@@ -24,27 +24,77 @@ pub fn announce<A: AddressFamily>(
     context: &Context,
     frames: &mut Vec<Bytes>,
 ) -> Vec<Nlri<A::Prefix>> {
-    let Ok(form) = Form::of(attributes.next_hop, A::FAMILY, context) else { return nlri.to_vec() };
-    let mut encoded = Vec::with_capacity(128);
-    attribute::encode(&Outgoing { attributes, context, next_hop: form.classic() }, &mut encoded);
-    let path_ids = context.add_path_send.has(A::FAMILY);
-    let layout = Layout { fixed: FIXED + encoded.len(), mp: form.mp_length(), limit: context.send_limit };
-    let mut rest = Vec::new();
-    for run in runs::<A>(nlri, path_ids, &layout, &mut rest) {
-        let mut out = layout.begin(run.octets);
-        out.extend_from_slice(&[0, 0]);
-        put_u16(layout.total(run.octets) - FIXED - if layout.mp.is_none() { run.octets } else { 0 }, &mut out);
-        if let Form::Mp(next_hop) = form {
-            put_reach(A::FAMILY, next_hop, run.octets, &mut out);
-            run.items.iter().for_each(|item| nlri::put::<A>(item, path_ids, &mut out));
-            out.extend_from_slice(&encoded);
-        } else {
-            out.extend_from_slice(&encoded);
-            run.items.iter().for_each(|item| nlri::put::<A>(item, path_ids, &mut out));
-        }
-        frames.push(Bytes::from(out));
+    let mut octets = Vec::with_capacity(128);
+    let form = encode_head::<A>(attributes, context, &mut octets);
+    Head { form, octets: &octets }.announce::<A>(nlri, context, frames)
+}
+
+/// Attributes as they stand in each frame that announces prefixes, next hop included, of one family and for one session.
+#[derive(Debug)]
+pub struct Heads {
+    octets: Vec<u8>,
+    /// Of each head what its next hop needs, none where the session has no form for it, and where its octets end.
+    ends: Vec<(Option<Form>, usize)>,
+}
+
+impl Heads {
+    /// None yet, with room for so many.
+    pub fn with_capacity(heads: usize) -> Self {
+        Self { octets: Vec::with_capacity(96 * heads), ends: Vec::with_capacity(heads) }
     }
-    rest
+
+    /// Encodes attributes for prefixes of a family.
+    pub fn push<A: AddressFamily>(&mut self, attributes: &Attributes, context: &Context) {
+        let form = encode_head::<A>(attributes, context, &mut self.octets);
+        self.ends.push((form, self.octets.len()));
+    }
+
+    /// Those that were encoded after so many others.
+    pub fn get(&self, number: usize) -> Head<'_> {
+        let start = number.checked_sub(1).and_then(|before| self.ends.get(before)).map_or(0, |(_, end)| *end);
+        let (form, end) = self.ends.get(number).copied().unwrap_or((None, start));
+        Head { form, octets: &self.octets[start..end] }
+    }
+}
+
+/// Appends all attributes that stand in front of prefixes but for what the form of the next hop says; none where there is no form.
+fn encode_head<A: AddressFamily>(attributes: &Attributes, context: &Context, out: &mut Vec<u8>) -> Option<Form> {
+    let form = Form::of(attributes.next_hop, A::FAMILY, context).ok()?;
+    attribute::encode(&Outgoing { attributes, context, next_hop: form.classic() }, out);
+    Some(form)
+}
+
+/// One of [`Heads`]. Prefixes with equal ones can share frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head<'a> {
+    form: Option<Form>,
+    /// The attributes, but for MP_REACH_NLRI.
+    pub octets: &'a [u8],
+}
+
+impl Head<'_> {
+    /// As [`announce`], with these attributes and for the session that they are encoded for.
+    pub fn announce<A: AddressFamily>(self, nlri: &[Nlri<A::Prefix>], context: &Context, frames: &mut Vec<Bytes>) -> Vec<Nlri<A::Prefix>> {
+        let Some(form) = self.form else { return nlri.to_vec() };
+        let path_ids = context.add_path_send.has(A::FAMILY);
+        let layout = Layout { fixed: FIXED + self.octets.len(), mp: form.mp_length(), limit: context.send_limit };
+        let mut rest = Vec::new();
+        for run in runs::<A>(nlri, path_ids, &layout, &mut rest) {
+            let mut out = layout.begin(run.octets);
+            out.extend_from_slice(&[0, 0]);
+            put_u16(layout.total(run.octets) - FIXED - if layout.mp.is_none() { run.octets } else { 0 }, &mut out);
+            if let Form::Mp(next_hop) = form {
+                put_reach(A::FAMILY, next_hop, run.octets, &mut out);
+                run.items.iter().for_each(|item| nlri::put::<A>(item, path_ids, &mut out));
+                out.extend_from_slice(self.octets);
+            } else {
+                out.extend_from_slice(self.octets);
+                run.items.iter().for_each(|item| nlri::put::<A>(item, path_ids, &mut out));
+            }
+            frames.push(Bytes::from(out));
+        }
+        rest
+    }
 }
 
 /// Appends frames that withdraw `nlri`.
@@ -93,7 +143,7 @@ pub fn table_entry(attributes: &Attributes, family: Family, out: &mut Vec<u8>) {
 }
 
 /// Where a next hop goes.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     /// Into NEXT_HOP.
     Classic(Ipv4Addr),

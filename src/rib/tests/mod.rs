@@ -7,6 +7,7 @@ mod measure;
 mod monitor;
 mod next_hops;
 mod restart;
+mod sent;
 
 use super::testing::*;
 use crate::origin::LocalTarget;
