@@ -97,7 +97,7 @@ pub(super) struct Delta {
     decisions: Shared<Decision>,
     /// Next-hop objects, and the rows that wait to leave one together.
     pub(super) objects: Objects,
-    crowds: Crowds,
+    pub(super) crowds: Crowds,
 }
 
 impl Delta {
@@ -429,7 +429,7 @@ impl Delta {
             return None;
         };
         let (agreed, others): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut crowd.rows).into_iter().partition(|id| self.wants(*id, group).as_ref() == Some(&hops));
+            std::mem::take(&mut crowd.rows).into_iter().partition(|id| self.wants(*id, group) == Some(&hops));
         let (is_whole, stays) = (agreed.len() == all, others.is_empty());
         // Whoever goes elsewhere goes first.
         self.write_alone(others);
@@ -450,21 +450,18 @@ impl Delta {
     /// The hops that most of these rows want instead of the group's.
     fn common_hops(&self, group: u32, rows: &[RowId]) -> Option<Hops> {
         let mut counts: BTreeMap<&Hops, usize> = BTreeMap::new();
-        for hops in rows.iter().filter_map(|id| self.wants_ref(*id, group)) {
+        for hops in rows.iter().filter_map(|id| self.wants(*id, group)) {
             *counts.entry(hops).or_default() += 1;
         }
         counts.into_iter().max_by_key(|(_, count)| *count).map(|(hops, _)| hops.clone())
     }
 
-    fn wants_ref(&self, id: RowId, group: u32) -> Option<&Hops> {
+    /// The hops that a row wants instead of the group's.
+    fn wants(&self, id: RowId, group: u32) -> Option<&Hops> {
         let row = self.rows.get(id)?;
         let plan = self.plan(&row);
         self.left_group(&row, &plan).filter(|left| *left == group)?;
         row.wanted().map(|wanted| &wanted.hops)
-    }
-
-    fn wants(&self, id: RowId, group: u32) -> Option<Hops> {
-        self.wants_ref(id, group).cloned()
     }
 
     fn fly(&mut self, id: RowId) {
@@ -480,21 +477,6 @@ impl Delta {
             self.rows.get_mut(*id).into_iter().for_each(|mut row| _ = row.set(Mark::Alone, true));
         }
         self.turns.extend(rows.into_iter().rev());
-    }
-
-    /// Whether more decisions are about to come.
-    pub(super) fn expect(&mut self, more: bool) {
-        self.crowds.expect(more);
-    }
-
-    /// When rows that wait to leave an object are to be looked at again.
-    pub(super) fn crowd_deadline(&self) -> Option<Instant> {
-        self.crowds.deadline()
-    }
-
-    /// Whether rows wait to leave an object.
-    pub(super) fn has_crowd(&self) -> bool {
-        !self.crowds.is_empty()
     }
 
     /// A move has been answered: the object leads elsewhere, or not.
@@ -520,14 +502,14 @@ impl Delta {
         }
     }
 
-    /// Interfaces are dead: objects have lost hops, and routes with them. Whether any has.
-    pub(super) fn lose_hops(&mut self, is_dead: impl Fn(u32) -> bool) -> bool {
-        let loses = |shape: &Shape| shape.object.is_some() && shape.hops.iter().any(|hop| is_dead(hop.interface));
+    /// An interface is down: objects have lost hops, and routes with them. Whether any has.
+    pub(super) fn lose_hops(&mut self, interface: u32) -> bool {
+        let loses = |shape: &Shape| shape.object.is_some() && shape.hops.iter().any(|hop| hop.interface == interface);
         if !self.shapes.any(|shapes| shapes.iter().any(loses)) {
             return false;
         }
         let left = |shape: &Shape| {
-            let hops: Hops = shape.hops.iter().copied().filter(|hop| shape.object.is_none() || !is_dead(hop.interface)).collect();
+            let hops: Hops = shape.hops.iter().copied().filter(|hop| shape.object.is_none() || hop.interface != interface).collect();
             (shape.hops.is_empty() || !hops.is_empty()).then(|| Shape { hops, ..shape.clone() })
         };
         let mut any = false;

@@ -29,6 +29,15 @@ impl Interfaces {
         self.links.get(&index).is_some_and(|link| link.up)
     }
 
+    /// The interface that the word takes down or away, if it was up.
+    pub(super) fn falls(&self, word: &Sync<u32, Link>) -> Option<u32> {
+        match word {
+            Sync::Upsert(index, Link { up: false, .. }) | Sync::Remove(index) => Some(*index).filter(|index| self.is_up(*index)),
+            // What is no longer there when all are told: objects and routes are told anew with them.
+            Sync::Upsert(..) | Sync::Begin | Sync::End => None,
+        }
+    }
+
     /// Takes in one word; the names that now mean another index, or none.
     pub(super) fn hear(&mut self, word: Sync<u32, Link>) -> Vec<String> {
         match word {

@@ -110,10 +110,10 @@ impl Objects {
         self.index();
     }
 
-    /// These interfaces are down: what the kernel does to our objects then. Whether it does anything.
-    pub(super) fn flush(&mut self, is_dead: impl Fn(u32) -> bool) -> bool {
+    /// This interface is down: what the kernel does to our objects then. Whether it does anything.
+    pub(super) fn flush(&mut self, interface: u32) -> bool {
         let before = self.singles.len();
-        self.singles.retain(|_, hop| !is_dead(hop.interface));
+        self.singles.retain(|_, hop| hop.interface != interface);
         if self.singles.len() == before {
             return false;
         }
@@ -126,13 +126,13 @@ impl Objects {
         self.groups.contains_key(&id)
     }
 
-    /// The kernel did not make this object, or it is gone.
-    pub(super) fn forget(&mut self, id: u32) {
-        self.groups.remove(&id);
-        if self.singles.remove(&id).is_some() {
+    /// The kernel did not make these objects, or they are gone.
+    pub(super) fn forget(&mut self, gone: &BTreeSet<u32>) {
+        if !gone.is_empty() {
+            self.groups.retain(|id, _| !gone.contains(id));
+            self.singles.retain(|id, _| !gone.contains(id));
             self.drop_members();
         }
-        self.index();
     }
 
     fn drop_members(&mut self) {
@@ -245,9 +245,11 @@ impl Objects {
         let mut ops = Vec::new();
         let members = self.members(hops, &mut ops)?;
         ops.push(KernelOp::ReplaceObject(self.object(group, NextHopObject::Group(members.clone()))));
+        let before = self.hops_of(group).filter(|before| self.by_hops.get(before) == Some(&group));
+        before.into_iter().for_each(|before| _ = self.by_hops.remove(&before));
         self.groups.insert(group, members);
+        self.by_hops.entry(hops.clone()).or_insert(group);
         self.loose = true;
-        self.index();
         Some(ops)
     }
 

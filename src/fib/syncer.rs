@@ -112,7 +112,7 @@ impl FibSyncer {
 
     /// Whether routes wait a moment for others, to be moved together.
     pub fn is_holding(&self) -> bool {
-        self.delta.has_crowd()
+        !self.delta.crowds.is_empty()
     }
 
     /// The same, but it only looks on (`--dry-run`): it knows what it would write, and writes nothing.
@@ -154,7 +154,7 @@ impl FibSyncer {
             return self.now;
         }
         let doubt = if self.may_ask() { self.read_after } else { None };
-        [self.failures.deadline(), doubt, self.audit_at, self.delta.crowd_deadline()].into_iter().flatten().min()
+        [self.failures.deadline(), doubt, self.audit_at, self.delta.crowds.deadline()].into_iter().flatten().min()
     }
 
     /// Does what is due: attempts anew, an audit, the next step of a long work.
@@ -180,7 +180,7 @@ impl FibSyncer {
 
     fn changes(&mut self, changes: Vec<FibChange>, more: bool) {
         self.pulled = false;
-        self.delta.expect(more);
+        self.delta.crowds.expect(more);
         if self.idle {
             return;
         }
@@ -203,8 +203,9 @@ impl FibSyncer {
                 if matches!(word, Sync::Upsert(..) | Sync::End) {
                     self.retry_all();
                 }
+                let fallen = self.interfaces.falls(&word);
                 let moved = self.interfaces.hear(word);
-                self.follow_objects(now);
+                fallen.into_iter().for_each(|interface| self.objects_gone_with(interface, now));
                 let uses = |rule: &FibAction| matches!(rule, FibAction::Tunnel { device, .. } if moved.contains(device));
                 if self.config.rules.iter().any(|rule| uses(&rule.action)) {
                     self.judging = Some(RowId::FIRST);
@@ -214,7 +215,7 @@ impl FibSyncer {
             KernelEvent::Address(_) => {}
             KernelEvent::Object(Sync::Begin) => self.delta.objects.begin(),
             KernelEvent::Object(Sync::Upsert(_, object)) => self.delta.objects.found(object),
-            KernelEvent::Object(Sync::Remove(id)) => self.delta.objects.forget(id),
+            KernelEvent::Object(Sync::Remove(id)) => self.delta.objects.forget(&[id].into()),
             KernelEvent::Object(Sync::End) => self.delta.objects.end(),
             KernelEvent::Route(Sync::Begin) => {
                 (self.asked, self.doubt) = (false, false);
@@ -228,14 +229,12 @@ impl FibSyncer {
         }
     }
 
-    /// Interfaces that are down have taken objects along, without a word: what else goes by these is read once packets flow again.
-    fn follow_objects(&mut self, now: Instant) {
-        let interfaces = &self.interfaces;
-        let is_dead = |index: u32| !interfaces.is_up(index);
-        if self.delta.objects.flush(is_dead) | self.delta.lose_hops(is_dead) {
+    /// An interface that went down has taken objects along, without a word: what else goes by these is read once packets flow again.
+    fn objects_gone_with(&mut self, interface: u32, now: Instant) {
+        if self.delta.objects.flush(interface) | self.delta.lose_hops(interface) {
             self.doubt = true;
             self.read_after = Some(now + DOUBT_PAUSE);
-            let goes_by = |shape: &Shape| shape.object.is_some() && shape.hops.iter().any(|hop| is_dead(hop.interface));
+            let goes_by = |shape: &Shape| shape.object.is_some() && shape.hops.iter().any(|hop| hop.interface == interface);
             for flight in &mut self.flights {
                 flight.doubtful |= !flight.moves.is_empty() || flight.writes.iter().any(|flown| goes_by(&flown.shape));
             }
@@ -339,7 +338,7 @@ impl FibSyncer {
                 return false;
             }
             if errno == EINVAL && is_known {
-                self.delta.objects.forget(object);
+                self.delta.objects.forget(&[object].into());
                 self.doubt = true;
             }
         }
@@ -363,12 +362,12 @@ impl FibSyncer {
                     let members = if let NextHopObject::Group(members) = object { &members[..] } else { &[] };
                     let cause = members.iter().find_map(|member| broken.get(member)).copied().unwrap_or(errno);
                     broken.insert(*id, cause);
-                    self.delta.objects.forget(*id);
                 }
                 KernelOp::ReplaceObject(object) => unmoved.push(object.id),
                 _ => {}
             }
         }
+        let mut gone: BTreeSet<u32> = broken.keys().copied().collect();
         let failed: BTreeSet<usize> = failed.iter().map(|(index, _)| *index).collect();
         let done = flight.objects.iter().enumerate().filter(|(index, _)| !failed.contains(index)).map(|(_, op)| op);
         // A read-back that began before this batch was written, and is heard after it was made, does not know of it.
@@ -376,9 +375,10 @@ impl FibSyncer {
             KernelOp::CreateObject(object) | KernelOp::ReplaceObject(object) if !flight.doubtful => {
                 self.delta.objects.found(object.clone())
             }
-            KernelOp::DeleteObject(id) => self.delta.objects.forget(*id),
+            KernelOp::DeleteObject(id) => _ = gone.insert(*id),
             _ => {}
         });
+        self.delta.objects.forget(&gone);
         self.delta.objects.end();
         for moved in &flight.moves {
             let done = !unmoved.contains(&moved.group);
@@ -441,7 +441,7 @@ impl FibSyncer {
                 self.launch(objects, writes, Vec::new(), out);
             }
             let waiting = self.delta.waiting();
-            if !self.delta.is_ready() || !self.delta.has_crowd() {
+            if !self.delta.is_ready() || self.delta.crowds.is_empty() {
                 break;
             }
             self.move_crowds(now, out);
@@ -479,7 +479,7 @@ impl FibSyncer {
 
     /// Objects that nothing goes by are deleted when there is nothing else to do, and nobody is waited for.
     fn tidy(&mut self, out: &mut Outbox<Output>) {
-        let is_calm = self.flights.is_empty() && self.delta.waiting() == 0 && !self.delta.has_crowd();
+        let is_calm = self.flights.is_empty() && self.delta.waiting() == 0 && self.delta.crowds.is_empty();
         if is_calm && self.delta.is_ready() && self.delta.is_swept() && !self.doubt && !self.asked {
             let objects = self.delta.objects.tidy();
             if !objects.is_empty() {

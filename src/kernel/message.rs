@@ -108,8 +108,7 @@ pub(super) fn encode_write(buffer: &mut Vec<u8>, op: &KernelOp, sequence: u32) -
     };
     let start = begin(buffer, kind, flags, sequence);
     let deleting = kind == RTM_DELROUTE;
-    let object = route.object.filter(|_| !deleting);
-    let single = if deleting || object.is_some() || route.hops.len() != 1 { None } else { route.hops.first() };
+    let single = if deleting || route.object.is_some() || route.hops.len() != 1 { None } else { route.hops.first() };
     let RouteKey { table, prefix, metric, tos } = route.key;
     buffer.extend_from_slice(&[
         family_of(&prefix),
@@ -135,14 +134,14 @@ pub(super) fn encode_write(buffer: &mut Vec<u8>, op: &KernelOp, sequence: u32) -
         if let Some(source) = route.preferred_source {
             put_address(buffer, RTA_PREFSRC, source);
         }
-        match single {
-            _ if object.is_some() => object.into_iter().for_each(|object| put(buffer, RTA_NH_ID, &object.to_ne_bytes())),
-            Some(hop) => {
+        match (route.object, single) {
+            (Some(object), _) => put(buffer, RTA_NH_ID, &object.to_ne_bytes()),
+            (None, Some(hop)) => {
                 put(buffer, RTA_OIF, &hop.interface.to_ne_bytes());
                 put_gateway(buffer, &prefix, hop);
             }
-            None if !route.hops.is_empty() => put_multipath(buffer, &prefix, &route.hops),
-            None => {}
+            (None, None) if !route.hops.is_empty() => put_multipath(buffer, &prefix, &route.hops),
+            (None, None) => {}
         }
     }
     finish(buffer, start);

@@ -13,7 +13,7 @@
 //!   knows that of ours, and for those of others all is asked anew.
 //! - An IPv6 route that goes by an object is deleted as a whole, by a message that names the hops that it had left.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::ops::Range;
@@ -103,10 +103,8 @@ pub(super) struct View {
     ipv4_addresses: BTreeMap<u32, Vec<IpAddr>>,
     /// Routes of others by key, the one in use first; of ours only IPv6 multipath ones.
     routes: BTreeMap<RouteKey, SmallVec<[KernelRoute; 1]>>,
-    /// Numbers of the next-hop objects that routes have gone by since the last dump, ours included: somebody may have made them do so.
-    objects: BTreeSet<u32>,
-    /// Routes of others are among these.
-    others_use_objects: bool,
+    /// Numbers of others' next-hop objects that routes go by, ours included: somebody may have made them do so.
+    objects: BTreeMap<RouteKey, u32>,
     /// Routes may have changed without a word.
     doubtful: bool,
     dumping: bool,
@@ -123,8 +121,7 @@ impl View {
             links: BTreeMap::new(),
             ipv4_addresses: BTreeMap::new(),
             routes: BTreeMap::new(),
-            objects: BTreeSet::new(),
-            others_use_objects: false,
+            objects: BTreeMap::new(),
             doubtful: false,
             dumping: false,
         }
@@ -149,7 +146,6 @@ impl View {
             Dump::Routes => {
                 self.routes.clear();
                 self.objects.clear();
-                self.others_use_objects = false;
             }
         }
         out.push(match what {
@@ -190,7 +186,7 @@ impl View {
             }
             RTM_NEWROUTE | RTM_DELROUTE => {
                 let Some(route) = decode_route(message.body).filter(|route| self.tables.contains(&route.key.table)) else { return };
-                self.note_object(&route);
+                self.note_object(route.key, route.object.filter(|_| message.kind == RTM_NEWROUTE));
                 if message.kind == RTM_NEWROUTE { self.route(route, message.flags, out) } else { self.route_gone(&route, out) }
             }
             RTM_NEWNEXTHOP if self.dumping => {
@@ -201,16 +197,18 @@ impl View {
             // A new object has no routes yet: this one was changed, or has lost a member. What we write is not echoed.
             RTM_NEWNEXTHOP | RTM_DELNEXTHOP => {
                 let number = object::number(message);
-                self.doubtful |= number.is_some_and(|number| self.objects.contains(&number) || self.numbers.contains(&number));
+                self.doubtful |=
+                    number.is_some_and(|number| self.numbers.contains(&number) || self.objects.values().any(|used| *used == number));
             }
             _ => {}
         }
     }
 
-    fn note_object(&mut self, route: &KernelRoute) {
-        if let Some(object) = route.object {
-            self.objects.insert(object);
-            self.others_use_objects |= route.protocol != self.protocol;
+    fn note_object(&mut self, key: RouteKey, object: Option<u32>) {
+        match object.filter(|object| !self.numbers.contains(object)) {
+            Some(object) => _ = self.objects.insert(key, object),
+            None if self.objects.is_empty() => {}
+            None => _ = self.objects.remove(&key),
         }
     }
 
@@ -222,7 +220,7 @@ impl View {
     /// One of our own writes was carried out.
     pub(super) fn wrote(&mut self, op: &KernelOp) {
         let (KernelOp::Create(route) | KernelOp::Replace(route) | KernelOp::Delete(route)) = op else { return };
-        self.note_object(route);
+        self.note_object(route.key, None);
         if !matches!(route.key.prefix, IpNet::V6(_)) {
             return;
         }
@@ -236,7 +234,7 @@ impl View {
     fn link(&mut self, index: u32, link: Link, admin_up: bool, out: &mut Vec<KernelEvent>) {
         let before = self.links.insert(index, (link.clone(), admin_up));
         let loses_carrier = before.as_ref().is_some_and(|(before, _)| before.up) && !link.up;
-        self.doubtful |= loses_carrier && self.others_use_objects;
+        self.doubtful |= loses_carrier && !self.objects.is_empty();
         // The kernel repeats itself whenever a counter or a neighbour's state changes.
         if before.as_ref().is_none_or(|(before, _)| *before != link) {
             out.push(KernelEvent::Link(Sync::Upsert(index, link)));
