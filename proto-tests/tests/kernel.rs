@@ -471,6 +471,13 @@ fn what_next_hop_objects_do_to_routes_is_seen() {
         };
         monitor.until("the routes", |m| prefixes.iter().all(|prefix| !hops(m, prefix).is_empty()));
         assert_eq!(monitor.tellings, 1, "new objects change no route");
+        // One that no route goes by any more concerns nobody either.
+        for line in
+            ["nexthop add id 31 via 10.0.0.4 dev v0", "route add 10.31.0.0/16 nhid 31", "route del 10.31.0.0/16", "nexthop del id 31"]
+        {
+            ip(line);
+        }
+        assert_eq!(monitor.announced(), 2, "and nothing is told anew");
         let row = |gateways: &[&str]| gateways.iter().map(|gateway| hop(gateway, v0)).collect::<Vec<_>>();
         let steps = [
             ("nexthop replace id 7 via 10.0.0.5 dev v0", [row(&["10.0.0.5"]), row(&["10.0.0.3", "10.0.0.5"])]),
