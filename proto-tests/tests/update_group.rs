@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use margay::rib::update_group::{Receiver, RingLimits, Sent, UpdateGroup};
+use margay::rib::update_group::{LogLimits, Receiver, RingLimits, Sent, UpdateGroup};
 use margay::types::{AsPath, Asn, AttributeCodes, Attributes, Family, NextHop, PathId, PeerId, PerFamily, RouterId, Seeded, family_of};
 use margay::wire::{Context, Kind, Message};
 
@@ -149,6 +149,8 @@ struct World {
     dests: BTreeMap<IpNet, u32>,
     free: Vec<u32>,
     members: BTreeMap<PeerId, Member>,
+    /// Steps of compactions that were not done at once.
+    compactions: usize,
 }
 
 fn receiver(n: u32) -> Receiver {
@@ -156,9 +158,9 @@ fn receiver(n: u32) -> Receiver {
 }
 
 impl World {
-    fn new(add_path: bool, limits: RingLimits) -> Self {
+    fn new(add_path: bool, limits: (RingLimits, LogLimits)) -> Self {
         Self {
-            group: UpdateGroup::with_ring(context(add_path), Seeded::new(7), limits),
+            group: UpdateGroup::with_limits(context(add_path), Seeded::new(7), limits.0, limits.1),
             add_path,
             truth: BTreeMap::new(),
             sets: Vec::new(),
@@ -167,6 +169,7 @@ impl World {
             dests: BTreeMap::new(),
             free: Vec::new(),
             members: BTreeMap::new(),
+            compactions: 0,
         }
     }
 
@@ -346,12 +349,14 @@ fn any(n: u32) -> IpNet {
     if n.is_multiple_of(3) { v6(n) } else { v4(n) }
 }
 
-const SMALL: RingLimits = RingLimits { soft: 600, hard: 2_000 };
-const WIDE: RingLimits = RingLimits { soft: 64 << 20, hard: 64 << 20 };
+type Limits = (RingLimits, LogLimits);
+const USUAL: Limits = (RingLimits { soft: 512 << 10, hard: 4 << 20 }, LogLimits { slack: 1024, bite: 32 << 10 });
+const SMALL: Limits = (RingLimits { soft: 600, hard: 2_000 }, LogLimits { slack: 20, bite: 7 });
+const WIDE: Limits = (RingLimits { soft: 64 << 20, hard: 64 << 20 }, LogLimits { slack: 100, bite: 40 });
 
 /// One random run: six members, the slower the higher their number, and up to 320 prefixes of which the members are source, next
 /// hop or originator now and then.
-fn random_run(seed: u64, add_path: bool, limits: RingLimits) -> World {
+fn random_run(seed: u64, add_path: bool, limits: Limits) -> World {
     let mut rng = Pcg(seed);
     let mut world = World::new(add_path, limits);
     for n in 0..24 {
@@ -406,6 +411,10 @@ fn random_run(seed: u64, add_path: bool, limits: RingLimits) -> World {
                 }
             }
         }
+        if rng.one_in(2) {
+            world.compactions += usize::from(world.group.is_compacting());
+            world.group.compact();
+        }
         if rng.one_in(150) {
             world.check();
         }
@@ -418,21 +427,24 @@ fn random_run(seed: u64, add_path: bool, limits: RingLimits) -> World {
 
 #[test]
 fn members_end_with_what_they_are_to_hear_and_e10_hear_no_withdrawal_of_what_they_were_not_told() {
+    let mut compactions = 0;
     for seed in 0..5 {
         for add_path in [false, true] {
             for limits in [SMALL, WIDE] {
                 let world = random_run(seed, add_path, limits);
+                compactions += world.compactions;
                 for (peer, member) in &world.members {
                     assert_eq!(member.superfluous, 0, "seed {seed}, add-path {add_path}, {limits:?}, member {peer}");
                 }
             }
         }
     }
+    assert!(compactions > 100, "no more than {compactions} steps of compactions");
 }
 
 /// A world of members 1 to `n` that have joined and heard everything.
 fn listening(n: u32) -> World {
-    let mut world = World::new(false, RingLimits::default());
+    let mut world = World::new(false, USUAL);
     for n in 1..=n {
         world.join(n);
         world.pull_all(n);
@@ -503,7 +515,7 @@ fn p1_messages_are_filled() {
 
 #[test]
 fn p1_a_walk_brings_equal_attributes_together() {
-    let mut world = World::new(false, RingLimits::default());
+    let mut world = World::new(false, USUAL);
     let sets: Vec<u32> = (0..10).map(|_| world.set(|_| ())).collect();
     for n in 0..2_000 {
         world.offer(v4(n), 0, Some((sets[n as usize % 10], None)));
@@ -666,14 +678,14 @@ fn q6_a_laggard_hears_the_latest_state_once() {
     assert_eq!(member.superfluous, 0);
     // It lost its place at some round and then heard one more time what had changed since.
     let octets: usize = member.messages.iter().sum();
-    assert!(octets < RingLimits::default().hard + 20_000, "{octets}");
+    assert!(octets < USUAL.0.hard + 20_000, "{octets}");
     assert!(world.group.encoded().private < 200, "{:?}", world.group.encoded());
     world.check();
 }
 
 #[test]
 fn q7_a_path_that_flaps_while_nobody_listens_is_told_once() {
-    let mut world = World::new(false, RingLimits { soft: 0, hard: 0 });
+    let mut world = World::new(false, (RingLimits { soft: 0, hard: 0 }, USUAL.1));
     let set = world.set(|_| ());
     world.join(1);
     world.pull_all(1);
@@ -702,7 +714,7 @@ fn q7_a_path_that_flaps_while_nobody_listens_is_told_once() {
 
 #[test]
 fn x1_path_identifiers_are_told_and_withdrawn_by_themselves() {
-    let mut world = World::new(true, RingLimits::default());
+    let mut world = World::new(true, USUAL);
     world.join(1);
     let set = world.set(|_| ());
     for path_id in [7, 0, u32::MAX] {
@@ -760,7 +772,7 @@ fn r1_a_refresh_tells_what_is_and_withdraws_what_was_not_heard_to_be_gone() {
 
 #[test]
 fn end_of_rib_follows_the_whole_table() {
-    let mut world = World::new(false, RingLimits::default());
+    let mut world = World::new(false, USUAL);
     world.join(1);
     let set = world.set(|_| ());
     for n in 0..5_000 {

@@ -1,5 +1,4 @@
 //! Adj-RIB-Out of an update group in one family: the latest of each path, and the log of their changes.
-//! Long because the tests of the log stand below it; without them it is well under 600 lines.
 //!
 //! One entry a path (a prefix, or a prefix and path identifier under ADD-PATH), in a flat array: 24 octets for IPv4. It refers to an
 //! attribute set that is held anyway and to the rewrite that makes of it what is sent ([`sent`](super::sent)). Beside the entries
@@ -7,7 +6,7 @@
 //! since; a change appends a new slot and thereby invalidates the old one. Whoever walks the log and takes valid
 //! slots only thus hears each path once, in its latest state, whatever happens meanwhile.
 //!
-//! A withdrawn entry stays as a *tombstone* with a valid slot until nobody needs it. [`AdjRibOut::compact`] drops
+//! A withdrawn entry stays as a *tombstone* with a valid slot until nobody needs it. A [compaction] drops
 //! invalid slots and unneeded tombstones.
 //!
 //! The shard may use the index of a prefix again as soon as it has withdrawn it. If somebody still needs the tombstone it
@@ -18,10 +17,14 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use self::compaction::Compaction;
+pub use self::compaction::LogLimits;
 use super::bits::Bits;
 use super::receiver::{Excluded, Provenance, Receiver};
 use super::sent::{RewriteId, Rewrites, Same, Seen, Sent};
 use crate::types::{AddressFamily, Attributes, Nlri, PathId, PeerId};
+
+mod compaction;
 
 /// No entry, or no source.
 const NONE: u32 = u32::MAX;
@@ -131,19 +134,15 @@ pub(super) struct AdjRibOut<A: AddressFamily> {
     untold: VecDeque<Untold>,
     live: usize,
     round: Vec<Old>,
+    limits: LogLimits,
     /// Length of the log at which compaction is worth a try again.
     compact_at: usize,
-    /// The most entries that were told since the last compaction.
-    peak: usize,
+    /// One that has begun.
+    compaction: Option<Box<Compaction>>,
 }
 
 /// Changes of a round for which room is kept.
 const ROUND: usize = 4096;
-/// How many times as much as is needed there must be before it is worth looking at all of it. Others wait meanwhile: with a table that is
-/// withdrawn as a whole twice as much would be looked through at nine lengths above 50,000, this at four.
-const MOSTLY: usize = 4;
-/// Slots that are not worth a compaction.
-const SLACK: usize = 1024;
 
 impl<A: AddressFamily> AdjRibOut<A> {
     /// Octets of memory that the entries and their log have reserved.
@@ -154,7 +153,7 @@ impl<A: AddressFamily> AdjRibOut<A> {
         rewrites + entries + numbers * 4 + self.round.capacity() * size_of::<Old>() + self.untold.capacity() * size_of::<Untold>()
     }
 
-    pub fn new(add_path: bool) -> Self {
+    pub fn new(add_path: bool, limits: LogLimits) -> Self {
         Self {
             entries: Vec::new(),
             rewrites: Rewrites::new(),
@@ -168,8 +167,9 @@ impl<A: AddressFamily> AdjRibOut<A> {
             untold: VecDeque::new(),
             live: 0,
             round: Vec::new(),
-            compact_at: SLACK,
-            peak: 0,
+            limits,
+            compact_at: limits.slack,
+            compaction: None,
         }
     }
 
@@ -261,7 +261,7 @@ impl<A: AddressFamily> AdjRibOut<A> {
 
     /// Where the next slot will be.
     pub fn end(&self) -> Position {
-        Position(self.base.wrapping_add(self.log.len() as u32))
+        self.position(self.log.len())
     }
 
     /// The position after `position`.
@@ -358,97 +358,13 @@ impl<A: AddressFamily> AdjRibOut<A> {
         known
     }
 
-    /// Whether there is enough to drop. `quiet`: nobody needs tombstones or old slots.
-    pub fn wants_compaction(&mut self, quiet: bool) -> bool {
-        self.peak = self.peak.max(self.live);
-        let long = self.log.len() > MOSTLY * self.live + SLACK;
-        // Most of the table is gone, and a compaction on the way may have left no log to speak of. Each quarter is worth one look.
-        let vacant = self.entries.len() > MOSTLY * (self.live + self.log.len()) + SLACK && MOSTLY * self.live < self.peak;
-        (long && (quiet || self.log.len() >= self.compact_at)) || (vacant && quiet)
-    }
-
-    /// Drops invalid slots before `keep_from` and tombstones there that are not in `needed`. `cursors` are positions
-    /// to be translated; no other member may have been told less than up to `keep_from`.
-    pub fn compact(&mut self, keep_from: Position, needed: &Bits, cursors: &mut [&mut Position]) {
-        self.forget_before(keep_from);
-        let split = self.index(keep_from).min(self.log.len());
-        let mut cursors: Vec<(usize, &mut Position)> = cursors.iter_mut().map(|cursor| (self.index(**cursor), &mut **cursor)).collect();
-        cursors.retain(|(at, _)| *at < split);
-        cursors.sort_unstable_by_key(|(at, _)| std::cmp::Reverse(*at));
-        let mut cursors = cursors.into_iter().peekable();
-        // From the end, so that each slot is told its place at once.
-        let mut start = split;
-        for index in (0..split).rev() {
-            while let Some((_, cursor)) = cursors.next_if(|(at, _)| *at > index) {
-                *cursor = Position(self.base.wrapping_add(start as u32));
-            }
-            let Some(entry) = self.valid(Position(self.base.wrapping_add(index as u32))) else { continue };
-            let kept = self.entries[entry as usize].is_live() || needed.has(entry);
-            if kept {
-                start -= 1;
-                self.log[start] = entry;
-                self.entries[entry as usize].slot = self.base.wrapping_add(start as u32);
-            } else {
-                self.entries[entry as usize].set(LOGGED, false);
-            }
-        }
-        self.base = self.base.wrapping_add(start as u32);
-        cursors.for_each(|(_, cursor)| *cursor = Position(self.base));
-        self.log.drain(..start);
-        if self.log.capacity() > 4 * self.log.len() + SLACK {
-            self.log.shrink_to(2 * self.log.len() + SLACK);
-        }
-        self.compact_at = self.log.len() + (self.log.len() / 2).max(SLACK);
-        self.peak = self.live;
-        self.release();
-    }
-
-    /// Gives back detached entries without a slot, and memory where most of it is vacant.
-    fn release(&mut self) {
-        let (entries, free) = (&self.entries, &mut self.free);
-        self.detached.retain(|_, entry| {
-            let needed = !entries[*entry as usize].is_vacant();
-            if !needed {
-                free.push(*entry);
-            }
-            needed
-        });
-        if self.entries.len() <= MOSTLY * self.log.len() + SLACK {
-            return;
-        }
-        let used = self.entries.iter().rposition(|entry| !entry.is_vacant()).map_or(0, |last| last + 1);
-        // An entry stays where it is: one in use near the end keeps all before it, and there is nothing to be had for looking at them.
-        if used > self.entries.len() / 2 {
-            return;
-        }
-        for dest in 0..self.heads.len() {
-            let mut kept = NONE;
-            let mut at = self.heads[dest];
-            while at != NONE {
-                let next = self.next(at);
-                if !self.entries[at as usize].is_vacant() {
-                    if let Some(link) = self.links.get_mut(at as usize) {
-                        link.next = kept;
-                    }
-                    kept = at;
-                }
-                at = next;
-            }
-            self.heads[dest] = kept;
-        }
-        self.entries.truncate(used);
-        self.links.truncate(used);
-        self.entries.shrink_to_fit();
-        self.links.shrink_to_fit();
-        self.free = (0..used as u32).filter(|entry| self.entries[*entry as usize].is_vacant()).collect();
-        let heads = self.heads.iter().rposition(|head| *head != NONE).map_or(0, |last| last + 1);
-        self.heads.truncate(heads);
-        self.heads.shrink_to_fit();
-    }
-
     /// Distance from the start of the log.
     pub fn index(&self, position: Position) -> usize {
         position.0.wrapping_sub(self.base) as usize
+    }
+
+    fn position(&self, index: usize) -> Position {
+        Position(self.base.wrapping_add(index as u32))
     }
 
     fn is_passed(&self, entry: u32, passed: Option<Position>) -> bool {
@@ -548,124 +464,4 @@ impl<A: AddressFamily> AdjRibOut<A> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::{IpAddr, Ipv4Addr};
-
-    use ipnet::{Ipv4Net, Ipv6Net};
-
-    use super::*;
-    use crate::types::{Ipv4Unicast, RouterId};
-
-    fn net(n: u32) -> Ipv4Net {
-        Ipv4Net::new(Ipv4Addr::from(n << 8), 24).unwrap()
-    }
-
-    fn receiver() -> Receiver {
-        Receiver { peer: PeerId(1), address: IpAddr::V4(Ipv4Addr::LOCALHOST), identifier: RouterId(Ipv4Addr::LOCALHOST) }
-    }
-
-    /// A table whose positions are about to wrap.
-    fn table() -> AdjRibOut<Ipv4Unicast> {
-        AdjRibOut { base: u32::MAX - 5, ..AdjRibOut::new(false) }
-    }
-
-    /// One round: (prefix, index, whether it is told); each tells other attributes.
-    fn round(rib: &mut AdjRibOut<Ipv4Unicast>, passed: Option<Position>, offers: &[(u32, u32, bool)]) {
-        let attributes = Arc::new(Attributes { med: Some(rib.end().0), ..Attributes::default() });
-        for (n, dest, there) in offers {
-            rib.offer(net(*n), *dest, PathId(0), there.then(|| (Sent::from(Arc::clone(&attributes)), None)), passed);
-        }
-        for Changed { entry, before } in rib.settle() {
-            rib.append(entry, before.is_none(), &Excluded::default());
-        }
-    }
-
-    /// Prefixes (and whether they are told) of the valid slots from a position on.
-    fn valid(rib: &AdjRibOut<Ipv4Unicast>, mut position: Position) -> Vec<(Ipv4Net, bool)> {
-        let mut found = Vec::new();
-        while position != rib.end() {
-            found.extend(rib.valid(position).map(|entry| (rib.nlri(entry).prefix, rib.sent(entry).is_some())));
-            position = rib.after(position);
-        }
-        found
-    }
-
-    #[test]
-    fn an_entry_is_small() {
-        assert_eq!(size_of::<Entry<Ipv4Net>>(), 24);
-        assert_eq!(size_of::<Entry<Ipv6Net>>(), 40);
-    }
-
-    #[test]
-    fn the_log_tells_each_path_once_in_its_latest_state() {
-        let mut rib = table();
-        round(&mut rib, None, &[(1, 0, true), (2, 1, true), (3, 2, true)]);
-        round(&mut rib, None, &[(1, 0, true), (2, 1, false), (2, 1, true), (2, 1, false)]);
-        round(&mut rib, None, &[(4, 3, true), (4, 3, false)]);
-        assert_eq!(valid(&rib, rib.start()), [(net(3), true), (net(1), true), (net(2), false)]);
-        assert_eq!(rib.live(), 2);
-    }
-
-    #[test]
-    fn compaction_keeps_what_is_needed_and_translates_cursors() {
-        let mut rib = table();
-        round(&mut rib, None, &(0..10).map(|n| (n, n, true)).collect::<Vec<_>>());
-        let mut after_five = (0..5).fold(rib.start(), |position, _| rib.after(position));
-        round(&mut rib, None, &(0..8).map(|n| (n, n, n % 2 == 0)).collect::<Vec<_>>());
-        let keep_from = rib.end();
-        round(&mut rib, None, &[(8, 8, false)]);
-        let left = valid(&rib, after_five);
-        let mut needed = Bits::default();
-        needed.set(1);
-        let (mut start, mut end) = (rib.start(), rib.end());
-        rib.compact(keep_from, &needed, &mut [&mut end, &mut after_five, &mut start]);
-        assert_eq!(start, rib.start());
-        assert_eq!(end, rib.end());
-        assert_eq!(valid(&rib, rib.start()).iter().filter(|(_, there)| !there).count(), 2, "a needed tombstone, and one that is recent");
-        let kept: Vec<_> = left.into_iter().filter(|(prefix, there)| *there || [net(1), net(8)].contains(prefix)).collect();
-        assert_eq!(valid(&rib, after_five), kept);
-        assert_eq!(
-            rib.known_at(rib.end(), &receiver()),
-            (0..10).filter(|n| n % 2 == 0 && *n != 8).chain([9]).fold(Bits::default(), |mut bits, n| {
-                bits.set(n);
-                bits
-            })
-        );
-    }
-
-    #[test]
-    fn an_index_used_again_detaches_the_tombstone_that_is_still_needed() {
-        let mut rib = table();
-        round(&mut rib, None, &[(1, 0, true)]);
-        round(&mut rib, None, &[(1, 0, false)]);
-        round(&mut rib, None, &[(2, 0, true)]);
-        assert_eq!(valid(&rib, rib.start()), [(net(1), false), (net(2), true)]);
-        round(&mut rib, None, &[(1, 1, true)]);
-        assert_eq!(valid(&rib, rib.start()), [(net(2), true), (net(1), true)], "it came back under another index");
-        assert_eq!(rib.entries.len(), 2);
-    }
-
-    #[test]
-    fn an_index_used_again_takes_over_a_tombstone_that_nobody_needs() {
-        let mut rib = table();
-        for n in 0..1000 {
-            for there in [true, false] {
-                let passed = Some(rib.end());
-                round(&mut rib, passed, &[(n, 0, there)]);
-            }
-        }
-        assert_eq!(rib.entries.len(), 1);
-    }
-
-    #[test]
-    fn memory_is_given_back_when_the_table_is_gone() {
-        let mut rib = table();
-        round(&mut rib, None, &(0..10_000).map(|n| (n, n, true)).collect::<Vec<_>>());
-        round(&mut rib, None, &(0..10_000).map(|n| (n, n, false)).collect::<Vec<_>>());
-        assert!(rib.wants_compaction(true));
-        rib.compact(rib.end(), &Bits::default(), &mut []);
-        assert_eq!(rib.entries.capacity() + rib.log.capacity() + rib.heads.capacity(), SLACK, "but for the slack of the log");
-        round(&mut rib, None, &[(7, 7, true)]);
-        assert_eq!(valid(&rib, rib.start()), [(net(7), true)]);
-    }
-}
+mod tests;

@@ -211,6 +211,16 @@ impl Groups {
         }
     }
 
+    /// Tidies up memory, by a step; whether that is to go on.
+    pub(super) fn compact(&mut self) -> bool {
+        let mut left = false;
+        for group in self.groups.values_mut().filter(|group| group.out.is_compacting()) {
+            group.out.compact();
+            left |= group.out.is_compacting();
+        }
+        left
+    }
+
     /// Our restart is over: routes learned from peers may be sent on. All groups are to be filled again.
     pub(super) fn set_recovered(&mut self) {
         self.recovered = true;

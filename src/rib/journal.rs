@@ -283,14 +283,14 @@ impl Audience {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rib::adj_rib_out::AdjRibOut;
+    use crate::rib::adj_rib_out::{AdjRibOut, LogLimits};
     use crate::types::Ipv4Unicast;
 
     const LIMITS: RingLimits = RingLimits { soft: 1_000, hard: 5_000 };
 
     /// A journal with this many rounds of five messages of twenty octets; the last message of a round is for peer 7 only.
     fn journal(rounds: u8) -> (Journal, Position) {
-        let position = AdjRibOut::<Ipv4Unicast>::new(false).end();
+        let position = AdjRibOut::<Ipv4Unicast>::new(false, LogLimits::default()).end();
         let mut journal = Journal::new(position, LIMITS);
         for round in 0..rounds {
             for _ in 0..4 {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::adj_rib_out::{AdjRibOut, Position};
+use super::adj_rib_out::{AdjRibOut, LogLimits, Position};
 use super::bits::Bits;
 use super::journal::{Credit, Journal, RingLimits};
 use super::reader::{Progress, Reader, Walk};
@@ -35,9 +35,9 @@ pub(super) struct Outbound<A: AddressFamily> {
 }
 
 impl<A: AddressFamily> Outbound<A> {
-    pub fn new(context: &Context, limits: RingLimits, seeded: Seeded) -> Self {
-        let rib = AdjRibOut::new(context.add_path_send.has(A::FAMILY));
-        let journal = Journal::new(rib.end(), limits);
+    pub fn new(context: &Context, ring: RingLimits, log: LogLimits, seeded: Seeded) -> Self {
+        let rib = AdjRibOut::new(context.add_path_send.has(A::FAMILY), log);
+        let journal = Journal::new(rib.end(), ring);
         Self {
             rib,
             journal,
@@ -244,21 +244,37 @@ impl<A: AddressFamily> Outbound<A> {
         }
     }
 
+    /// Begins a compaction, if one is due and none is under way.
     pub(super) fn compact_if(&mut self, quiet: bool, receivers: &Receivers) {
-        if !self.rib.wants_compaction(quiet) {
+        if self.rib.is_compacting() || !self.rib.wants_compaction(quiet) {
             return;
         }
         let mut needed = Bits::default();
-        let mut cursors = Vec::new();
         for (peer, reader) in &mut self.readers {
             if let Some(receiver) = receivers.get(*peer) {
                 reader.progress.walk(&self.rib, receiver);
             }
-            if let Progress::Walking(walk) = &mut reader.progress {
+            if let Progress::Walking(walk) = &reader.progress {
                 needed.union(&walk.known);
-                cursors.push(&mut walk.cursor);
             }
         }
-        self.rib.compact(self.journal.start(), &needed, &mut cursors);
+        self.rib.begin_compaction(self.journal.start(), needed);
+        self.compact();
+    }
+
+    /// Goes on with a compaction.
+    pub fn compact(&mut self) {
+        if !self.rib.is_compacting() {
+            return;
+        }
+        let walking = self.readers.values_mut().filter_map(|reader| match &mut reader.progress {
+            Progress::Walking(walk) => Some(&mut walk.cursor),
+            _ => None,
+        });
+        self.rib.compact(&mut walking.collect::<Vec<_>>());
+    }
+
+    pub fn is_compacting(&self) -> bool {
+        self.rib.is_compacting()
     }
 }

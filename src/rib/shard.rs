@@ -58,6 +58,8 @@ pub struct Shard {
     /// Paths that had been replaced or removed when attributes were swept last.
     replaced: u64,
     sweep_due: Option<Instant>,
+    /// The log of an Adj-RIB-Out is being compacted, a step a round.
+    compacting: bool,
     pub(super) monitors: Monitors,
 }
 
@@ -110,6 +112,7 @@ impl Shard {
             releases: 0,
             replaced: 0,
             sweep_due: None,
+            compacting: false,
             monitors: Monitors::default(),
         }
     }
@@ -194,7 +197,7 @@ impl Shard {
     /// When [`Shard::on_deadline`] wants to be called: at once while there is work left or peers wait for their turn, else when unused memory
     /// is due.
     pub fn deadline(&self) -> Option<Instant> {
-        let idle = self.work.is_empty() && !self.is_monitoring() && !self.pulls.is_waiting();
+        let idle = self.work.is_empty() && !self.compacting && !self.is_monitoring() && !self.pulls.is_waiting();
         if idle { self.sweep_due } else { self.now }
     }
 
@@ -224,6 +227,7 @@ impl Shard {
         self.shared.groups.flush(whole);
         done(Stage::Encode);
         self.answer_pulls(out);
+        self.compacting = self.shared.groups.compact();
         self.answer_fib(out);
         self.report_counts(out);
         if !self.monitors.is_empty() {

@@ -36,6 +36,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ipnet::IpNet;
 
+pub use super::adj_rib_out::LogLimits;
 use super::journal::Credit;
 pub use super::journal::RingLimits;
 use super::outbound::Outbound;
@@ -92,12 +93,12 @@ pub struct UpdateGroup {
 impl UpdateGroup {
     /// An empty group. Of `context` only what concerns sending counts: it is equal for all members. `seeded` keys its hash tables.
     pub fn new(context: wire::Context, seeded: Seeded) -> Self {
-        Self::with_ring(context, seeded, RingLimits::default())
+        Self::with_limits(context, seeded, RingLimits::default(), LogLimits::default())
     }
 
-    /// An empty group whose journals are bounded otherwise than by default.
-    pub fn with_ring(context: wire::Context, seeded: Seeded, limits: RingLimits) -> Self {
-        let (ipv4, ipv6) = (Outbound::new(&context, limits, seeded.clone()), Outbound::new(&context, limits, seeded));
+    /// An empty group whose journals and logs are bounded otherwise than by default.
+    pub fn with_limits(context: wire::Context, seeded: Seeded, ring: RingLimits, log: LogLimits) -> Self {
+        let (ipv4, ipv6) = (Outbound::new(&context, ring, log, seeded.clone()), Outbound::new(&context, ring, log, seeded));
         Self { context, receivers: Receivers::default(), ipv4, ipv6 }
     }
 
@@ -148,6 +149,17 @@ impl UpdateGroup {
     pub fn flush(&mut self) {
         self.ipv4.flush(&self.receivers, &self.context);
         self.ipv6.flush(&self.receivers, &self.context);
+    }
+
+    /// Whether memory is being tidied up, in steps: go on with [`compact`](Self::compact).
+    pub fn is_compacting(&self) -> bool {
+        self.ipv4.is_compacting() || self.ipv6.is_compacting()
+    }
+
+    /// Tidies up memory by a step, if that has begun.
+    pub fn compact(&mut self) {
+        self.ipv4.compact();
+        self.ipv6.compact();
     }
 
     /// The family's initial fill is offered: members that have heard all of it may be sent End-of-RIB.
