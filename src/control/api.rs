@@ -215,7 +215,7 @@ async fn order(directory: &Shared, make: impl FnOnce(oneshot::Sender<()>) -> Ord
 
 async fn tell(entry: &PeerEntry, input: Input) {
     // A closed inbox: the peer has just been removed, and its session with it.
-    let _ = entry.inbox.send(PeerMessage::Input(input)).await;
+    let _ = entry.inbox.send(PeerMessage::Input(Box::new(input))).await;
 }
 
 async fn offers_refresh(entry: &PeerEntry) -> bool {

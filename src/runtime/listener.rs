@@ -153,7 +153,7 @@ impl Listener {
         match table.peers.iter().find(|peer| fits(peer, remote, local.as_ref().ok().copied())) {
             // A task that cannot take one more message is busy enough: the peer tries again.
             Some(peer) => {
-                if peer.inbox.try_send(PeerMessage::Accepted(stream, remote)).is_err() {
+                if peer.inbox.try_send(PeerMessage::Accepted(Box::new((stream, remote)))).is_err() {
                     debug!(%remote, "connection refused: its peer's inbox is full");
                 }
             }

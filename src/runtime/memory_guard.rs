@@ -193,7 +193,7 @@ async fn carry_out(directory: &Directory, output: Output, resident: u64, ceiling
         MemoryAct::Stopped => {
             let text = format!("memory is at its ceiling of {} MiB, and no peer has told more paths", ceiling >> 20);
             say(entry, PeerMessage::Hold(false)).await;
-            say(entry, PeerMessage::Input(Input::Stop(StopReason::OutOfResources { text, after: DOWN }))).await;
+            say(entry, PeerMessage::Input(Box::new(Input::Stop(StopReason::OutOfResources { text, after: DOWN })))).await;
         }
         _ => say(entry, PeerMessage::Hold(act == MemoryAct::Held)).await,
     }

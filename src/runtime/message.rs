@@ -17,9 +17,9 @@ use crate::{fib, rib, session};
 #[derive(Debug)]
 pub enum PeerMessage {
     /// For its machine.
-    Input(session::Input),
-    /// A connection from its address.
-    Accepted(TcpStream, SocketAddr),
+    Input(Box<session::Input>),
+    /// A connection, and where it comes from.
+    Accepted(Box<(TcpStream, SocketAddr)>),
     /// Read nothing from the peer, or read again: memory is short (Q2).
     Hold(bool),
     /// Tell how you are.
@@ -114,7 +114,7 @@ pub struct PeerReplies {
     /// The peer.
     pub peer: PeerId,
     /// Frames. Never more than were asked for, so there is always room.
-    pub frames: mpsc::Sender<session::Input>,
+    pub frames: mpsc::Sender<Box<session::Input>>,
     /// The newest counters by shard; older ones are of no interest.
     pub counts: watch::Sender<ShardCounts>,
 }

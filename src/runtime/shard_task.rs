@@ -310,7 +310,7 @@ fn to_peer(shard: ShardId, replies: &PeerReplies, input: session::Input) {
         }
         // The session may have ended meanwhile: its channel is closed.
         input => {
-            if let Err(mpsc::error::TrySendError::Full(_)) = replies.frames.try_send(input) {
+            if let Err(mpsc::error::TrySendError::Full(_)) = replies.frames.try_send(Box::new(input)) {
                 error!(%shard, peer = %replies.peer, "frames beyond the credit were dropped; the session must be reset");
             }
         }

@@ -161,7 +161,7 @@ impl Speaker {
         // A closed inbox means that the process ends; so in all sends below.
         let _ = self.inboxes.recovery.send(recovery::Input::Start(waited_for)).await;
         for entry in self.peers.values() {
-            let _ = entry.inbox.send(PeerMessage::Input(session::Input::Start)).await;
+            let _ = entry.inbox.send(PeerMessage::Input(Box::new(session::Input::Start))).await;
         }
         self.publish();
     }
@@ -234,7 +234,7 @@ impl Speaker {
     async fn leave(&mut self, name: &str) {
         let Some(mut entry) = self.peers.remove(name) else { return };
         entry.leaving = true;
-        let _ = entry.inbox.send(PeerMessage::Input(session::Input::Linger)).await;
+        let _ = entry.inbox.send(PeerMessage::Input(Box::new(session::Input::Linger))).await;
         let _ = self.inboxes.recovery.send(recovery::Input::Removed(entry.id)).await;
         self.leaving.insert(name.to_owned(), entry);
     }
@@ -256,7 +256,7 @@ impl Speaker {
         self.names.values_mut().filter(|name| **name == old).for_each(|known| name.clone_into(known));
         let change = peer_change(&entry.config, config);
         entry.leaving = false;
-        let _ = entry.inbox.send(PeerMessage::Input(session::Input::Start)).await;
+        let _ = entry.inbox.send(PeerMessage::Input(Box::new(session::Input::Start))).await;
         self.tell_handover(handover::Input::Stay(entry.id)).await;
         self.peers.insert(name.to_owned(), entry);
         self.change(name, &change, Some(config)).await;
@@ -267,7 +267,7 @@ impl Speaker {
         for (name, entry) in self.leaving.extract_if(.., |_, entry| chosen(entry)).collect::<Vec<_>>() {
             info!(peer = name, "no longer configured: let go");
             for input in from_peer_change(entry.id, &PeerChange::Delete, &entry.config).peer {
-                let _ = entry.inbox.send(PeerMessage::Input(input)).await;
+                let _ = entry.inbox.send(PeerMessage::Input(Box::new(input))).await;
             }
             self.remove_bfd(entry.id).await;
         }
@@ -303,7 +303,7 @@ impl Speaker {
         let inbox = entry.inbox.clone();
         // A peer that comes while all are shut down starts with the others.
         for input in words.peer.into_iter().filter(|input| !(self.shut && matches!(input, session::Input::Start))) {
-            let _ = inbox.send(PeerMessage::Input(input)).await;
+            let _ = inbox.send(PeerMessage::Input(Box::new(input))).await;
         }
         if let Some(word) = words.recovery {
             let _ = self.inboxes.recovery.send(word).await;
@@ -385,7 +385,7 @@ impl Speaker {
 
     async fn every_peer(&self, input: &session::Input) {
         for entry in self.peers.values() {
-            let _ = entry.inbox.send(PeerMessage::Input(input.clone())).await;
+            let _ = entry.inbox.send(PeerMessage::Input(Box::new(input.clone()))).await;
         }
     }
 
@@ -420,7 +420,7 @@ impl Speaker {
     pub async fn stop(mut self) {
         self.stop_bfd().await;
         for entry in self.peers.values().chain(self.leaving.values()) {
-            let _ = entry.inbox.send(PeerMessage::Input(session::Input::Stop(StopReason::ProcessRestart))).await;
+            let _ = entry.inbox.send(PeerMessage::Input(Box::new(session::Input::Stop(StopReason::ProcessRestart)))).await;
         }
         self.peers.clear();
         self.leaving.clear();
@@ -478,7 +478,7 @@ impl Speaker {
         // The kernel has gone on forwarding all the while.
         self.add(name, entry.config, PerFamily { ipv4: true, ipv6: true });
         if let Some(entry) = self.peers.get(name).filter(|_| !self.shut) {
-            let _ = entry.inbox.send(PeerMessage::Input(session::Input::Start)).await;
+            let _ = entry.inbox.send(PeerMessage::Input(Box::new(session::Input::Start))).await;
         }
         self.remove_bfd(gone).await;
         self.configure_bfd(name).await;

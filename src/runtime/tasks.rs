@@ -212,7 +212,7 @@ pub async fn reach(mut inbox: mpsc::Receiver<KernelEvent>, mut directory: watch:
                     let inbox = directory.borrow().peers.values().find(|entry| entry.id == id).map(|entry| entry.inbox.clone());
                     if let Some(inbox) = inbox {
                         // Closed means that the peer is gone.
-                        let _ = inbox.send(PeerMessage::Input(input)).await;
+                        let _ = inbox.send(PeerMessage::Input(Box::new(input))).await;
                     }
                 }
             }
