@@ -370,16 +370,21 @@ fn random_run(seed: u64, add_path: bool, limits: Limits) -> World {
         });
     }
     let prefixes = 20 + rng.below(300);
-    for _ in 0..600 {
+    for step in 0..600 {
+        // At times paths only come, as when a peer tells its table: then those who walk may read the journal again before its end.
+        let only_come = step / 50 % 2 == 1;
         match rng.below(10) {
             0..4 => {
                 let burst = 1 + rng.below(60);
                 for _ in 0..burst {
-                    let n = rng.below(prefixes);
+                    let n = rng.below(if only_come { 4 * prefixes } else { prefixes });
                     let path_id = if add_path { rng.below(4) } else { 0 };
+                    if only_come && world.truth.contains_key(&(any(n), PathId(path_id))) {
+                        continue;
+                    }
                     let source = rng.below(8);
                     let source = (source > 0).then_some(PeerId(source));
-                    let route = (!rng.one_in(3)).then(|| (rng.below(24), source));
+                    let route = (only_come || !rng.one_in(3)).then(|| (rng.below(24), source));
                     world.offer(any(n), path_id, route);
                 }
                 if !rng.one_in(5) {
@@ -467,6 +472,39 @@ impl World {
         }
         heard
     }
+}
+
+#[test]
+fn a_newcomer_that_walks_shares_with_the_others_before_it_has_heard_everything() {
+    let mut world = listening(2);
+    let set = world.set(|_| {});
+    let tell = |world: &mut World, paths: std::ops::Range<u32>| {
+        paths.for_each(|n| world.offer(v4(n), 0, Some((set, None))));
+        world.group.flush();
+    };
+    tell(&mut world, 0..4_000);
+    (1..=2).for_each(|n| world.pull_all(n));
+    world.join(3);
+    // Member 2 keeps the ring; member 3 is told less than comes. It knows of everything that it may board behind a round.
+    let mut told_alone = Vec::new();
+    for round in 0..40 {
+        tell(&mut world, 4_000 + 400 * round..4_400 + 400 * round);
+        world.pull_all(1);
+        world.pull(3, 1_400);
+        told_alone.push(world.group.encoded().private);
+    }
+    assert!(world.group.has_output(PeerId(3)) && !world.group.is_walking(PeerId(3)));
+    assert_eq!(told_alone[20], told_alone[39], "{told_alone:?}");
+    world.check();
+    // A path that was there changes: who walks then has to hear everything before it shares.
+    tell(&mut world, 20_000..24_000);
+    world.join(4);
+    world.offer(v4(20_001), 0, None);
+    tell(&mut world, 24_000..24_400);
+    world.pull(4, 1_400);
+    tell(&mut world, 24_400..24_800);
+    assert!(world.group.is_walking(PeerId(4)));
+    world.check();
 }
 
 #[test]

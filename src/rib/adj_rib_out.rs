@@ -130,6 +130,8 @@ pub(super) struct AdjRibOut<A: AddressFamily> {
     log: Vec<u32>,
     /// Position of `log[0]`.
     base: u32,
+    /// Where those slots begin after which only paths have come that were not there.
+    births_since: Position,
     /// In order of their slots; only of slots that a member may have to be told round by round.
     untold: VecDeque<Untold>,
     live: usize,
@@ -141,6 +143,10 @@ pub(super) struct AdjRibOut<A: AddressFamily> {
     compaction: Option<Box<Compaction>>,
 }
 
+/// Slots of which some are looked at for all, more or less.
+const SAMPLE: usize = 64;
+/// A part of the slots, one of so many, that is much to be superseded.
+const SUPERSEDED: usize = 8;
 /// Changes of a round for which room is kept.
 const ROUND: usize = 4096;
 
@@ -164,6 +170,7 @@ impl<A: AddressFamily> AdjRibOut<A> {
             free: Vec::new(),
             log: Vec::new(),
             base: 0,
+            births_since: Position(0),
             untold: VecDeque::new(),
             live: 0,
             round: Vec::new(),
@@ -238,9 +245,14 @@ impl<A: AddressFamily> AdjRibOut<A> {
     pub fn append(&mut self, entry: u32, birth: bool, before: &Excluded) {
         let position = self.end().0;
         let e = &mut self.entries[entry as usize];
+        // A tombstone that somebody has not been told of is no longer told where it was, so what takes its place is no mere birth.
+        let mere_birth = birth && !e.has(LOGGED);
         e.set(LOGGED, true);
         e.slot = position;
         self.log.push(entry | if birth { BIRTH } else { 0 });
+        if !mere_birth {
+            self.births_since = self.end();
+        }
         match self.untold.back_mut() {
             _ if before.is_empty() => {}
             Some(last) if last.end == position && last.members == *before => last.end = position.wrapping_add(1),
@@ -264,6 +276,11 @@ impl<A: AddressFamily> AdjRibOut<A> {
         self.position(self.log.len())
     }
 
+    /// No path that was there before it has changed since this position, or a later one.
+    pub fn births_since(&self) -> Position {
+        self.births_since
+    }
+
     /// The position after `position`.
     pub fn after(&self, position: Position) -> Position {
         Position(position.0.wrapping_add(1))
@@ -274,6 +291,15 @@ impl<A: AddressFamily> AdjRibOut<A> {
         let entry = self.log.get(self.index(position))? & !BIRTH;
         let e = self.entries.get(entry as usize)?;
         (e.has(LOGGED) && e.slot == position.0).then_some(entry)
+    }
+
+    /// Whether much of what has changed since the position has changed again, as a sample of the slots says.
+    pub fn is_superseded(&self, since: Position) -> bool {
+        let start = self.index(since).min(self.log.len());
+        let slots = (start..self.log.len()).step_by(((self.log.len() - start) / SAMPLE).max(1));
+        let (all, invalid) =
+            slots.fold((0, 0), |(all, invalid), index| (all + 1, invalid + usize::from(self.valid(self.position(index)).is_none())));
+        invalid * SUPERSEDED > all
     }
 
     /// What is told under the entry; none for tombstones and what does not fit.

@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use super::adj_rib_out::Changed;
 use super::bunch::{Bunches, bunches};
 use super::contents::Contents;
-use super::journal::Audience;
+use super::journal::{Audience, Behind};
 use super::outbound::Outbound;
 use super::reader::Progress;
 use super::receiver::{Census, Excluded, Provenance, Receivers};
@@ -104,7 +104,11 @@ impl<A: AddressFamily> Outbound<A> {
             Progress::Following(place) => Some(place.next),
             _ => None,
         };
-        let end = self.journal.excess(self.readers.values().filter_map(|reader| next(&reader.progress)));
+        let end = self.journal.excess(|| Behind {
+            readers: self.readers.values().filter_map(|reader| next(&reader.progress)).collect(),
+            lingering: self.lingering,
+            superseded: self.rib.is_superseded(self.journal.start()),
+        });
         if end == self.journal.first() {
             return;
         }

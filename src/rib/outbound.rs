@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use super::adj_rib_out::{AdjRibOut, LogLimits, Position};
 use super::bits::Bits;
-use super::journal::{Credit, Journal, RingLimits};
-use super::reader::{Progress, Reader, Walk};
+use super::journal::{Credit, Journal, Place, RingLimits};
+use super::reader::{Progress, Reader, Step, Walk};
 use super::receiver::{Census, Receiver, Receivers};
 use super::sent::Sent;
 use super::update_group::{Encoded, Told, Unsendable};
@@ -69,7 +69,7 @@ impl<A: AddressFamily> Outbound<A> {
     pub fn join(&mut self, receiver: &Receiver) {
         self.leave(receiver.peer);
         let excluded = self.census.excluded(receiver);
-        let walk = Walk::of_newcomer(self.rib.start());
+        let walk = Walk::of_newcomer(self.rib.start(), self.journal.end());
         self.readers.insert(receiver.peer, Reader { progress: Progress::Walking(walk), excluded, due: true, again: false });
         self.late += 1;
         self.lingering += 1;
@@ -108,6 +108,9 @@ impl<A: AddressFamily> Outbound<A> {
                 other.lingering += 1;
             } else {
                 reader.progress = Progress::at_end(&other.rib, &other.journal);
+            }
+            if let Progress::Walking(walk) = &mut reader.progress {
+                walk.joined = 0;
             }
             other.readers.insert(receiver.peer, reader);
         }
@@ -180,12 +183,15 @@ impl<A: AddressFamily> Outbound<A> {
                 Progress::Behind { .. } => reader.progress.walk(&self.rib, receiver),
                 Progress::Walking(walk) => {
                     walk.give(credit, frames);
-                    if walk.is_drained() && walk.cursor == self.rib.end() {
-                        reader.progress = Progress::at_end(&self.rib, &self.journal);
-                    } else if !walk.is_drained() || credit.left() == 0 {
-                        break;
-                    } else {
-                        self.encoded.private += walk.step(&self.rib, receiver, (context, &self.seeded), credit.left(), &mut unfit) as u64;
+                    let boarding = boarding(&self.rib, &self.journal, walk);
+                    match boarding {
+                        Some(place) if walk.is_drained() && place.cursor == walk.cursor => reader.progress = Progress::Following(place),
+                        _ if !walk.is_drained() || credit.left() == 0 => break,
+                        _ => {
+                            let until = boarding.map_or(self.rib.end(), |place| place.cursor);
+                            let step = Step { until, octets: credit.left() };
+                            self.encoded.private += walk.step(&self.rib, receiver, (context, &self.seeded), step, &mut unfit) as u64;
+                        }
                     }
                 }
             }
@@ -277,4 +283,15 @@ impl<A: AddressFamily> Outbound<A> {
     pub fn is_compacting(&self) -> bool {
         self.rib.is_compacting()
     }
+}
+
+/// The next place from which on a member that walks may read the journal instead: it then shares with others what is encoded. At the latest
+/// that is the end. Before it, it may be where a round ends after which nothing has changed that was there: of anything else the
+/// member might hear a withdrawal without having been told of it (E10).
+fn boarding<A: AddressFamily>(rib: &AdjRibOut<A>, journal: &Journal, walk: &Walk) -> Option<Place> {
+    if walk.cursor == rib.end() {
+        return Some(journal.place_at_end(walk.cursor));
+    }
+    let from = rib.index(walk.cursor).max(rib.index(rib.births_since()));
+    journal.place_after(walk.joined, |tells| rib.index(tells) < from)
 }

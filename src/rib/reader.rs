@@ -1,10 +1,12 @@
 //! One member of an update group in one family: how far it has been told, and its walk when it is behind the journal.
 //!
 //! ```text
-//!   join ──→ Walking ──(end of the log)──→ Following ──(its frames left the ring)──→ Behind ──(next pull)──→ Walking
-//!               ↑                              │
-//!               └────────── refresh ───────────┘
+//!   join ──→ Walking ──(it boards)──→ Following ──(its frames left the ring)──→ Behind ──(next pull)──→ Walking
+//!               ↑                         │
+//!               └──────── refresh ────────┘
 //! ```
+//!
+//! It boards the journal at the end of the log or, as long as paths only come, where a round ends.
 
 use std::collections::VecDeque;
 
@@ -72,6 +74,8 @@ impl Reader {
         self.progress.walk(rib, receiver);
         if let Progress::Walking(walk) = &mut self.progress {
             walk.cursor = rib.start();
+            // From the start on, it would pass frames of a time when it was no member.
+            walk.joined = journal.end();
         }
     }
 }
@@ -94,7 +98,7 @@ impl Progress {
     pub fn walk<A: AddressFamily>(&mut self, rib: &AdjRibOut<A>, receiver: &Receiver) {
         if let Self::Behind { cursor, rest } = self {
             let backlog = std::mem::take(rest);
-            *self = Self::Walking(Walk { cursor: *cursor, known: rib.known_at(*cursor, receiver), backlog });
+            *self = Self::Walking(Walk { cursor: *cursor, known: rib.known_at(*cursor, receiver), joined: 0, backlog });
         }
     }
 }
@@ -106,8 +110,19 @@ pub(super) struct Walk {
     pub cursor: Position,
     /// The entries that the member has been told and that have not been withdrawn from it.
     pub known: Bits,
+    /// The first frame of the journal that was written when it was a member: older ones do not say whether they are kept from it.
+    pub joined: u64,
     /// Encoded and not yet given out; whole messages, one or more each.
     backlog: VecDeque<Bytes>,
+}
+
+/// How far a step of a walk may go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Step {
+    /// Not beyond this position.
+    pub until: Position,
+    /// Some octets of messages.
+    pub octets: usize,
 }
 
 /// What a step of a walk found.
@@ -119,8 +134,8 @@ struct Window<P> {
 
 impl Walk {
     /// The walk of a member that knows nothing.
-    pub fn of_newcomer(start: Position) -> Self {
-        Self { cursor: start, known: Bits::default(), backlog: VecDeque::new() }
+    pub fn of_newcomer(start: Position, joined: u64) -> Self {
+        Self { cursor: start, known: Bits::default(), joined, backlog: VecDeque::new() }
     }
 
     /// Whether all that was encoded has been given out.
@@ -147,17 +162,17 @@ impl Walk {
         }
     }
 
-    /// Encodes what comes next, some `octets` of it; answers how many messages it took. Entries that no message can carry go
+    /// Encodes what comes next, as far as `step` says; answers how many messages it took. Entries that no message can carry go
     /// to `unfit`.
     pub fn step<A: AddressFamily>(
         &mut self,
         rib: &AdjRibOut<A>,
         receiver: &Receiver,
         (context, seeded): (&Context, &Seeded),
-        octets: usize,
+        step: Step,
         unfit: &mut Vec<u32>,
     ) -> usize {
-        let window = self.gather(rib, receiver, octets.clamp(*STEP.start(), *STEP.end()));
+        let window = self.gather(rib, receiver, Step { octets: step.octets.clamp(*STEP.start(), *STEP.end()), ..step });
         let mut frames = Vec::new();
         pack::withdraw::<A>(&window.withdrawals, context, &mut frames);
         let (mut nlri, mut too_late) = (Vec::new(), Vec::new());
@@ -185,11 +200,12 @@ impl Walk {
         frames.len()
     }
 
-    fn gather<A: AddressFamily>(&mut self, rib: &AdjRibOut<A>, receiver: &Receiver, octets: usize) -> Window<A::Prefix> {
+    fn gather<A: AddressFamily>(&mut self, rib: &AdjRibOut<A>, receiver: &Receiver, step: Step) -> Window<A::Prefix> {
+        let Step { until, octets } = step;
         let mut window = Window { withdrawals: Vec::new(), announcements: Bunches::with_capacity(octets / 16) };
         let mut estimate = 0;
         let (mut last, mut alike): (Option<Seen<'_>>, Same) = Default::default();
-        while self.cursor != rib.end() {
+        while self.cursor != until {
             let slot = rib.valid(self.cursor);
             if let Some((entry, sent)) = slot.and_then(|entry| Some((entry, rib.told_to(entry, receiver)?))) {
                 let key = sent.key();

@@ -66,6 +66,9 @@ impl<A: AddressFamily> AdjRibOut<A> {
     pub fn begin_compaction(&mut self, keep_from: Position, needed: Bits) {
         self.forget_before(keep_from);
         let split = self.index(keep_from).min(self.log.len());
+        if self.index(self.births_since) < split {
+            self.births_since = self.position(split);
+        }
         self.compaction = Some(Box::new(Compaction { next: split, start: split, needed }));
     }
 

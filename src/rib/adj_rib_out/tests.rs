@@ -20,7 +20,7 @@ fn receiver() -> Receiver {
 
 /// A table whose positions are about to wrap.
 fn table() -> AdjRibOut<Ipv4Unicast> {
-    AdjRibOut { base: u32::MAX - 5, ..AdjRibOut::new(false, LogLimits { slack: SLACK, bite: 3 }) }
+    AdjRibOut { base: u32::MAX - 5, births_since: Position(u32::MAX - 5), ..AdjRibOut::new(false, LogLimits { slack: SLACK, bite: 3 }) }
 }
 
 /// One round: (prefix, index, whether it is told); each tells other attributes.
