@@ -14,7 +14,8 @@
 //!                                               └──→ journal: frames, encoded once ──→ members that keep up, same octets for all
 //! ```
 //! A member that keeps up costs a cursor. One that is new, or that fell behind the bounded journal, walks the log and is told the latest
-//! state only, so slow peers coalesce by construction, and memory is bounded by the table, not by their slowness.
+//! state only, so slow peers coalesce by construction, and memory is bounded by the table, not by their slowness. It reads the journal
+//! again once it has heard everything or, while paths only come, from the end of a round on (a table that many are told at once).
 //!
 //! What members hear differs in one thing: a route is kept from the peer it was learned from (E1), from the peer that is its next
 //! hop (N7) and from its originator (E4). If such a peer had been told the path in an earlier form it gets the withdrawal (the *twin*).
