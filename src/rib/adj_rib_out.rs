@@ -143,9 +143,9 @@ pub(super) struct AdjRibOut<A: AddressFamily> {
     compaction: Option<Box<Compaction>>,
 }
 
-/// Slots of which some are looked at for all, more or less.
+/// So many slots of a stretch of the log are looked at to judge it.
 const SAMPLE: usize = 64;
-/// A part of the slots, one of so many, that is much to be superseded.
+/// Of so many slots more than one is invalid where much has been superseded.
 const SUPERSEDED: usize = 8;
 /// Changes of a round for which room is kept.
 const ROUND: usize = 4096;
@@ -297,8 +297,8 @@ impl<A: AddressFamily> AdjRibOut<A> {
     pub fn is_superseded(&self, since: Position) -> bool {
         let start = self.index(since).min(self.log.len());
         let slots = (start..self.log.len()).step_by(((self.log.len() - start) / SAMPLE).max(1));
-        let (all, invalid) =
-            slots.fold((0, 0), |(all, invalid), index| (all + 1, invalid + usize::from(self.valid(self.position(index)).is_none())));
+        let all = slots.len();
+        let invalid = slots.filter(|index| self.valid(self.position(*index)).is_none()).count();
         invalid * SUPERSEDED > all
     }
 

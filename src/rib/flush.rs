@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use super::adj_rib_out::Changed;
 use super::bunch::{Bunches, bunches};
 use super::contents::Contents;
-use super::journal::{Audience, Behind};
+use super::journal::{Audience, Demand};
 use super::outbound::Outbound;
 use super::reader::Progress;
 use super::receiver::{Census, Excluded, Provenance, Receivers};
@@ -104,7 +104,7 @@ impl<A: AddressFamily> Outbound<A> {
             Progress::Following(place) => Some(place.next),
             _ => None,
         };
-        let end = self.journal.excess(|| Behind {
+        let end = self.journal.excess(|| Demand {
             readers: self.readers.values().filter_map(|reader| next(&reader.progress)).collect(),
             lingering: self.lingering,
             superseded: self.rib.is_superseded(self.journal.start()),

@@ -34,9 +34,9 @@ impl Default for RingLimits {
     }
 }
 
-/// Who would lose their place in a journal.
+/// Who needs what a journal keeps.
 #[derive(Clone, Debug)]
-pub(super) struct Behind {
+pub(super) struct Demand {
     /// Next frames of the members that read it.
     pub readers: Vec<u64>,
     /// How many members do not read it.
@@ -45,7 +45,7 @@ pub(super) struct Behind {
     pub superseded: bool,
 }
 
-impl Behind {
+impl Demand {
     /// The frame from which on so many need the ring that it is kept for them; `soft` or beyond, if nothing older is.
     fn needed(mut self, soft: u64) -> u64 {
         let alone = self.readers.iter().filter(|next| **next < soft).count() <= 1;
@@ -253,12 +253,12 @@ impl Journal {
     /// Above the soft limit frames go that at most a quarter of the members need, so that a single slow reader costs little (Q6), those
     /// that a single one needs, since nobody shares them, and those that mostly tell what is true no more; above the hard limit
     /// frames go whoever needs them.
-    pub fn excess(&self, behind: impl FnOnce() -> Behind) -> u64 {
+    pub fn excess(&self, demand: impl FnOnce() -> Demand) -> u64 {
         if self.octets <= self.limits.soft {
             return self.first;
         }
         let soft = self.trimmed_to(self.limits.soft);
-        let needed = behind().needed(soft);
+        let needed = demand().needed(soft);
         if needed >= soft { soft } else { self.chunk_of(needed).max(self.trimmed_to(self.limits.hard)) }
     }
 
@@ -368,8 +368,8 @@ mod tests {
         (journal, position)
     }
 
-    fn behind(readers: impl Iterator<Item = u64>) -> Behind {
-        Behind { readers: readers.collect(), lingering: 0, superseded: false }
+    fn demand(readers: impl Iterator<Item = u64>) -> Demand {
+        Demand { readers: readers.collect(), lingering: 0, superseded: false }
     }
 
     #[test]
@@ -390,7 +390,7 @@ mod tests {
     fn q6_one_slow_reader_does_not_keep_the_ring() {
         let (mut journal, _) = journal(30);
         let end = journal.end();
-        let all_but_one = || behind(std::iter::once(0).chain(std::iter::repeat_n(end, 9)));
+        let all_but_one = || demand(std::iter::once(0).chain(std::iter::repeat_n(end, 9)));
         let excess = journal.excess(all_but_one);
         assert_eq!(excess, 100, "down to the soft limit");
         journal.drop_before(excess);
@@ -401,21 +401,21 @@ mod tests {
     #[test]
     fn not_more_than_a_quarter_of_all_lose_their_place_however_often_it_is_asked() {
         let (journal, _) = journal(30);
-        let slow = |readers: usize, lingering| Behind { lingering, ..behind(std::iter::repeat_n(0, readers)) };
-        let some = |slow: usize| behind(std::iter::repeat_n(0, slow).chain(std::iter::repeat_n(journal.end(), 10 - slow)));
+        let slow = |readers: usize, lingering| Demand { lingering, ..demand(std::iter::repeat_n(0, readers)) };
+        let some = |slow: usize| demand(std::iter::repeat_n(0, slow).chain(std::iter::repeat_n(journal.end(), 10 - slow)));
         assert_eq!(journal.excess(|| some(2)), 100);
         assert_eq!(journal.excess(|| some(3)), 0);
         assert_eq!(journal.excess(|| slow(8, 2)), 0, "two of ten have lost it before");
         assert_eq!(journal.excess(|| slow(1, 2)), 100, "nobody shares with it");
-        assert_eq!(journal.excess(|| Behind { superseded: true, ..slow(10, 0) }), 100, "but what is not true any more is kept for nobody");
+        assert_eq!(journal.excess(|| Demand { superseded: true, ..slow(10, 0) }), 100, "but what is not true any more is kept for nobody");
     }
 
     #[test]
     fn most_readers_keep_the_ring_up_to_its_hard_limit() {
-        let slow = || behind(std::iter::repeat_n(0, 10));
+        let slow = || demand(std::iter::repeat_n(0, 10));
         assert_eq!(journal(50).0.excess(slow), 0);
         assert_eq!(journal(60).0.excess(slow), 50);
-        assert_eq!(journal(30).0.excess(|| behind(std::iter::empty())), 100);
+        assert_eq!(journal(30).0.excess(|| demand(std::iter::empty())), 100);
     }
 
     #[test]

@@ -12,7 +12,7 @@
 //! one peer alone brings much it is decided bite by bite, while fast memory still has it; peers and FibSyncer hear of it at the end
 //! of the round all the same.
 //! What may touch a whole table (sweeps, reloads, fills of groups, queries) is a task of `walk`, done in steps between
-//! rounds: [`Shard::deadline`] is *now* as long as there is one.
+//! rounds: [`Shard::deadline`] is *now* as long as there is one. So it is while the log of an Adj-RIB-Out is compacted, a step a round.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 mod adj_rib_in;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::adj_rib_out::{AdjRibOut, LogLimits, Position};
 use super::bits::Bits;
-use super::journal::{Credit, Journal, Place, RingLimits};
+use super::journal::{Credit, Journal, RingLimits};
 use super::reader::{Progress, Reader, Step, Walk};
 use super::receiver::{Census, Receiver, Receivers};
 use super::sent::Sent;
@@ -183,7 +183,7 @@ impl<A: AddressFamily> Outbound<A> {
                 Progress::Behind { .. } => reader.progress.walk(&self.rib, receiver),
                 Progress::Walking(walk) => {
                     walk.give(credit, frames);
-                    let boarding = boarding(&self.rib, &self.journal, walk);
+                    let boarding = walk.boarding(&self.rib, &self.journal);
                     match boarding {
                         Some(place) if walk.is_drained() && place.cursor == walk.cursor => reader.progress = Progress::Following(place),
                         _ if !walk.is_drained() || credit.left() == 0 => break,
@@ -283,15 +283,4 @@ impl<A: AddressFamily> Outbound<A> {
     pub fn is_compacting(&self) -> bool {
         self.rib.is_compacting()
     }
-}
-
-/// The next place from which on a member that walks may read the journal instead: it then shares with others what is encoded. At the latest
-/// that is the end. Before it, it may be where a round ends after which nothing has changed that was there: of anything else the
-/// member might hear a withdrawal without having been told of it (E10).
-fn boarding<A: AddressFamily>(rib: &AdjRibOut<A>, journal: &Journal, walk: &Walk) -> Option<Place> {
-    if walk.cursor == rib.end() {
-        return Some(journal.place_at_end(walk.cursor));
-    }
-    let from = rib.index(walk.cursor).max(rib.index(rib.births_since()));
-    journal.place_after(walk.joined, |tells| rib.index(tells) < from)
 }

@@ -143,6 +143,17 @@ impl Walk {
         self.backlog.is_empty()
     }
 
+    /// The next place from which on the member may read the journal instead: it then shares with others what is encoded. At the latest
+    /// that is the end. Before it, it may be where a round ends after which nothing has changed that was there: of anything else the
+    /// member might hear a withdrawal without having been told of it (E10).
+    pub fn boarding<A: AddressFamily>(&self, rib: &AdjRibOut<A>, journal: &Journal) -> Option<Place> {
+        if self.cursor == rib.end() {
+            return Some(journal.place_at_end(self.cursor));
+        }
+        let from = rib.index(self.cursor).max(rib.index(rib.births_since()));
+        journal.place_after(self.joined, |tells| rib.index(tells) < from)
+    }
+
     /// Gives out what was encoded, as far as the credit goes.
     pub fn give(&mut self, credit: &mut Credit, frames: &mut Vec<Bytes>) {
         while let Some(mut messages) = self.backlog.pop_front() {

@@ -13,7 +13,7 @@ use crate::session::{PeerStatus, PrefixCounts, RouteBatch, RouteChange};
 use crate::types::{PeerId, PerFamily, ShardId};
 use crate::{fib, rib, session};
 
-/// To a peer's task.
+/// To a peer's task. Small: its inbox keeps room for 32 of them from the start.
 #[derive(Debug)]
 pub enum PeerMessage {
     /// For its machine.

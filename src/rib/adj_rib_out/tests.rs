@@ -47,14 +47,12 @@ fn valid(rib: &AdjRibOut<Ipv4Unicast>, mut position: Position) -> Vec<(Ipv4Net, 
 /// Compacts to the end; answers in how many steps.
 fn compact(rib: &mut AdjRibOut<Ipv4Unicast>, keep_from: Position, needed: Bits, cursors: &mut [&mut Position]) -> usize {
     rib.begin_compaction(keep_from, needed);
-    (0..)
-        .take_while(|_| {
-            rib.is_compacting() && {
-                rib.compact(cursors);
-                true
-            }
-        })
-        .count()
+    let mut steps = 0;
+    while rib.is_compacting() {
+        rib.compact(cursors);
+        steps += 1;
+    }
+    steps
 }
 
 #[test]
