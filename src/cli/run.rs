@@ -11,7 +11,7 @@ use crate::cli::{Ended, Failure, replace, time};
 use crate::datastore::{self, Variables};
 use crate::runtime::log::{Format, Log};
 use crate::runtime::memory_guard::MemoryLimit;
-use crate::runtime::{self, bmp, settings::Settings};
+use crate::runtime::{self, alarm, bmp, settings::Settings};
 use crate::telemetry::bmp::View;
 
 /// Flags of the daemon.
@@ -159,6 +159,7 @@ impl Run {
         let replace = self.replace;
         let settings = self.settings(log)?;
         let workers = std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1));
+        alarm::align();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(workers)
             .event_interval(TURNS)

@@ -61,6 +61,8 @@ pub struct Shard {
     /// The log of an Adj-RIB-Out is being compacted, a step a round.
     compacting: bool,
     pub(super) monitors: Monitors,
+    /// The last round had frames for peers: what others are to hear of it comes in the next one.
+    owes: bool,
 }
 
 /// A peer that is up, or that has left paths behind.
@@ -114,6 +116,7 @@ impl Shard {
             sweep_due: None,
             compacting: false,
             monitors: Monitors::default(),
+            owes: false,
         }
     }
 
@@ -197,8 +200,16 @@ impl Shard {
     /// When [`Shard::on_deadline`] wants to be called: at once while there is work left or peers wait for their turn, else when unused memory
     /// is due.
     pub fn deadline(&self) -> Option<Instant> {
-        let idle = self.work.is_empty() && !self.compacting && !self.is_monitoring() && !self.pulls.is_waiting();
-        if idle { self.sweep_due } else { self.now }
+        if self.owes || self.is_behind() { self.now } else { self.sweep_due }
+    }
+
+    /// Whether the next round has much to do even if it is told nothing.
+    pub fn has_much(&self, now: Instant) -> bool {
+        self.is_behind() || self.sweep_due.is_some_and(|due| due <= now)
+    }
+
+    fn is_behind(&self) -> bool {
+        !self.work.is_empty() || self.compacting || self.is_monitoring() || self.pulls.is_waiting()
     }
 
     /// Goes on with bounded work: a round without input.
@@ -226,15 +237,27 @@ impl Shard {
         let whole = self.shared.groups.is_recovered() && self.shared.facts.local.is_synced();
         self.shared.groups.flush(whole);
         done(Stage::Encode);
-        self.answer_pulls(out);
+        // Peers do not wait for what is done for others: that is put off by one round, and never by two. Frames come last, since the task
+        // that is woken last runs next.
+        let owed = std::mem::take(&mut self.owes);
+        if owed {
+            self.tell_others(out);
+        }
+        self.owes = self.answer_pulls(out);
+        if !self.owes && !owed {
+            self.tell_others(out);
+        }
+        self.shared.facts.sources.finish_round();
+        done(Stage::Answer);
+    }
+
+    fn tell_others(&mut self, out: &mut Outbox<Output>) {
         self.compacting = self.shared.groups.compact();
         self.answer_fib(out);
         self.report_counts(out);
         if !self.monitors.is_empty() {
             self.answer_monitors(out);
         }
-        self.shared.facts.sources.finish_round();
-        done(Stage::Answer);
     }
 
     fn configure(&mut self, config: Arc<RibConfig>) {
@@ -693,12 +716,15 @@ impl Shard {
         View { config: &self.config, facts: &self.shared.facts, groups: &self.shared.groups, peers: &self.peers }
     }
 
-    fn answer_pulls(&mut self, out: &mut Outbox<Output>) {
+    /// Whether there was anything to tell.
+    fn answer_pulls(&mut self, out: &mut Outbox<Output>) -> bool {
         let (mut private, mut left) = (PRIVATE, false);
+        let before = out.as_slice().len();
         for (peer, credit) in self.pulls.turn() {
             left |= !self.answer_pull(peer, credit, &mut private, out);
         }
         self.pulls.end_turn(left);
+        out.as_slice().len() > before
     }
 
     /// Tells a peer what there is for it. False: it is a walker, and `private` was used up before its turn.

@@ -62,6 +62,9 @@ use crate::types;
 /// Where paths are counted: Adj-RIB-In before policy, after it, Adj-RIB-Out.
 const STAGES: [&str; 3] = ["received", "accepted", "advertised"];
 
+/// Which way messages go, by number.
+const DIRECTIONS: [(usize, &str); 2] = [(0, "received"), (1, "sent")];
+
 /// The tasks of this runtime, counted when somebody asks.
 #[derive(Debug)]
 struct Tasks(Handle);
@@ -275,7 +278,13 @@ impl Metrics {
     /// The numbers of a peer; they begin at zero, so that rates do.
     pub fn peer(&self, config: &PeerConfig) -> PeerMetrics {
         let labels = OfPeer { peer: config.name.clone(), r#as: config.remote_asn.to_string() };
-        let peer = PeerMetrics { traffic: Traffic::default(), all: self.clone(), labels };
+        let mut peer = PeerMetrics {
+            traffic: Traffic::default(),
+            all: self.clone(),
+            labels,
+            counters: Default::default(),
+            gauges: Default::default(),
+        };
         peer.all.state.get_or_create(&peer.labels).set(State::Idle as i64);
         peer.all.up.get_or_create(&peer.labels).set(0);
         peer.all.flaps.get_or_create(&peer.labels).inc_by(0);
@@ -406,6 +415,10 @@ pub struct PeerMetrics {
     all: Metrics,
     /// What was counted already.
     traffic: Traffic,
+    /// Where it is counted, received and sent, found by its labels the first time.
+    counters: [[Option<Counter>; 5]; 2],
+    /// The same for paths, by family and stage.
+    gauges: [[Option<Gauge>; STAGES.len()]; types::Family::ALL.len()],
 }
 
 impl PeerMetrics {
@@ -435,10 +448,14 @@ impl PeerMetrics {
     }
 
     /// Paths of a family.
-    pub fn prefixes(&self, family: types::Family, counts: PrefixCounts) {
-        for (stage, count) in STAGES.into_iter().zip([counts.received, counts.accepted, counts.advertised]) {
-            let labels = OfPrefixes { peer: self.labels.peer.clone(), family: family.to_string(), stage };
-            self.all.prefixes.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+    pub fn prefixes(&mut self, family: types::Family, counts: PrefixCounts) {
+        let Some(gauges) = types::Family::ALL.iter().position(|f| *f == family).and_then(|family| self.gauges.get_mut(family)) else {
+            return;
+        };
+        for ((stage, count), gauge) in STAGES.into_iter().zip([counts.received, counts.accepted, counts.advertised]).zip(gauges) {
+            let labels = || OfPrefixes { peer: self.labels.peer.clone(), family: family.to_string(), stage };
+            let gauge = gauge.get_or_insert_with(|| self.all.prefixes.get_or_create_owned(&labels()));
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 
@@ -447,16 +464,17 @@ impl PeerMetrics {
         if *now == self.traffic {
             return;
         }
-        self.count("received", &now.received, &self.traffic.received);
-        self.count("sent", &now.sent, &self.traffic.sent);
-        self.traffic = *now;
+        let before = std::mem::replace(&mut self.traffic, *now);
+        self.count(DIRECTIONS[0], &now.received, &before.received);
+        self.count(DIRECTIONS[1], &now.sent, &before.sent);
     }
 
-    fn count(&self, direction: &'static str, now: &MessageCounts, before: &MessageCounts) {
-        for ((kind, now), (_, before)) in now.each().into_iter().zip(before.each()) {
+    fn count(&mut self, (direction, name): (usize, &'static str), now: &MessageCounts, before: &MessageCounts) {
+        let counters = self.counters[direction].iter_mut();
+        for (((kind, now), (_, before)), counter) in now.each().into_iter().zip(before.each()).zip(counters) {
             if now > before {
-                let labels = OfMessages { peer: self.labels.peer.clone(), direction, r#type: kind };
-                self.all.messages.get_or_create(&labels).inc_by(now - before);
+                let labels = || OfMessages { peer: self.labels.peer.clone(), direction: name, r#type: kind };
+                counter.get_or_insert_with(|| self.all.messages.get_or_create_owned(&labels())).inc_by(now - before);
             }
         }
     }
@@ -471,7 +489,7 @@ impl Drop for PeerMetrics {
         for counter in [&all.flaps, &all.faults] {
             counter.remove(&self.labels);
         }
-        for direction in ["received", "sent"] {
+        for (_, direction) in DIRECTIONS {
             for (kind, _) in MessageCounts::default().each() {
                 all.messages.remove(&OfMessages { peer: self.labels.peer.clone(), direction, r#type: kind });
             }

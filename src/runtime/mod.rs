@@ -16,6 +16,7 @@
 //! shard or the FibSyncer ends the process, whose kernel routes stay.
 
 pub mod agents;
+pub mod alarm;
 pub mod bfd_thread;
 pub mod bmp;
 mod connections;

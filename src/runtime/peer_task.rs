@@ -19,6 +19,7 @@ use crate::node::recovery;
 use crate::node::transcript;
 use crate::node::wiring::{FromPeer, SocketWord, from_peer};
 use crate::rib;
+use crate::runtime::alarm::Alarm;
 use crate::runtime::connections::{Connections, Read, SocketEvent};
 use crate::runtime::history::Chronicle;
 use crate::runtime::message::{PeerMessage, PeerReplies, ShardCounts, ShardMessage};
@@ -56,6 +57,8 @@ pub struct PeerTask {
     chronicle: Chronicle,
     inbox: mpsc::Receiver<PeerMessage>,
     watched: Watched,
+    /// Our own restart was over when the task began, or the machine has been told of it.
+    recovered: bool,
     replies: mpsc::Receiver<Box<Input>>,
     counts: watch::Receiver<ShardCounts>,
     /// Words for shards and recovery; reading stops while any waits.
@@ -112,6 +115,7 @@ impl PeerTask {
         watched: Watched,
     ) -> Self {
         let metrics = chronicle.metrics().peer(machine.config());
+        let recovered = *watched.recovered.borrow() && watched.recovered.has_changed().is_ok_and(|changed| !changed);
         // Nobody answers before the first session: its own channels replace these.
         let (_, replies) = mpsc::channel(1);
         let (_, counts) = watch::channel(ShardCounts::new());
@@ -124,6 +128,7 @@ impl PeerTask {
             chronicle,
             inbox,
             watched,
+            recovered,
             replies,
             counts,
             words: WordQueue::new(id, listeners),
@@ -145,13 +150,17 @@ impl PeerTask {
     #[allow(clippy::manual_async_fn)]
     pub fn run(mut self) -> impl Future<Output = ()> + Send {
         async move {
+            let mut alarm = Alarm::default();
             loop {
-                match self.turn().await {
+                match self.turn(&mut alarm).await {
                     Turn::Message(None) => break,
                     Turn::Message(Some(message)) => self.message(message),
                     Turn::Reply(input) => self.input(input),
                     Turn::Counts => self.counts_changed(),
-                    Turn::Recovered => self.input(Input::RecoveryDone),
+                    Turn::Recovered => {
+                        self.recovered = true;
+                        self.input(Input::RecoveryDone);
+                    }
                     Turn::Bfd => {
                         let report = *self.watched.bfd.borrow_and_update();
                         if let Some(report) = report {
@@ -181,20 +190,21 @@ impl PeerTask {
         }
     }
 
-    async fn turn(&mut self) -> Turn {
-        let deadline = self.machine.deadline().map(tokio::time::Instant::from_std);
-        let reading = self.reads();
+    async fn turn(&mut self, alarm: &mut Alarm) -> Turn {
+        let deadline = self.machine.deadline();
+        // What cannot happen is not waited for: each costs a place in a list, in every turn.
+        let (reading, waits, watches) = (self.reads(), !self.words.is_empty(), self.machine.config().bfd.is_some());
         // Sockets before timers: a hold timer is judged on the bytes that are there (F4).
         tokio::select! {
             biased;
             message = self.inbox.recv() => Turn::Message(message),
-            Ok(()) = self.watched.bfd.changed() => Turn::Bfd,
+            Ok(()) = self.watched.bfd.changed(), if watches => Turn::Bfd,
             Some(input) = self.replies.recv() => Turn::Reply(*input),
             event = self.connections.next(reading) => Turn::Socket(event),
             Ok(()) = self.counts.changed() => Turn::Counts,
-            () = sleep_until(deadline) => Turn::Deadline,
-            room = self.words.room() => Turn::Room(room),
-            Ok(()) = self.watched.recovered.changed() => Turn::Recovered,
+            () = alarm.at(deadline) => Turn::Deadline,
+            room = self.words.room(), if waits => Turn::Room(room),
+            Ok(()) = self.watched.recovered.changed(), if !self.recovered => Turn::Recovered,
         }
     }
 
@@ -418,7 +428,7 @@ impl PeerTask {
         }
     }
 
-    fn count_prefixes(&self) {
+    fn count_prefixes(&mut self) {
         let counts = self.machine.prefix_counts();
         for family in self.machine.config().offered() {
             self.metrics.prefixes(family, counts.of(family).copied().unwrap_or_default());
@@ -444,13 +454,6 @@ impl PeerTask {
                 warn!(%family, received, limit, "the peer's paths come near its limit, or pass it");
             }
         }
-    }
-}
-
-async fn sleep_until(deadline: Option<tokio::time::Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }
 

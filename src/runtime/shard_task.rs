@@ -8,6 +8,8 @@
 //! blocking work a table that came and went took a quarter more memory.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
@@ -16,6 +18,7 @@ use tracing::{debug, error};
 use crate::fib;
 use crate::node::wiring::{FromShard, from_shard};
 use crate::rib::{self, MonitorId, Output, Shard};
+use crate::runtime::alarm::Alarm;
 use crate::runtime::message::{MonitorWords, PeerReplies, ShardMessage};
 use crate::runtime::questions::{Questions, Taken};
 use crate::runtime::recording::Recorder;
@@ -46,6 +49,8 @@ pub struct ShardTask {
     recorder: Option<Recorder>,
     /// Our own restart is over, but the FibSyncer has not been told to sweep: it must first hear what was learned meanwhile.
     sweep_due: bool,
+    /// Peers were told something in the last round.
+    told: bool,
 }
 
 impl ShardTask {
@@ -68,6 +73,7 @@ impl ShardTask {
             meter: meters.of(id),
             recorder: None,
             sweep_due: false,
+            told: false,
         }
     }
 
@@ -80,7 +86,8 @@ impl ShardTask {
     pub async fn run(self, apart: Apart) {
         let mut shard = Box::new(self);
         let mut messages = Vec::with_capacity(MESSAGES_A_ROUND);
-        while shard.gather(&mut messages).await {
+        let mut alarm = Alarm::default();
+        while shard.gather(&mut messages, &mut alarm).await {
             if shard.has_much(&messages) {
                 // Should the thread panic it ends the process.
                 let Some(back) = apart.run(shard, messages).await else { return };
@@ -90,6 +97,8 @@ impl ShardTask {
             }
             if !shard.inbox.is_empty() {
                 tokio::task::yield_now().await;
+            } else if shard.told {
+                let_the_woken_run().await;
             }
         }
         debug!(shard = %shard.id, "shard ended");
@@ -97,17 +106,16 @@ impl ShardTask {
 
     /// Whether the next round is long, by what it has been told or what it has not finished.
     fn has_much(&self, messages: &[ShardMessage]) -> bool {
-        let unfinished = self.machine.deadline().is_some_and(|at| at <= Instant::now());
-        unfinished || messages.iter().map(ShardMessage::work).sum::<usize>() > LITTLE
+        self.machine.has_much(Instant::now()) || messages.iter().map(ShardMessage::work).sum::<usize>() > LITTLE
     }
 
     /// Runs rounds until there is nothing to do for a moment, or there has been little for some rounds.
     async fn apart(&mut self, messages: &mut Vec<ShardMessage>) {
-        let mut small = 0;
+        let (mut small, mut alarm) = (0, Alarm::default());
         loop {
             self.round(messages);
             let patience = if small < SMALL { MORE } else { Duration::ZERO };
-            match tokio::time::timeout(patience, self.gather(messages)).await {
+            match tokio::time::timeout(patience, self.gather(messages, &mut alarm)).await {
                 Ok(true) => small = if self.has_much(messages) { 0 } else { small + 1 },
                 Ok(false) | Err(_) => return,
             }
@@ -129,9 +137,8 @@ impl ShardTask {
         if let Some(recorder) = &mut self.recorder {
             recorder.said(now, outputs.iter().filter(|output| !matches!(output, Output::Answer { .. })));
         }
-        // The task that is woken last runs next, and what peers wait for is frames.
-        let (frames, others): (Vec<_>, Vec<_>) = outputs.into_iter().partition(|output| matches!(output, Output::Frames { .. }));
-        for output in others.into_iter().chain(frames) {
+        self.told = matches!(outputs.last(), Some(Output::Frames { .. }));
+        for output in outputs {
             if let Some(input) = self.deliver(output) {
                 self.machine.handle(now, input, &mut outbox);
             }
@@ -142,14 +149,14 @@ impl ShardTask {
     }
 
     /// Waits for messages, the machine's deadline, or room for an answer that waits; false when the inbox is closed.
-    async fn gather(&mut self, messages: &mut Vec<ShardMessage>) -> bool {
+    async fn gather(&mut self, messages: &mut Vec<ShardMessage>, alarm: &mut Alarm) -> bool {
         let deadline = [self.machine.deadline(), self.meter.due()].into_iter().flatten().min();
         // Whichever comes first: `recv_many` loses nothing when it is dropped.
         let room = tokio::select! {
             biased;
             received = self.inbox.recv_many(messages, MESSAGES_A_ROUND) => return received > 0,
             room = self.questions.room() => Some(room),
-            () = sleep_until(deadline) => None,
+            () = alarm.at(deadline) => None,
         };
         if let Some(query) = room {
             messages.push(ShardMessage::Input(rib::Input::Resume(query)));
@@ -245,6 +252,20 @@ impl ShardTask {
     }
 }
 
+/// Goes on once those who were woken have had their turn: what peers wait for is written before others are told of it. tokio's `yield_now`
+/// would also ask the system for news, which is a system call for each change.
+async fn let_the_woken_run() {
+    let mut waits = true;
+    poll_fn(|cx| {
+        if std::mem::take(&mut waits) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    })
+    .await;
+}
+
 /// A shard, what it has been told, and where both go when there is little to do.
 type Move = (Box<ShardTask>, Vec<ShardMessage>, oneshot::Sender<(Box<ShardTask>, Vec<ShardMessage>)>);
 
@@ -291,13 +312,6 @@ impl Drop for EndsTheProcess {
             error!(shard = %self.0, "a shard panicked; the process ends and kernel routes stay");
             std::process::exit(101);
         }
-    }
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
     }
 }
 
