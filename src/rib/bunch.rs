@@ -9,6 +9,9 @@ use hashbrown::HashMap;
 /// came. The order depends on which keys are equal, never on their values (which may be addresses in memory).
 #[derive(Debug)]
 pub(super) struct Bunches<K, T> {
+    /// Number 0: mostly the only one, and then nothing is hashed.
+    first: Option<K>,
+    /// The numbers of the others.
     numbers: HashMap<K, u32, FixedState>,
     last: Option<(K, u32)>,
     items: Vec<(u32, T)>,
@@ -18,12 +21,12 @@ pub(super) struct Bunches<K, T> {
 impl<K: Hash + Eq + Copy, T> Bunches<K, T> {
     /// None yet, with room for so many.
     pub fn with_capacity(items: usize) -> Self {
-        Self { numbers: HashMap::default(), last: None, items: Vec::with_capacity(items), sorted: true }
+        Self { first: None, numbers: HashMap::default(), last: None, items: Vec::with_capacity(items), sorted: true }
     }
 
     /// Whether an item of this key would begin a bunch.
     pub fn is_new(&self, key: K) -> bool {
-        self.last.is_none_or(|(last, _)| last != key) && !self.numbers.contains_key(&key)
+        self.first != Some(key) && self.last.is_none_or(|(last, _)| last != key) && !self.numbers.contains_key(&key)
     }
 
     /// Adds an item.
@@ -31,14 +34,21 @@ impl<K: Hash + Eq + Copy, T> Bunches<K, T> {
         let number = match self.last {
             Some((last, number)) if last == key => number,
             _ => {
-                let next = self.numbers.len() as u32;
-                let number = *self.numbers.entry(key).or_insert(next);
+                let number = self.number(key);
                 self.sorted &= self.last.is_none_or(|(_, last)| last <= number);
                 self.last = Some((key, number));
                 number
             }
         };
         self.items.push((number, item));
+    }
+
+    fn number(&mut self, key: K) -> u32 {
+        if *self.first.get_or_insert(key) == key {
+            return 0;
+        }
+        let next = self.numbers.len() as u32 + 1;
+        *self.numbers.entry(key).or_insert(next)
     }
 
     /// The items, each with the number of its bunch: those of a bunch stand together.
@@ -52,7 +62,8 @@ impl<K: Hash + Eq + Copy, T> Bunches<K, T> {
     /// The bunches, each with its key.
     pub fn into_bunches(self) -> Vec<(K, Vec<T>)> {
         let mut all: Vec<(K, Vec<T>)> = Vec::new();
-        let mut keys: Vec<(u32, K)> = self.numbers.iter().map(|(key, number)| (*number, *key)).collect();
+        let mut keys: Vec<(u32, K)> = self.first.into_iter().map(|key| (0, key)).collect();
+        keys.extend(self.numbers.iter().map(|(key, number)| (*number, *key)));
         keys.sort_unstable_by_key(|(number, _)| *number);
         all.extend(keys.into_iter().map(|(_, key)| (key, Vec::new())));
         for (number, item) in self.items {

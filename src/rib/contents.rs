@@ -27,7 +27,13 @@ impl Contents {
     ) -> Self {
         let count = items.last().map_or(0, |(last, _)| *last as usize + 1);
         let (heads, beside) = (Heads::with_capacity(count), Vec::with_capacity(count));
-        let mut contents = Self { heads, beside, known: HashTable::with_capacity(count) };
+        let mut contents = Self { heads, beside, known: HashTable::new() };
+        if let ([(_, item), ..], 1) = (&*items, count) {
+            // A single one, as a single change has it, is like no other.
+            sent(item).into_iter().for_each(|(sent, _)| contents.heads.push::<A>(&rewrites.content(sent), context));
+            return contents;
+        }
+        contents.known.reserve(count, |_| 0);
         let mut firsts = Vec::with_capacity(count);
         for (_, item) in bunches(items).filter_map(<[_]>::first) {
             let Some((sent, beside)) = sent(item) else { break };

@@ -148,6 +148,9 @@ impl<A: AddressFamily> Outbound<A> {
             moves.add(self, (before, now), &exclusions);
         }
         moves.settle(self, &exclusions);
+        if old.of == new.of {
+            new.change += std::mem::take(&mut old.change);
+        }
         old.settle(&mut self.census);
         new.settle(&mut self.census);
         Changes { withdrawals, announcements, twins: Bunches::with_capacity(0), exclusions }
@@ -265,10 +268,14 @@ impl Moves {
     }
 }
 
+/// So many sets are soon looked through.
+const FEW: usize = 4;
+
 /// The sets of excluded members that occur in a round, numbered; 0 is the empty one.
 #[derive(Debug)]
 struct Exclusions {
     sets: Vec<Excluded>,
+    /// Of those behind the first few.
     numbers: HashMap<Excluded, u32, FixedState>,
 }
 
@@ -278,11 +285,11 @@ impl Exclusions {
     }
 
     fn number(&mut self, set: Excluded) -> u32 {
-        if set.is_empty() {
-            return 0;
+        if let Some(known) = self.sets.iter().take(FEW).position(|known| *known == set) {
+            return known as u32;
         }
         let next = self.sets.len() as u32;
-        let number = *self.numbers.entry(set.clone()).or_insert(next);
+        let number = if self.sets.len() < FEW { next } else { *self.numbers.entry(set.clone()).or_insert(next) };
         if number == next {
             self.sets.push(set);
         }

@@ -1,6 +1,6 @@
 //! Members of an update group, and from whom among them a route is kept.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use foldhash::fast::FixedState;
@@ -56,6 +56,9 @@ pub(super) struct Census {
 impl Census {
     /// Counts so many more, or fewer.
     pub fn add(&mut self, of: &Provenance, change: isize) {
+        if change == 0 {
+            return;
+        }
         let count = self.counts.entry(*of).or_default();
         *count = count.saturating_add_signed(change);
         if *count == 0 {
@@ -91,8 +94,8 @@ impl Excluded {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Receivers {
     peers: BTreeMap<PeerId, Receiver>,
-    addresses: BTreeSet<(IpAddr, PeerId)>,
-    identifiers: BTreeSet<(RouterId, PeerId)>,
+    addresses: Index<IpAddr>,
+    identifiers: Index<RouterId>,
     /// Members that are collectors' shadows of others.
     shadows: usize,
 }
@@ -102,15 +105,15 @@ impl Receivers {
         self.remove(receiver.peer);
         self.shadows += usize::from(real(receiver.peer) != receiver.peer);
         self.peers.insert(receiver.peer, receiver);
-        self.addresses.insert((receiver.address, receiver.peer));
-        self.identifiers.insert((receiver.identifier, receiver.peer));
+        self.addresses.insert(receiver.address, receiver.peer);
+        self.identifiers.insert(receiver.identifier, receiver.peer);
     }
 
     pub fn remove(&mut self, peer: PeerId) {
         if let Some(receiver) = self.peers.remove(&peer) {
             self.shadows -= usize::from(real(peer) != peer);
-            self.addresses.remove(&(receiver.address, peer));
-            self.identifiers.remove(&(receiver.identifier, peer));
+            self.addresses.remove(receiver.address, peer);
+            self.identifiers.remove(receiver.identifier, peer);
         }
     }
 
@@ -133,17 +136,53 @@ impl Receivers {
     /// The members for which [`Receiver::is_excluded`] holds.
     pub fn excluded(&self, of: &Provenance) -> Excluded {
         let mut peers = SmallVec::new();
-        peers.extend(of.source.filter(|peer| self.peers.contains_key(peer)));
-        peers.extend(of.source.into_iter().filter(|_| self.shadows > 0).flat_map(|peer| self.shadows_of(peer)));
-        peers.extend(with(&self.addresses, of.next_hop));
-        peers.extend(of.originator.into_iter().flat_map(|key| with(&self.identifiers, key)));
-        peers.sort_unstable();
-        peers.dedup();
+        if let Some(source) = of.source {
+            if self.peers.contains_key(&source) {
+                peers.push(source);
+            }
+            if self.shadows > 0 {
+                peers.extend(self.shadows_of(source));
+            }
+        }
+        let (address, identifier) =
+            (self.addresses.with(of.next_hop), of.originator.map(|id| self.identifiers.with(id)).unwrap_or_default());
+        if !(address.is_empty() && identifier.is_empty()) {
+            peers.extend(address.iter().map(|(_, peer)| *peer));
+            peers.extend(identifier.iter().map(|(_, peer)| *peer));
+            peers.sort_unstable();
+            peers.dedup();
+        }
         Excluded(peers)
     }
 }
 
-/// The peers under one key.
-fn with<K: Ord + Copy>(set: &BTreeSet<(K, PeerId)>, key: K) -> impl Iterator<Item = PeerId> + '_ {
-    set.range((key, PeerId(0))..=(key, PeerId(u32::MAX))).map(|(_, peer)| *peer)
+/// Peers by something that several may share.
+#[derive(Clone, Debug)]
+struct Index<K>(Vec<(K, PeerId)>);
+
+impl<K> Default for Index<K> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<K: Ord + Copy> Index<K> {
+    fn insert(&mut self, key: K, peer: PeerId) {
+        if let Err(at) = self.0.binary_search(&(key, peer)) {
+            self.0.insert(at, (key, peer));
+        }
+    }
+
+    fn remove(&mut self, key: K, peer: PeerId) {
+        if let Ok(at) = self.0.binary_search(&(key, peer)) {
+            self.0.remove(at);
+        }
+    }
+
+    /// Those of one key, in order of their numbers.
+    fn with(&self, key: K) -> &[(K, PeerId)] {
+        let begin = self.0.partition_point(|(other, _)| *other < key);
+        let rest = &self.0[begin..];
+        &rest[..rest.iter().take_while(|(other, _)| *other == key).count()]
+    }
 }
