@@ -39,8 +39,14 @@ pub(super) fn announce<A: AddressFamily>(
     let PeerState { facts, renewal, counts, .. } = state;
     let (Some(renewal), Some(counts)) = (renewal.of_mut(A::FAMILY), counts.of_mut(A::FAMILY)) else { return };
     let told = renewal.tell();
+    if let [(attributes, items @ [item])] = run {
+        // A single change does without room for many.
+        let (received, index) = (shared.interner.intern(Arc::clone(attributes)), [rib.table.enter(item.prefix)]);
+        return announce_set(rib, shared, config, (facts, counts), (received, told), items.iter().zip(&mut index.iter().copied()));
+    }
     let received = shared.interner.intern_all(run.iter().map(|(attributes, _)| *attributes));
-    let mut indexes = rib.table.enter_all(run.iter().flat_map(|(_, items)| items.iter()).map(|item| item.prefix)).into_iter();
+    let indexes = rib.table.enter_all(run.iter().flat_map(|(_, items)| items.iter()).map(|item| item.prefix));
+    let mut indexes = indexes.iter().copied();
     for ((_, items), received) in run.iter().zip(received) {
         announce_set(rib, shared, config, (facts, counts), (received, told), items.iter().zip(&mut indexes));
     }

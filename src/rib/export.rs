@@ -208,8 +208,10 @@ impl fmt::Display for Refusal {
 pub(super) struct Exporter {
     key: GroupKey,
     own: PerFamily<Option<NextHop>>,
-    /// Of this round; empty between rounds.
+    /// Of this round; nothing is in it between rounds.
     memo: Vec<Option<Memo>>,
+    /// A bit for each place of it that is in use.
+    used: u8,
     changed: Option<Changed>,
 }
 
@@ -249,12 +251,12 @@ impl Origin {
 }
 
 impl Exporter {
-    const MEMO: usize = 8;
+    const MEMO: usize = u8::BITS as usize;
 
     /// Export by this key.
     pub(super) fn new(key: GroupKey, next_hops: &NextHops) -> Self {
         let own = PerFamily::<()>::default().map(|family, ()| key.own_next_hop(family, next_hops));
-        Self { key, own, memo: Vec::new(), changed: None }
+        Self { key, own, memo: Vec::new(), used: 0, changed: None }
     }
 
     /// The key.
@@ -275,7 +277,12 @@ impl Exporter {
 
     /// Drops what is remembered between the paths of a round, so that it keeps no attributes alive.
     pub(super) fn forget(&mut self) {
-        self.memo = Vec::new();
+        while self.used != 0 {
+            if let Some(slot) = self.memo.get_mut(self.used.trailing_zeros() as usize) {
+                *slot = None;
+            }
+            self.used &= self.used - 1;
+        }
         self.changed = None;
     }
 
@@ -406,6 +413,7 @@ impl Exporter {
         if self.memo.is_empty() {
             self.memo.resize_with(Self::MEMO, || None);
         }
+        self.used |= 1 << place;
         if let Some(slot) = self.memo.get_mut(place) {
             *slot = Some(Memo { attributes: Arc::clone(path.attributes), origin, next_hop, before_policy, sent });
         }

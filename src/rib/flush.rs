@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
+use smallvec::{SmallVec, smallvec};
 
 use super::adj_rib_out::Changed;
 use super::bunch::{Bunches, bunches};
@@ -274,14 +275,14 @@ const FEW: usize = 4;
 /// The sets of excluded members that occur in a round, numbered; 0 is the empty one.
 #[derive(Debug)]
 struct Exclusions {
-    sets: Vec<Excluded>,
+    sets: SmallVec<[Excluded; FEW]>,
     /// Of those behind the first few.
     numbers: HashMap<Excluded, u32, FixedState>,
 }
 
 impl Exclusions {
     fn new() -> Self {
-        Self { sets: vec![Excluded::default()], numbers: HashMap::default() }
+        Self { sets: smallvec![Excluded::default()], numbers: HashMap::default() }
     }
 
     fn number(&mut self, set: Excluded) -> u32 {

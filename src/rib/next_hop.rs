@@ -241,6 +241,9 @@ impl NextHops {
     /// Resolves again what the kernel's words may have changed; the next hops whose result is another now.
     pub(super) fn reexamine(&mut self) -> Vec<NextHopId> {
         let mut changed = Vec::new();
+        if self.suspects.is_empty() {
+            return changed;
+        }
         for id in std::mem::take(&mut self.suspects) {
             let Some(key) = self.tracked(id).map(|t| t.key) else { continue };
             let resolution = self.resolve(&key);
@@ -256,6 +259,9 @@ impl NextHops {
     /// Prefixes that have become, or are no longer, our own (M2).
     pub(super) fn take_own_changes(&mut self) -> Vec<IpNet> {
         let mut changed = Vec::new();
+        if self.own_changes.is_empty() {
+            return changed;
+        }
         for prefix in std::mem::take(&mut self.own_changes) {
             let differs = if self.is_ours(&prefix) { self.own_prefixes.insert(prefix) } else { self.own_prefixes.remove(&prefix) };
             if differs {

@@ -507,6 +507,9 @@ impl Shard {
 
     /// Peers whose configuration changed in place may belong elsewhere now.
     fn follow_reloads(&mut self) {
+        if self.regroup.is_empty() {
+            return;
+        }
         for group in std::mem::take(&mut self.regroup) {
             let members = self.peers.iter().filter(|(_, state)| state.group == Some(group));
             let keys = members.map(|(peer, state)| (*peer, GroupKey::new(&state.facts, &self.config, self.draining))).collect();
@@ -768,6 +771,9 @@ impl Shard {
     }
 
     fn report_counts(&mut self, out: &mut Outbox<Output>) {
+        if self.counted.is_empty() {
+            return;
+        }
         for peer in std::mem::take(&mut self.counted) {
             let Some(state) = self.peers.get_mut(&peer) else { continue };
             let group = state.group.and_then(|id| self.shared.groups.get(id));
