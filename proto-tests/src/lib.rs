@@ -8,6 +8,7 @@ pub mod fuzz;
 pub mod guide;
 pub mod kube;
 pub mod lab;
+pub mod layout;
 pub mod live;
 pub mod package;
 pub mod parity;

@@ -1,0 +1,104 @@
+//! Where functions stand in the program: what `cargo layout` makes of traces, and how much of the program such an order knows.
+//!
+//! ```text
+//! compare, margay under callgrind ─▶ names of functions that ran ─┐
+//! nm -S margay ───────────────────▶ names and sizes of all ──────┴▶ packaging/layout/hot.ld ─▶ linker (packaging/layout/build.rs)
+//! ```
+//!
+//! A function is known by its *stem*, its mangled name without the hash at the end, which is another one with each compiler. The instances of a
+//! generic function mostly share a stem and are kept together; those stems come first of which most was run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+/// How a mangled name goes on where its hash begins (the hash is 16 digits, and counted).
+const HASH: &str = "17h";
+
+/// A mangled name without its hash. What is mangled otherwise, or not at all, stays as it is.
+pub fn stem(name: &str) -> &str {
+    match name.rfind(HASH) {
+        Some(hash) if name.starts_with("_ZN") => &name[..hash + HASH.len()],
+        _ => name,
+    }
+}
+
+/// The functions that `nm -S` lists, with their sizes in octets; of those at the same address the first.
+pub fn symbols(listing: &str) -> BTreeMap<&str, u64> {
+    let mut seen = BTreeSet::new();
+    let line = |line: &'_ str| -> Option<(u64, u64, bool)> {
+        let mut words = line.split_whitespace();
+        let number = |word: Option<&str>| u64::from_str_radix(word?, 16).ok();
+        Some((number(words.next())?, number(words.next())?, matches!(words.next()?, "t" | "T" | "w" | "W")))
+    };
+    let all = listing.lines().filter_map(|text| Some((line(text)?, text.split_whitespace().nth(3)?)));
+    all.filter(|((address, _, is_code), _)| *is_code && seen.insert(*address)).map(|((_, size, _), name)| (name, size)).collect()
+}
+
+/// The functions that ran, as a file of callgrind names them (`--demangle=no`), those of libraries included.
+pub fn ran(trace: &str) -> impl Iterator<Item = &str> {
+    let named = trace.lines().filter_map(|line| line.strip_prefix('c').unwrap_or(line).strip_prefix("fn=("));
+    // A name is given once and then by its number; a quote begins the depth of a recursion.
+    named.filter_map(|line| line.split_once(") ")).map(|(_, name)| name.split('\'').next().unwrap_or(name))
+}
+
+/// The stems of what ran, those of which most was run first.
+pub fn order<'a>(symbols: &BTreeMap<&'a str, u64>, ran: &BTreeSet<String>) -> Vec<&'a str> {
+    let mut stems: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for (name, size) in symbols {
+        let (of_all, of_ran) = stems.entry(stem(name)).or_default();
+        *of_all += size;
+        *of_ran += if ran.contains(*name) { *size } else { 0 };
+    }
+    let tenths = |(of_all, of_ran): (u64, u64)| 10 * of_ran / of_all.max(1);
+    let mut order: Vec<_> = stems.into_iter().filter(|(stem, (_, of_ran))| *of_ran > 0 && stem.starts_with('_')).collect();
+    order.sort_by_key(|(stem, sizes)| (std::cmp::Reverse(tenths(*sizes)), *stem));
+    order.into_iter().map(|(stem, _)| stem).collect()
+}
+
+/// The linker's script for an order. What LLVM takes for unlikely has sections of another name, and runs all the same.
+pub fn script(order: &[&str]) -> String {
+    let mut script = "/* Made by `cargo layout`; what it is for stands in build.rs. */\nSECTIONS\n{\n  .text.hot :\n  {\n".to_owned();
+    for stem in order {
+        let rest = if stem.ends_with(HASH) { "*" } else { "" };
+        // Writing to a string cannot fail.
+        let _ = writeln!(script, "    *(.text.{stem}{rest} .text.unlikely.{stem}{rest})");
+    }
+    script + "  }\n}\nINSERT BEFORE .text;\n"
+}
+
+/// The stems of a script.
+pub fn stems(script: &str) -> impl Iterator<Item = &str> {
+    let first = script.lines().filter_map(|line| line.trim().strip_prefix("*(.text.")?.split_whitespace().next());
+    first.map(|pattern| pattern.trim_end_matches('*'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LISTING: &str = "\
+0000000000001000 0000000000000064 t _ZN3one4some17h0123456789abcdefE
+0000000000002000 0000000000000064 t _ZN3one4some17hfedcba9876543210E
+0000000000003000 0000000000000010 T _ZN3two3all17h0123456789abcdefE
+0000000000003000 0000000000000010 T _ZN3two5alias17h0123456789abcdefE
+0000000000004000 0000000000000010 t _RNvNtCs1_3std5never
+0000000000005000 0000000000000010 t _RNvNtCs1_3std6always
+0000000000006000 0000000000000010 D DATA
+0000000000007000 T no_size
+";
+
+    #[test]
+    fn what_ran_comes_first_by_how_much_of_it_ran_and_by_names_that_last() {
+        let trace = "fn=(1) _ZN3one4some17h0123456789abcdefE\ncfn=(2) _ZN3two3all17h0123456789abcdefE'2\n\
+                     calls=1 0\nfn=(1)\ncfn=(3) malloc\nfn=(4) _RNvNtCs1_3std6always\n";
+        let ran: BTreeSet<String> = ran(trace).map(str::to_owned).collect();
+        let symbols = symbols(LISTING);
+        assert_eq!(symbols.len(), 5, "{symbols:?}");
+        let order = order(&symbols, &ran);
+        assert_eq!(order, ["_RNvNtCs1_3std6always", "_ZN3two3all17h", "_ZN3one4some17h"]);
+        let script = script(&order);
+        assert!(script.contains("\n    *(.text._ZN3one4some17h* .text.unlikely._ZN3one4some17h*)\n"), "{script}");
+        assert!(script.contains("\n    *(.text._RNvNtCs1_3std6always .text.unlikely._RNvNtCs1_3std6always)\n"), "{script}");
+        assert_eq!(stems(&script).collect::<Vec<_>>(), order);
+    }
+}
