@@ -3,7 +3,8 @@
 //! Long because it is where all inputs of the machine arrive; what they lead to is in the rooms beside it.
 //!
 //! One round, [`Shard::finish_round`]: next hops and groups that have changed → a bounded step of walks →
-//! decision of the dirty destinations → flush of the groups → open pulls → counters.
+//! decision of the dirty destinations → flush of the groups → open pulls. What the FibSyncer, collectors and counters are told follows in the
+//! same round where no peer was told anything, else in the next one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

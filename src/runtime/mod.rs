@@ -12,6 +12,8 @@
 //! Beside them: [`bmp`] tells collectors what the shards say when asked, `pulse` asks each of these for a sign of life, [`memory_guard`] keeps
 //! the process below its ceiling of memory, `manager` tells the service manager.
 //!
+//! Peers and shards keep their machines' deadlines with an [`alarm`]: many sessions share its wakes.
+//!
 //! Await graph: sockets → peer → shard; a shard waits for nobody. A panic in a peer's task ends that peer; one in a
 //! shard or the FibSyncer ends the process, whose kernel routes stay.
 
