@@ -57,13 +57,14 @@ use crate::origin::agents::AgentStatus;
 use crate::runtime::shard_meters::ShardMeters;
 use crate::session::{DownReason, MessageCounts, PrefixCounts, State, Traffic};
 use crate::telemetry::MemoryAct;
-use crate::types;
+use crate::types::{self, PerFamily};
 
 /// Where paths are counted: Adj-RIB-In before policy, after it, Adj-RIB-Out.
 const STAGES: [&str; 3] = ["received", "accepted", "advertised"];
 
-/// Which way messages go, by number.
-const DIRECTIONS: [(usize, &str); 2] = [(0, "received"), (1, "sent")];
+/// Which way messages go.
+const RECEIVED: &str = "received";
+const SENT: &str = "sent";
 
 /// The tasks of this runtime, counted when somebody asks.
 #[derive(Debug)]
@@ -282,8 +283,9 @@ impl Metrics {
             traffic: Traffic::default(),
             all: self.clone(),
             labels,
-            counters: Default::default(),
-            gauges: Default::default(),
+            received: MessageCounters::default(),
+            sent: MessageCounters::default(),
+            gauges: PerFamily::default(),
         };
         peer.all.state.get_or_create(&peer.labels).set(State::Idle as i64);
         peer.all.up.get_or_create(&peer.labels).set(0);
@@ -408,6 +410,9 @@ impl CollectorMeter {
     }
 }
 
+/// Where messages of one direction are counted, by type. Each is found by its labels the first time.
+type MessageCounters = [Option<Counter>; 5];
+
 /// The numbers of one peer, until it is dropped.
 #[derive(Debug)]
 pub struct PeerMetrics {
@@ -415,15 +420,17 @@ pub struct PeerMetrics {
     all: Metrics,
     /// What was counted already.
     traffic: Traffic,
-    /// Where it is counted, received and sent, found by its labels the first time.
-    counters: [[Option<Counter>; 5]; 2],
-    /// The same for paths, by family and stage.
-    gauges: [[Option<Gauge>; STAGES.len()]; types::Family::ALL.len()],
+    received: MessageCounters,
+    sent: MessageCounters,
+    /// Where paths are counted, by stage; found as those are.
+    gauges: PerFamily<[Option<Gauge>; STAGES.len()]>,
 }
 
 impl PeerMetrics {
     /// The FSM's state changed.
-    pub fn state(&self, from: State, to: State) {
+    pub fn state(&mut self, from: State, to: State) {
+        // A peer that came back under its name may have found what the one before it takes along when it is dropped.
+        (self.received, self.sent, self.gauges) = Default::default();
         self.all.state.get_or_create(&self.labels).set(to as i64);
         self.all.up.get_or_create(&self.labels).set(i64::from(to == State::Established));
         if from == State::Established {
@@ -449,9 +456,7 @@ impl PeerMetrics {
 
     /// Paths of a family.
     pub fn prefixes(&mut self, family: types::Family, counts: PrefixCounts) {
-        let Some(gauges) = types::Family::ALL.iter().position(|f| *f == family).and_then(|family| self.gauges.get_mut(family)) else {
-            return;
-        };
+        let Some(gauges) = self.gauges.of_mut(family) else { return };
         for ((stage, count), gauge) in STAGES.into_iter().zip([counts.received, counts.accepted, counts.advertised]).zip(gauges) {
             let labels = || OfPrefixes { peer: self.labels.peer.clone(), family: family.to_string(), stage };
             let gauge = gauge.get_or_insert_with(|| self.all.prefixes.get_or_create_owned(&labels()));
@@ -464,19 +469,17 @@ impl PeerMetrics {
         if *now == self.traffic {
             return;
         }
-        let before = std::mem::replace(&mut self.traffic, *now);
-        self.count(DIRECTIONS[0], &now.received, &before.received);
-        self.count(DIRECTIONS[1], &now.sent, &before.sent);
-    }
-
-    fn count(&mut self, (direction, name): (usize, &'static str), now: &MessageCounts, before: &MessageCounts) {
-        let counters = self.counters[direction].iter_mut();
-        for (((kind, now), (_, before)), counter) in now.each().into_iter().zip(before.each()).zip(counters) {
-            if now > before {
-                let labels = || OfMessages { peer: self.labels.peer.clone(), direction: name, r#type: kind };
-                counter.get_or_insert_with(|| self.all.messages.get_or_create_owned(&labels())).inc_by(now - before);
+        for (direction, counters, now, before) in
+            [(RECEIVED, &mut self.received, &now.received, &self.traffic.received), (SENT, &mut self.sent, &now.sent, &self.traffic.sent)]
+        {
+            for (((kind, now), (_, before)), counter) in now.each().into_iter().zip(before.each()).zip(counters) {
+                if now > before {
+                    let labels = || OfMessages { peer: self.labels.peer.clone(), direction, r#type: kind };
+                    counter.get_or_insert_with(|| self.all.messages.get_or_create_owned(&labels())).inc_by(now - before);
+                }
             }
         }
+        self.traffic = *now;
     }
 }
 
@@ -489,7 +492,7 @@ impl Drop for PeerMetrics {
         for counter in [&all.flaps, &all.faults] {
             counter.remove(&self.labels);
         }
-        for (_, direction) in DIRECTIONS {
+        for direction in [RECEIVED, SENT] {
             for (kind, _) in MessageCounts::default().each() {
                 all.messages.remove(&OfMessages { peer: self.labels.peer.clone(), direction, r#type: kind });
             }
@@ -504,4 +507,32 @@ impl Drop for PeerMetrics {
 
 fn unix_now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|since| i64::try_from(since.as_secs()).ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+    use crate::types::{Asn, RouterId};
+
+    #[test]
+    fn a_peer_that_comes_back_before_the_one_of_its_name_is_gone_is_counted() {
+        let all = Metrics::default();
+        let config = PeerConfig::new("tor", (Asn(64512), RouterId([10, 0, 0, 1].into())), ([10, 0, 0, 2].into(), Asn(64513)));
+        let (old, mut new) = (all.peer(&config), all.peer(&config));
+        drop(old);
+        new.state(State::Idle, State::Connect);
+        new.prefixes(types::Family::IPV4_UNICAST, PrefixCounts { received: 3, ..PrefixCounts::default() });
+        let mut traffic = Traffic::default();
+        for _ in 0..2 {
+            traffic.sent.keepalive += 1;
+            new.traffic(&traffic);
+        }
+        let mut text = String::new();
+        encode(&mut text, &all.registry()).unwrap();
+        let has = |line: &str| text.lines().any(|found| found == line);
+        assert!(has(r#"margay_bgp_peer_messages_total{peer="tor",direction="sent",type="keepalive"} 2"#), "{text}");
+        assert!(has(r#"margay_bgp_peer_prefixes{peer="tor",family="ipv4-unicast",stage="received"} 3"#), "{text}");
+    }
 }
