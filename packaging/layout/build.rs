@@ -21,7 +21,7 @@ fn main() {
     if is_usual_linker()
         && let Ok(root) = env::var("CARGO_MANIFEST_DIR")
     {
-        println!("cargo::rustc-link-arg-bin=margay=-Wl,-T,{}", Path::new(&root).join(order).display());
+        println!("cargo::rustc-link-arg-bin=margay=-T{}", Path::new(&root).join(order).display());
     }
 }
 
