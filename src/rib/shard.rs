@@ -238,8 +238,8 @@ impl Shard {
         let whole = self.shared.groups.is_recovered() && self.shared.facts.local.is_synced();
         self.shared.groups.flush(whole);
         done(Stage::Encode);
-        // Peers do not wait for what is done for others: that is put off by one round, and never by two. Frames come last, since the task
-        // that is woken last runs next.
+        // Peers do not wait for what is done for others: that is put off by one round, and never by two. Frames come last, since of
+        // several workers each runs next the task that it has woken last.
         let owed = std::mem::take(&mut self.owes);
         if owed {
             self.tell_others(out);

@@ -12,6 +12,9 @@
 //! Beside them: [`bmp`] tells collectors what the shards say when asked, `pulse` asks each of these for a sign of life, [`memory_guard`] keeps
 //! the process below its ceiling of memory, `manager` tells the service manager.
 //!
+//! Tasks run on half of the cores' worth of workers; with fewer than four cores that is one, the main thread. A shard that has much to do moves
+//! to a thread of its own, and the kernel's writer, BFD and the service manager have theirs.
+//!
 //! Peers and shards keep their machines' deadlines with an [`alarm`]: many sessions share its wakes.
 //!
 //! Await graph: sockets → peer → shard; a shard waits for nobody. A panic in a peer's task ends that peer; one in a

@@ -29,7 +29,9 @@ pub fn next(buffer: &mut BytesMut, context: &Context) -> Result<Option<Frame>, D
     if buffer.len() < length {
         return Ok(None);
     }
-    let mut body = buffer.split_to(length).freeze();
+    // A message alone in its buffer goes with it: nothing has to be shared.
+    let whole = if buffer.len() == length { std::mem::take(buffer) } else { buffer.split_to(length) };
+    let mut body = whole.freeze();
     body.advance(HEADER);
     Ok(Some(Frame { kind, body }))
 }
