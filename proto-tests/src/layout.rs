@@ -1,18 +1,26 @@
 //! Where functions stand in the program: what `cargo layout` makes of traces, and how much of the program such an order knows.
 //!
 //! ```text
-//! compare, margay under callgrind ─▶ names of functions that ran ─┐
-//! nm -S margay ───────────────────▶ names and sizes of all ──────┴▶ packaging/layout/hot.ld ─▶ linker (packaging/layout/build.rs)
+//!                                ┌▶ what runs at each wake of a margay that waits ─┐
+//! compare, margay under callgrind ┴▶ names of functions that ran ───────────────────┤
+//! nm -S margay ───────────────────▶ names and sizes of all ────────────────────────┴▶ packaging/layout/hot.ld ─▶ linker (packaging/layout/build.rs)
 //! ```
 //!
-//! A function is known by its *stem*, its mangled name without the hash at the end, which is another one with each compiler. The instances of a
-//! generic function mostly share a stem and are kept together; those stems come first of which most was run.
+//! First stand the functions that a single change runs, one for each of its instances, so that it touches as few pages as can be: after ten
+//! milliseconds of rest each page and each line is far away from the processor.
+//!
+//! Behind them a function is known by its *stem*, its mangled name without the hash at the end, which is another one with each compiler. The
+//! instances of a generic function mostly share a stem and are kept together; those stems come first of which most was run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 /// How a mangled name goes on where its hash begins (the hash is 16 digits, and counted).
 const HASH: &str = "17h";
+/// What margay calls when it has nothing to do.
+const WAIT: &str = "epoll_wait";
+/// A function belongs to a single change if it is called at least each so manieth time.
+const OFTEN: u64 = 3;
 
 /// A mangled name without its hash. What is mangled otherwise, or not at all, stays as it is.
 pub fn stem(name: &str) -> &str {
@@ -41,35 +49,68 @@ pub fn ran(trace: &str) -> impl Iterator<Item = &str> {
     named.filter_map(|line| line.split_once(") ")).map(|(_, name)| name.split('\'').next().unwrap_or(name))
 }
 
-/// The stems of what ran, those of which most was run first.
-pub fn order<'a>(symbols: &BTreeMap<&'a str, u64>, ran: &BTreeSet<String>) -> Vec<&'a str> {
+/// The functions that a trace says were called nearly each time that margay had waited for news, the most called first; and how often it had.
+pub fn at_each_wake(trace: &str) -> (u64, Vec<String>) {
+    let mut names: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut calls: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut called = "";
+    for line in trace.lines() {
+        if let Some(reference) = line.strip_prefix("cfn=").or_else(|| line.strip_prefix("fn=")) {
+            let (number, name) = reference.split_once(' ').unwrap_or((reference, ""));
+            if !name.is_empty() {
+                names.insert(number, name.split('\'').next().unwrap_or(name));
+            }
+            called = names.get(number).copied().unwrap_or_default();
+        } else if let Some(count) = line.strip_prefix("calls=").and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok()) {
+            *calls.entry(called).or_default() += count;
+        }
+    }
+    let wakes = calls.get(WAIT).copied().unwrap_or_default();
+    let often = |count: u64| wakes > 0 && count * OFTEN >= wakes;
+    let is_rust = |name: &str| name.starts_with("_ZN") || name.starts_with("_R");
+    let mut all: Vec<_> = calls.into_iter().filter(|(name, count)| is_rust(name) && often(*count)).collect();
+    all.sort_by_key(|(name, count)| (std::cmp::Reverse(*count), *name));
+    (wakes, all.into_iter().map(|(name, _)| name.to_owned()).collect())
+}
+
+/// The stems of what ran besides the `first` functions, those of which most was run first; at the end those of the first, for another
+/// compiler, and those that ran in `earlier` recordings, on other machines, if the program still has them.
+pub fn order<'a>(symbols: &BTreeMap<&'a str, u64>, ran: &BTreeSet<String>, first: &[String], earlier: &BTreeSet<&str>) -> Vec<&'a str> {
+    let first: BTreeSet<&str> = first.iter().map(String::as_str).collect();
+    let kept: BTreeSet<&str> = first.iter().map(|name| stem(name)).chain(earlier.iter().copied()).collect();
     let mut stems: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
     for (name, size) in symbols {
         let (of_all, of_ran) = stems.entry(stem(name)).or_default();
+        let size = if first.contains(name) { 0 } else { *size };
         *of_all += size;
-        *of_ran += if ran.contains(*name) { *size } else { 0 };
+        *of_ran += if ran.contains(*name) { size } else { 0 };
     }
     let tenths = |(of_all, of_ran): (u64, u64)| 10 * of_ran / of_all.max(1);
-    let mut order: Vec<_> = stems.into_iter().filter(|(stem, (_, of_ran))| *of_ran > 0 && stem.starts_with('_')).collect();
+    let wanted = |stem: &str, of_ran: u64| stem.starts_with('_') && (of_ran > 0 || kept.contains(stem));
+    let mut order: Vec<_> = stems.into_iter().filter(|(stem, (_, of_ran))| wanted(stem, *of_ran)).collect();
     order.sort_by_key(|(stem, sizes)| (std::cmp::Reverse(tenths(*sizes)), *stem));
     order.into_iter().map(|(stem, _)| stem).collect()
 }
 
-/// The linker's script for an order. What LLVM takes for unlikely has sections of another name, and runs all the same.
-pub fn script(order: &[&str]) -> String {
+/// The linker's script: functions by their whole names, then an order of stems. What LLVM takes for unlikely has sections of another name,
+/// and runs all the same.
+pub fn script(first: &[String], order: &[&str]) -> String {
     let mut script = "/* Made by `cargo layout`; what it is for stands in build.rs. */\nSECTIONS\n{\n  .text.hot :\n  {\n".to_owned();
+    for name in first {
+        // Writing to a string cannot fail.
+        let _ = writeln!(script, "    *(.text.{name} .text.unlikely.{name})");
+    }
     for stem in order {
         let rest = if stem.ends_with(HASH) { "*" } else { "" };
-        // Writing to a string cannot fail.
         let _ = writeln!(script, "    *(.text.{stem}{rest} .text.unlikely.{stem}{rest})");
     }
     script + "  }\n}\nINSERT BEFORE .text;\n"
 }
 
 /// The stems of a script.
-pub fn stems(script: &str) -> impl Iterator<Item = &str> {
+pub fn stems(script: &str) -> BTreeSet<&str> {
     let first = script.lines().filter_map(|line| line.trim().strip_prefix("*(.text.")?.split_whitespace().next());
-    first.map(|pattern| pattern.trim_end_matches('*'))
+    first.map(|pattern| stem(pattern.trim_end_matches('*'))).collect()
 }
 
 #[cfg(test)]
@@ -94,11 +135,24 @@ mod tests {
         let ran: BTreeSet<String> = ran(trace).map(str::to_owned).collect();
         let symbols = symbols(LISTING);
         assert_eq!(symbols.len(), 5, "{symbols:?}");
-        let order = order(&symbols, &ran);
-        assert_eq!(order, ["_RNvNtCs1_3std6always", "_ZN3two3all17h", "_ZN3one4some17h"]);
-        let script = script(&order);
+        let earlier = BTreeSet::from(["_RNvNtCs1_3std5never", "_ZN4gone17h"]);
+        let beside = order(&symbols, &ran, &["_ZN3two3all17h0123456789abcdefE".to_owned()], &earlier);
+        assert_eq!(beside, ["_RNvNtCs1_3std6always", "_ZN3one4some17h", "_RNvNtCs1_3std5never", "_ZN3two3all17h"]);
+        let order = order(&symbols, &ran, &[], &earlier);
+        assert_eq!(order, ["_RNvNtCs1_3std6always", "_ZN3two3all17h", "_ZN3one4some17h", "_RNvNtCs1_3std5never"]);
+        let script = script(&["_ZN3one4some17hfedcba9876543210E".to_owned()], &order);
+        let first = script.lines().find(|line| line.contains("*(")).unwrap();
+        assert_eq!(first, "    *(.text._ZN3one4some17hfedcba9876543210E .text.unlikely._ZN3one4some17hfedcba9876543210E)");
         assert!(script.contains("\n    *(.text._ZN3one4some17h* .text.unlikely._ZN3one4some17h*)\n"), "{script}");
         assert!(script.contains("\n    *(.text._RNvNtCs1_3std6always .text.unlikely._RNvNtCs1_3std6always)\n"), "{script}");
-        assert_eq!(stems(&script).collect::<Vec<_>>(), order);
+        assert_eq!(stems(&script), order.into_iter().collect());
+    }
+
+    #[test]
+    fn what_nearly_each_wake_calls_belongs_to_a_single_change() {
+        let trace = "fn=(1) _ZN4loop17h0E\ncfn=(2) epoll_wait\ncalls=9 0\n5 1\ncfn=(3) _ZN4each17h0E'2\ncalls=4 0\n5 1\n\
+                     fn=(3)\ncfn=(4) _ZN4rare17h0E\ncalls=2 0\n5 1\ncfn=(3)\ncalls=1 0\n5 1\ncfn=(5) _ZN5often17h0E\ncalls=30 +3\n5 1\n";
+        assert_eq!(at_each_wake(trace), (9, vec!["_ZN5often17h0E".to_owned(), "_ZN4each17h0E".to_owned()]));
+        assert_eq!(at_each_wake("fn=(1) a\n"), (0, vec![]));
     }
 }

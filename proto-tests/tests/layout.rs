@@ -19,7 +19,7 @@ fn the_order_of_functions_knows_most_of_those_that_run() -> Result<()> {
     let listing = String::from_utf8(listing.stdout)?;
     let known: BTreeSet<&str> = symbols(&listing).into_keys().map(stem).collect();
     let order = fs::read_to_string(repository().join("packaging/layout/hot.ld"))?;
-    let wanted: Vec<&str> = stems(&order).collect();
+    let wanted = stems(&order);
     let found = wanted.iter().filter(|stem| known.contains(**stem)).count();
     assert!(found * 100 >= wanted.len() * KNOWN, "of {} functions {found} are there: `cargo layout` records them anew", wanted.len());
     println!("{found} of {}", wanted.len());
