@@ -206,9 +206,6 @@ impl<A: AddressFamily> AdjRibOut<A> {
 
     /// Ends a round: the entries that really changed, in order of their first offer.
     pub fn settle(&mut self) -> Vec<Changed> {
-        if self.round.is_empty() {
-            return Vec::new();
-        }
         let mut round = std::mem::take(&mut self.round);
         let mut changes = Vec::with_capacity(round.len());
         let mut same = Same::default();

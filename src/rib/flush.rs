@@ -45,7 +45,7 @@ struct Batch {
     items: Vec<Item>,
     frames: Vec<Bytes>,
     /// Of each run the readers, and the ends of its items and frames.
-    runs: SmallVec<[(Audience, usize, usize); 1]>,
+    runs: Vec<(Audience, usize, usize)>,
 }
 
 impl Batch {
