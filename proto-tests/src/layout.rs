@@ -73,20 +73,17 @@ pub fn at_each_wake(trace: &str) -> (u64, Vec<String>) {
     (wakes, all.into_iter().map(|(name, _)| name.to_owned()).collect())
 }
 
-/// The stems of what ran besides the `first` functions, those of which most was run first; at the end those of the first, for another
-/// compiler, and those that ran in `earlier` recordings, on other machines, if the program still has them.
-pub fn order<'a>(symbols: &BTreeMap<&'a str, u64>, ran: &BTreeSet<String>, first: &[String], earlier: &BTreeSet<&str>) -> Vec<&'a str> {
-    let first: BTreeSet<&str> = first.iter().map(String::as_str).collect();
-    let kept: BTreeSet<&str> = first.iter().map(|name| stem(name)).chain(earlier.iter().copied()).collect();
+/// The stems of what ran, those of which most was run first; at the end those that ran in `earlier` recordings, on other machines, if the
+/// program still has them. The functions that stand before all are among them: where a hash has changed they stand there, not far away.
+pub fn order<'a>(symbols: &BTreeMap<&'a str, u64>, ran: &BTreeSet<String>, earlier: &BTreeSet<&str>) -> Vec<&'a str> {
     let mut stems: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
     for (name, size) in symbols {
         let (of_all, of_ran) = stems.entry(stem(name)).or_default();
-        let size = if first.contains(name) { 0 } else { *size };
         *of_all += size;
-        *of_ran += if ran.contains(*name) { size } else { 0 };
+        *of_ran += if ran.contains(*name) { *size } else { 0 };
     }
     let tenths = |(of_all, of_ran): (u64, u64)| 10 * of_ran / of_all.max(1);
-    let wanted = |stem: &str, of_ran: u64| stem.starts_with('_') && (of_ran > 0 || kept.contains(stem));
+    let wanted = |stem: &str, of_ran: u64| stem.starts_with('_') && (of_ran > 0 || earlier.contains(stem));
     let mut order: Vec<_> = stems.into_iter().filter(|(stem, (_, of_ran))| wanted(stem, *of_ran)).collect();
     order.sort_by_key(|(stem, sizes)| (std::cmp::Reverse(tenths(*sizes)), *stem));
     order.into_iter().map(|(stem, _)| stem).collect()
@@ -136,9 +133,7 @@ mod tests {
         let symbols = symbols(LISTING);
         assert_eq!(symbols.len(), 5, "{symbols:?}");
         let earlier = BTreeSet::from(["_RNvNtCs1_3std5never", "_ZN4gone17h"]);
-        let beside = order(&symbols, &ran, &["_ZN3two3all17h0123456789abcdefE".to_owned()], &earlier);
-        assert_eq!(beside, ["_RNvNtCs1_3std6always", "_ZN3one4some17h", "_RNvNtCs1_3std5never", "_ZN3two3all17h"]);
-        let order = order(&symbols, &ran, &[], &earlier);
+        let order = order(&symbols, &ran, &earlier);
         assert_eq!(order, ["_RNvNtCs1_3std6always", "_ZN3two3all17h", "_ZN3one4some17h", "_RNvNtCs1_3std5never"]);
         let script = script(&["_ZN3one4some17hfedcba9876543210E".to_owned()], &order);
         let first = script.lines().find(|line| line.contains("*(")).unwrap();

@@ -57,7 +57,7 @@ fn record(arguments: &Arguments) -> Result<(usize, usize)> {
     let listing = String::from_utf8_lossy(&listing.stdout);
     let symbols = symbols(&listing);
     let before = fs::read_to_string(&arguments.output).unwrap_or_default();
-    let order = order(&symbols, &names, &first.1, &stems(&before));
+    let order = order(&symbols, &names, &stems(&before));
     let nothing = || format!("nothing was traced: is valgrind installed, and are there symbols in {}?", margay.display());
     ensure!(!order.is_empty() && !first.1.is_empty(), nothing());
     fs::write(&arguments.output, script(&first.1, &order)).with_context(|| arguments.output.display().to_string())?;
