@@ -23,8 +23,9 @@
 //! # Which clients can do it
 //!
 //! Whatever sends a request body piece by piece: `curl -T .`, Python's `http.client` with chunks. Both are in `packaging/agent`, 30 lines each.
-//! It is an order: from root and the daemon's own user alone. Whoever does not read the answers is not read either; a connection that is gone,
-//! takeovers and several agents are the Agents machine's matter ([`crate::origin::agents`]).
+//! It is an order: from root and the daemon's own user alone. Whoever does not read the answers is not read either, nor does it hear why it is
+//! taken over: Linux ends its connection with ECONNRESET, since words of it were unread when it was closed. A connection that is gone, takeovers
+//! and several agents are the Agents machine's matter ([`crate::origin::agents`]).
 
 use std::convert::Infallible;
 use std::net::IpAddr;
