@@ -9,7 +9,7 @@
 //! one together, those of which most was run first. The first are those that each single change runs, by their whole names and without other
 //! instances: a process that has rested for some milliseconds finds every page cold, and so they are on 156 pages, not on 236, which is a
 //! tenth of the time from one neighbour to the next (`cargo bench --workspace --bench compare -- --scenarios S7`). A whole name ends in a hash
-//! that another compiler makes otherwise: its program has these functions among the rest.
+//! that another compiler makes otherwise, and for some a small change of source: such a function stands among the rest.
 //!
 //! `cargo layout` records the order anew. It can only age, not break anything: a function that it does not know stands where it would
 //! without it. The test `layout` says when too many are unknown.

@@ -9,8 +9,9 @@
 //! First stand the functions that a single change runs, one for each of its instances, so that it touches as few pages as can be: after ten
 //! milliseconds of rest each page and each line is far away from the processor.
 //!
-//! Behind them a function is known by its *stem*, its mangled name without the hash at the end, which is another one with each compiler. The
-//! instances of a generic function mostly share a stem and are kept together; those stems come first of which most was run.
+//! Behind them a function is known by its *stem*, its mangled name without the hash at the end, which is another one with each compiler, and of
+//! a generic function with many a change of source. The instances of a generic function mostly share a stem and are kept together; those stems
+//! come first of which most was run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -19,7 +20,7 @@ use std::fmt::Write as _;
 const HASH: &str = "17h";
 /// What margay calls when it has nothing to do.
 const WAIT: &str = "epoll_wait";
-/// A function belongs to a single change if it is called at least each so manieth time.
+/// A function belongs to a single change if it is called at least once in so many wakes.
 const OFTEN: u64 = 3;
 
 /// A mangled name without its hash. What is mangled otherwise, or not at all, stays as it is.
@@ -45,8 +46,13 @@ pub fn symbols(listing: &str) -> BTreeMap<&str, u64> {
 /// The functions that ran, as a file of callgrind names them (`--demangle=no`), those of libraries included.
 pub fn ran(trace: &str) -> impl Iterator<Item = &str> {
     let named = trace.lines().filter_map(|line| line.strip_prefix('c').unwrap_or(line).strip_prefix("fn=("));
-    // A name is given once and then by its number; a quote begins the depth of a recursion.
-    named.filter_map(|line| line.split_once(") ")).map(|(_, name)| name.split('\'').next().unwrap_or(name))
+    // A name is given once and then by its number.
+    named.filter_map(|line| line.split_once(") ")).map(|(_, name)| without_depth(name))
+}
+
+/// A quote begins the depth of a recursion.
+fn without_depth(name: &str) -> &str {
+    name.split_once('\'').map_or(name, |(name, _)| name)
 }
 
 /// The functions that a trace says were called nearly each time that margay had waited for news, the most called first; and how often it had.
@@ -58,7 +64,7 @@ pub fn at_each_wake(trace: &str) -> (u64, Vec<String>) {
         if let Some(reference) = line.strip_prefix("cfn=").or_else(|| line.strip_prefix("fn=")) {
             let (number, name) = reference.split_once(' ').unwrap_or((reference, ""));
             if !name.is_empty() {
-                names.insert(number, name.split('\'').next().unwrap_or(name));
+                names.insert(number, without_depth(name));
             }
             called = names.get(number).copied().unwrap_or_default();
         } else if let Some(count) = line.strip_prefix("calls=").and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok()) {
