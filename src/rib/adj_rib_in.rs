@@ -44,6 +44,19 @@ pub(super) fn announce<A: AddressFamily>(
         let (received, index) = (shared.interner.intern(Arc::clone(attributes)), [rib.table.enter(item.prefix)]);
         return announce_set(rib, shared, config, (facts, counts), (received, told), items.iter().zip(&mut index.iter().copied()));
     }
+    announce_many(rib, shared, config, (facts, counts), told, run);
+}
+
+/// Beside [`announce`]: the stack of a single change is a page or two.
+#[inline(never)]
+fn announce_many<A: AddressFamily>(
+    rib: &mut LocRib<A>,
+    shared: &mut Shared,
+    config: &RibConfig,
+    (facts, counts): (&SessionFacts, &mut PrefixCounts),
+    told: Epoch,
+    run: &[Announcement<'_, A>],
+) {
     let received = shared.interner.intern_all(run.iter().map(|(attributes, _)| *attributes));
     let indexes = rib.table.enter_all(run.iter().flat_map(|(_, items)| items.iter()).map(|item| item.prefix));
     let mut indexes = indexes.iter().copied();

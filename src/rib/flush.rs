@@ -58,9 +58,13 @@ impl<A: AddressFamily> Outbound<A> {
     /// Ends a round: changes go into the log, and encoded once into the journal if anybody reads it.
     pub fn flush(&mut self, receivers: &Receivers, context: &Context) {
         let changed = self.rib.settle();
-        if changed.is_empty() {
-            return;
+        if !changed.is_empty() {
+            self.flush_some(changed, receivers, context);
         }
+    }
+
+    #[inline(never)]
+    fn flush_some(&mut self, changed: Vec<Changed>, receivers: &Receivers, context: &Context) {
         self.let_readers_in();
         self.trim();
         let encode = (self.readers.len() > self.lingering).then_some(context);

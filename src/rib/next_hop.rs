@@ -238,12 +238,14 @@ impl NextHops {
         self.suspects.extend(inside.map(|(_, id)| *id));
     }
 
+    /// Whether the kernel's words of this round may have changed anything.
+    pub(super) fn has_news(&self) -> bool {
+        !self.suspects.is_empty() || !self.own_changes.is_empty() || self.addresses_changed
+    }
+
     /// Resolves again what the kernel's words may have changed; the next hops whose result is another now.
     pub(super) fn reexamine(&mut self) -> Vec<NextHopId> {
         let mut changed = Vec::new();
-        if self.suspects.is_empty() {
-            return changed;
-        }
         for id in std::mem::take(&mut self.suspects) {
             let Some(key) = self.tracked(id).map(|t| t.key) else { continue };
             let resolution = self.resolve(&key);
@@ -259,9 +261,6 @@ impl NextHops {
     /// Prefixes that have become, or are no longer, our own (M2).
     pub(super) fn take_own_changes(&mut self) -> Vec<IpNet> {
         let mut changed = Vec::new();
-        if self.own_changes.is_empty() {
-            return changed;
-        }
         for prefix in std::mem::take(&mut self.own_changes) {
             let differs = if self.is_ours(&prefix) { self.own_prefixes.insert(prefix) } else { self.own_prefixes.remove(&prefix) };
             if differs {

@@ -172,6 +172,31 @@ impl<A: AddressFamily> Outbound<A> {
         ended: &mut Vec<Family>,
     ) {
         let Some(reader) = self.readers.get_mut(&receiver.peer) else { return };
+        if let Progress::Following(place) = &mut reader.progress
+            && !reader.due
+        {
+            let late = place.next != self.journal.end();
+            self.journal.read(receiver.peer, place, credit, frames);
+            self.late -= usize::from(late && place.next == self.journal.end());
+            self.rest();
+            self.compact_if(self.late == 0, receivers);
+            return;
+        }
+        self.pull_walking(receiver, receivers, context, credit, frames, ended);
+    }
+
+    /// The same for a member that walks, or of which the end of a walk is to be told.
+    #[inline(never)]
+    fn pull_walking(
+        &mut self,
+        receiver: &Receiver,
+        receivers: &Receivers,
+        context: &Context,
+        credit: &mut Credit,
+        frames: &mut Vec<Bytes>,
+        ended: &mut Vec<Family>,
+    ) {
+        let Some(reader) = self.readers.get_mut(&receiver.peer) else { return };
         let (late, lingering) = (reader.is_late(&self.journal), reader.is_lingering());
         let mut unfit = Vec::new();
         loop {
@@ -252,9 +277,13 @@ impl<A: AddressFamily> Outbound<A> {
 
     /// Begins a compaction, if one is due and none is under way.
     pub(super) fn compact_if(&mut self, quiet: bool, receivers: &Receivers) {
-        if self.rib.is_compacting() || !self.rib.wants_compaction(quiet) {
-            return;
+        if !self.rib.is_compacting() && self.rib.wants_compaction(quiet) {
+            self.begin_compaction(receivers);
         }
+    }
+
+    #[inline(never)]
+    fn begin_compaction(&mut self, receivers: &Receivers) {
         let mut needed = Bits::default();
         for (peer, reader) in &mut self.readers {
             if let Some(receiver) = receivers.get(*peer) {

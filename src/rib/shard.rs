@@ -152,6 +152,16 @@ impl Shard {
     pub fn handle(&mut self, now: Instant, input: Input, _out: &mut Outbox<Output>) {
         self.now = Some(now);
         match input {
+            Input::Routes(batch) => self.routes(batch),
+            Input::Pull { peer, credit } => self.pulls.open(peer, credit),
+            Input::PullFib { credit } => self.fib_credit = Some(credit),
+            rare => self.handle_rare(rare),
+        }
+    }
+
+    #[inline(never)]
+    fn handle_rare(&mut self, input: Input) {
+        match input {
             Input::Configure(config) => self.configure(config),
             Input::PeerUp(facts) => self.peer_up(facts),
             Input::PeerDown { peer, keep, end } => {
@@ -162,7 +172,6 @@ impl Shard {
             Input::MonitorEnds(id) => self.unwatch(id),
             Input::PullMonitor(id) => self.monitors.pull(id),
             Input::PeerReload { peer, config } => self.peer_reload(peer, config),
-            Input::Routes(batch) => self.routes(batch),
             Input::SweepStale { peer, family } => self.settle(peer, family),
             Input::LongLived { peer, family } => {
                 if let Some(older) = self.peers.get(&peer).and_then(|state| state.renewal.of(family)).and_then(Renewal::stale) {
@@ -182,14 +191,11 @@ impl Shard {
                 self.regroup.extend(self.shared.groups.ids());
             }
             Input::RecoveryDone => self.recovery_done(),
-            Input::Pull { peer, credit } => {
-                self.pulls.open(peer, credit);
-            }
-            Input::PullFib { credit } => self.fib_credit = Some(credit),
             Input::Query(id, query) => self.work.add(Task::Answer { id, query, family: Family::IPV4_UNICAST }),
             Input::Pause(id) => self.work.pause(id),
             Input::Resume(id) => self.work.resume(id),
             Input::Abandon(id) => self.work.abandon(id),
+            Input::Routes(_) | Input::Pull { .. } | Input::PullFib { .. } => {}
         }
     }
 
@@ -226,11 +232,17 @@ impl Shard {
     /// The same; `done` is called at the end of each stage, in order.
     pub fn finish_round_watched(&mut self, now: Instant, out: &mut Outbox<Output>, mut done: impl FnMut(Stage)) {
         self.now = Some(now);
-        self.follow_kernel();
-        self.follow_reloads();
+        if self.shared.facts.next_hops.has_news() {
+            self.follow_kernel();
+        }
+        if !self.regroup.is_empty() {
+            self.follow_reloads();
+        }
         self.schedule_memory(now);
         done(Stage::Prepare);
-        self.walk(out);
+        if !self.work.is_empty() {
+            self.walk(out);
+        }
         done(Stage::Walk);
         self.ipv4.decide(&mut self.shared);
         self.ipv6.decide(&mut self.shared);
@@ -474,6 +486,7 @@ impl Shard {
     }
 
     /// What the kernel's words of this round mean for next hops, own prefixes and our own address.
+    #[inline(never)]
     fn follow_kernel(&mut self) {
         let next_hops = &mut self.shared.facts.next_hops;
         for id in next_hops.reexamine() {
@@ -507,10 +520,8 @@ impl Shard {
     }
 
     /// Peers whose configuration changed in place may belong elsewhere now.
+    #[inline(never)]
     fn follow_reloads(&mut self) {
-        if self.regroup.is_empty() {
-            return;
-        }
         for group in std::mem::take(&mut self.regroup) {
             let members = self.peers.iter().filter(|(_, state)| state.group == Some(group));
             let keys = members.map(|(peer, state)| (*peer, GroupKey::new(&state.facts, &self.config, self.draining))).collect();
@@ -549,6 +560,7 @@ impl Shard {
         }
     }
 
+    #[inline(never)]
     fn walk(&mut self, out: &mut Outbox<Output>) {
         let mut left = ROUND;
         while left > 0 {

@@ -190,6 +190,13 @@ impl<A: AddressFamily> Table<A> {
 
     /// Frees those of the indexes whose destination has no path and no mark.
     pub(super) fn release(&mut self, indexes: &[u32]) {
+        if !indexes.is_empty() {
+            self.release_some(indexes);
+        }
+    }
+
+    #[inline(never)]
+    fn release_some(&mut self, indexes: &[u32]) {
         for indexes in indexes.chunks(64) {
             let vacant = indexes.iter().filter_map(|index| Some((*index, self.get(*index).filter(|destination| destination.is_vacant())?)));
             let mut vacant: SmallVec<[(u32, u64); 64]> =

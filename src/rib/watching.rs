@@ -71,6 +71,7 @@ impl Shard {
     }
 
     /// Tells collectors that have room a step each, and gives up those for which too much waits.
+    #[inline(never)]
     pub(super) fn answer_monitors(&mut self, out: &mut Outbox<Output>) {
         for id in self.monitors.overrun(|id| self.waiting(id)) {
             self.unwatch(id);

@@ -74,6 +74,7 @@ struct Open {
 
 impl Connections {
     /// Starts the connect that the Peer machine asked for; it replaces one under way.
+    #[inline(never)]
     pub fn connect(&mut self, id: ConnectionId, config: &PeerConfig) {
         let attempt = socket::connecting(config).and_then(|socket| Ok((socket, socket::peer_address(config)?)));
         let connecting: Connecting = Box::pin(async move {
@@ -134,6 +135,7 @@ impl Connections {
     }
 
     /// Closes; lingering, what waits is still written and the peer gets time to read it.
+    #[inline(never)]
     pub fn close(&mut self, id: ConnectionId, linger: bool) {
         if self.connecting.as_ref().is_some_and(|(connecting, _)| *connecting == id) {
             self.connecting = None;
@@ -188,6 +190,7 @@ impl Connections {
         Poll::Pending
     }
 
+    #[inline(never)]
     fn connected(&mut self, id: ConnectionId, result: io::Result<TcpStream>) -> SocketEvent {
         let opened = result.and_then(|stream| Ok((stream.local_addr()?, stream.peer_addr()?, stream)));
         match opened {

@@ -208,6 +208,7 @@ impl PeerTask {
         }
     }
 
+    #[inline(never)]
     fn message(&mut self, message: PeerMessage) {
         match message {
             PeerMessage::Input(input) => {
@@ -242,6 +243,7 @@ impl PeerTask {
         }
     }
 
+    #[inline(never)]
     fn accepted(&mut self, stream: TcpStream, remote: SocketAddr) {
         let local = match socket::accepted(&stream, remote.ip(), self.machine.config()) {
             Ok(local) => local,
@@ -290,6 +292,7 @@ impl PeerTask {
         }
     }
 
+    #[inline(never)]
     fn counts_changed(&mut self) {
         let counts = self.counts.borrow_and_update().clone();
         for (shard, counts) in counts {
@@ -371,6 +374,7 @@ impl PeerTask {
         }
     }
 
+    #[inline(never)]
     fn every_shard(&mut self, input: &rib::Input) {
         let replies = matches!(input, rib::Input::PeerUp(_)).then(|| self.new_replies());
         for shard in 0..self.words.shards() {
@@ -399,6 +403,7 @@ impl PeerTask {
     }
 
     /// Tells the machine that silence is not the peer's while we do not read (F4).
+    #[inline(never)]
     fn pause(&mut self, paused: bool) {
         for connection in self.connections.open() {
             self.handle(Some(Input::Paused { connection, paused }));
@@ -406,6 +411,7 @@ impl PeerTask {
     }
 
     /// Logs a session change and tells the history; an attempt that fails as the one before it did is only for debugging.
+    #[inline(never)]
     fn tell(&mut self, event: Event) {
         self.log(&event);
         self.count(&event);

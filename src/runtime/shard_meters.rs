@@ -132,9 +132,13 @@ impl Meter {
 
     /// Reads what the shard holds, if that is due.
     pub fn read(&mut self, now: Instant, shard: &Shard) {
-        if self.due.is_none_or(|due| due > now) {
-            return;
+        if self.due.is_some_and(|due| due <= now) {
+            self.read_now(now, shard);
         }
+    }
+
+    #[inline(never)]
+    fn read_now(&mut self, now: Instant, shard: &Shard) {
         (self.due, self.read) = (None, Some(now));
         let (stats, octets) = (shard.stats(), shard.octets());
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);

@@ -189,6 +189,14 @@ impl ShardTask {
                 }
                 None
             }
+            rare => self.deliver_rare(rare),
+        }
+    }
+
+    #[inline(never)]
+    fn deliver_rare(&mut self, output: FromShard) -> Option<rib::Input> {
+        match output {
+            FromShard::Peer(..) | FromShard::Fib(..) => None,
             FromShard::Answer(query, rows, done) => self.questions.answer(query, rows, done).map(|taken| match taken {
                 Taken::Pause(query) => rib::Input::Pause(query),
                 Taken::Abandon(query) => rib::Input::Abandon(query),
@@ -230,6 +238,14 @@ impl ShardTask {
                 drop(permit);
                 self.hear(now, rib::Input::Routes(batch), outbox);
             }
+            rare => self.take_rare(now, rare, outbox),
+        }
+    }
+
+    #[inline(never)]
+    fn take_rare(&mut self, now: Instant, message: ShardMessage, outbox: &mut Outbox<Output>) {
+        match message {
+            ShardMessage::Input(..) | ShardMessage::Routes(..) => {}
             ShardMessage::Up(input, replies) => {
                 self.peers.insert(replies.peer, replies);
                 self.hear(now, input, outbox);

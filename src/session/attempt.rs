@@ -16,6 +16,7 @@ const COLLISION_PAUSE: Duration = Duration::from_secs(1);
 
 impl Peer {
     /// A connection whose TCP was up is over.
+    #[inline(never)]
     pub(super) fn ended(&mut self, now: Instant, place: Place, ending: &Ending, out: &mut Outbox<Output>) {
         if let Place::Incoming(id) = place {
             self.incoming.retain(|open| open.line.id != id);

@@ -266,17 +266,26 @@ impl Connection {
             // The peer is Established on this connection, whatever we think of the other one.
             self.state = establish(&mut self.line, settled.clone(), scene);
         }
-        let line = &mut self.line;
         let next = match &mut self.state {
+            State::Established(state) => established(state, &mut self.line, event, scene),
+            _ => self.on_the_way(event, scene),
+        };
+        if let Some(next) = next {
+            self.state = next;
+        }
+    }
+
+    /// What is heard before the session is up.
+    #[inline(never)]
+    fn on_the_way(&mut self, event: Event, scene: &mut Scene<'_>) -> Option<State> {
+        let line = &mut self.line;
+        match &mut self.state {
             State::Idle => idle(line, event, scene),
             State::Connect => connect(line, event, scene),
             State::Active => active(line, event, scene),
             State::OpenSent(state) => open_sent(state, line, event, scene),
             State::OpenConfirm(state) => open_confirm(state, line, event, scene),
-            State::Established(state) => established(state, line, event, scene),
-        };
-        if let Some(next) = next {
-            self.state = next;
+            State::Established(_) => None,
         }
     }
 }
@@ -382,19 +391,24 @@ fn established(state: &mut Established, line: &mut Line, event: Event, scene: &m
         Event::Message(Message::Update(update)) => {
             line.heard(scene.now, state.settled.hold());
             scene.effects.push(Effect::Update(update));
-            return None;
+            None
         }
         Event::Message(Message::Keepalive) => {
             line.heard(scene.now, state.settled.hold());
-            return None;
+            None
         }
         Event::Message(Message::RouteRefresh(refresh)) => {
             line.heard(scene.now, state.settled.hold());
             scene.effects.push(Effect::Refresh(refresh));
-            return None;
+            None
         }
-        _ => {}
+        _ => beside_routes(state, line, event, scene),
     }
+}
+
+/// Timers, and what ends the session.
+#[inline(never)]
+fn beside_routes(state: &mut Established, line: &mut Line, event: Event, scene: &mut Scene<'_>) -> Option<State> {
     let facts = Facts { from: super::State::Established, ours: None, session: Some(state.settled.clone()) };
     match event {
         Event::Message(Message::Notification(notification)) => Some(facts.notified(line, notification, scene)),
@@ -496,6 +510,7 @@ fn rival_confirmed(scene: &Scene<'_>) -> bool {
 }
 
 /// The session is up; a connection that has not come so far has lost.
+#[inline(never)]
 fn establish(line: &mut Line, settled: Arc<Negotiated>, scene: &mut Scene<'_>) -> State {
     line.timers.clear(Timer::Settle);
     if settled.hold_time == 0 {

@@ -23,6 +23,7 @@ use super::{Event, Handshake, Output, RouteChange, SessionEnd, SessionFacts};
 
 impl Peer {
     /// The session is up.
+    #[inline(never)]
     pub(super) fn up(
         &mut self,
         now: Instant,
@@ -58,6 +59,7 @@ impl Peer {
     }
 
     /// The session is over: what it said in this read still counts, then the shards are told what stays.
+    #[inline(never)]
     pub(super) fn lost(&mut self, now: Instant, (cause, end): (Cause, SessionEnd), settled: &Negotiated, out: &mut Outbox<Output>) {
         self.ingest.flush(out);
         self.flow = None;
@@ -110,6 +112,7 @@ impl Peer {
     }
 
     /// A ROUTE-REFRESH; of a family that is not in use, or of an unknown subtype, it is ignored (R2).
+    #[inline(never)]
     pub(super) fn refresh(&mut self, now: Instant, refresh: RouteRefresh, out: &mut Outbox<Output>) {
         let family = refresh.family();
         if !self.in_use(family) {
@@ -141,6 +144,7 @@ impl Peer {
     }
 
     /// The wait for a restarted peer's table is over: what it did not say again goes.
+    #[inline(never)]
     pub(super) fn settle_stale(&mut self, family: Family, out: &mut Outbox<Output>) {
         if self.helper.settle(family, &mut self.timers) {
             out.push(Output::SweepStale(family));
@@ -148,6 +152,7 @@ impl Peer {
     }
 
     /// Soft reset in: asks the peer for its table, where it can be asked.
+    #[inline(never)]
     pub(super) fn request_refresh(&mut self, now: Instant, family: Family, out: &mut Outbox<Output>) {
         if self.in_use(family) && self.session_mut().and_then(|open| open.settled()).is_some_and(|settled| settled.refresh) {
             self.say_refresh(now, family, RouteRefresh::REQUEST, out);
@@ -186,6 +191,7 @@ impl Peer {
     }
 
     /// Q3.
+    #[inline(never)]
     pub(super) fn check_limits(&mut self, now: Instant, out: &mut Outbox<Output>) {
         if self.flow.is_none() {
             return;
@@ -203,6 +209,7 @@ impl Peer {
         }
     }
 
+    #[inline(never)]
     fn mark(&mut self, now: Instant, marks: impl IntoIterator<Item = Mark>, out: &mut Outbox<Output>) {
         for mark in marks {
             match mark {
@@ -251,6 +258,7 @@ impl Peer {
     }
 
     /// U25: one event for an UPDATE with faults, at most ten a second (Q13).
+    #[inline(never)]
     fn tell_faults(&mut self, now: Instant, update: &Update, octets: Option<&Bytes>, out: &mut Outbox<Output>) {
         self.faulty_updates += 1;
         let Some(suppressed) = self.fault_log.admit(now) else { return };

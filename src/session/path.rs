@@ -11,6 +11,7 @@ use super::{Output, State};
 
 impl Peer {
     /// BFD has something to say. A session that one end has taken out of service says nothing about the path (B3).
+    #[inline(never)]
     pub(super) fn path(&mut self, now: Instant, report: bfd::Report, out: &mut Outbox<Output>) {
         let held = self.awaits_bfd();
         let before = self.bfd.replace(report);

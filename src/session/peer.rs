@@ -312,6 +312,7 @@ impl Peer {
     }
 
     /// The session goes on, attempts do not.
+    #[inline(never)]
     fn linger(&mut self, now: Instant, out: &mut Outbox<Output>) {
         self.lingering = true;
         self.timers.clear(Timer::IdleHold);
@@ -321,6 +322,7 @@ impl Peer {
         }
     }
 
+    #[inline(never)]
     fn start(&mut self, now: Instant, out: &mut Outbox<Output>) {
         if std::mem::take(&mut self.lingering) && !self.stopped && self.tripped.is_none() && self.state() == State::Idle {
             self.helper.wait(now, self.config.restart_time, &mut self.timers);
@@ -334,6 +336,7 @@ impl Peer {
         }
     }
 
+    #[inline(never)]
     fn stop(&mut self, now: Instant, reason: &StopReason, out: &mut Outbox<Output>) {
         let cease = |subcode, text: &str| Parting::Notify(Refusal::cease(subcode, text));
         let (parting, for_good) = match reason {
@@ -369,6 +372,7 @@ impl Peer {
     }
 
     /// The session has ended because of what the peer said: nothing of it stays, and it does not come back before `until`, if that is set.
+    #[inline(never)]
     pub(super) fn trip(&mut self, trip: Trip, until: Option<Instant>, out: &mut Outbox<Output>) {
         self.tripped = Some(trip);
         self.give_up_stale(out);
@@ -392,6 +396,7 @@ impl Peer {
         self.stopping = false;
     }
 
+    #[inline(never)]
     fn configure(&mut self, now: Instant, config: Arc<PeerConfig>, out: &mut Outbox<Output>) {
         let old = std::mem::replace(&mut self.config, config);
         if old == self.config {
@@ -466,6 +471,7 @@ impl Peer {
         }
     }
 
+    #[inline(never)]
     fn connected(&mut self, now: Instant, connection: ConnectionId, ends: Ends, out: &mut Outbox<Output>) {
         if self.outgoing.line.id == connection && self.outgoing.name() == State::Connect {
             self.step(now, Place::Outgoing, Event::Up(ends), out);
@@ -476,6 +482,7 @@ impl Peer {
 
     /// A connection that the peer opened. Back-off delays only our own connects, but connections are not taken in a
     /// stream either (F10, F12).
+    #[inline(never)]
     fn accept(&mut self, now: Instant, connection: ConnectionId, ends: Ends, out: &mut Outbox<Output>) {
         let soon = self.last_accept.is_some_and(|last| now.saturating_duration_since(last) < ACCEPT_PAUSE);
         let pending = self.incoming.iter().find(|open| open.name() < State::Established).map(|open| (open.line.id, open.name()));
@@ -523,6 +530,7 @@ impl Peer {
     }
 
     /// F16: what has TCP is lost with the link; a connect that is under way finds out by itself.
+    #[inline(never)]
     fn link_down(&mut self, now: Instant, what: &str, out: &mut Outbox<Output>) {
         for place in self.places() {
             if self.connection_mut(place).is_some_and(|open| open.name() >= State::OpenSent) {
@@ -539,6 +547,7 @@ impl Peer {
     }
 
     /// Hands an event to the connection of this number, if it is still there.
+    #[inline(never)]
     fn at(&mut self, now: Instant, connection: ConnectionId, event: Event, out: &mut Outbox<Output>) {
         if let Some(place) = self.place_of(connection) {
             self.step(now, place, event, out);
@@ -600,6 +609,7 @@ impl Peer {
     }
 
     /// F6: while another connection gets on, ours does not go on trying.
+    #[inline(never)]
     fn stop_trying(&mut self, now: Instant, place: Place, out: &mut Outbox<Output>) {
         self.timers.clear(Timer::IdleHold);
         if place != Place::Outgoing && matches!(self.outgoing.name(), State::Connect | State::Active) {
@@ -607,6 +617,7 @@ impl Peer {
         }
     }
 
+    #[inline(never)]
     fn due(&mut self, now: Instant, timer: Timer, out: &mut Outbox<Output>) {
         match timer {
             Timer::IdleHold => self.step(now, Place::Outgoing, Event::Start { after: Duration::ZERO }, out),
@@ -623,6 +634,7 @@ impl Peer {
     }
 
     /// Why the last session or attempt ended: kept and told.
+    #[inline(never)]
     pub(super) fn remember(&mut self, now: Instant, reason: DownReason, out: &mut Outbox<Output>) {
         self.last_error = Some(LastError { reason: reason.clone(), at: now });
         out.push(Output::Event(Word::Down(reason)));
