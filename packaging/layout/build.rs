@@ -7,7 +7,7 @@
 //!
 //! `hot.ld` is that order. Behind the first of them stand the functions that were run in scenarios of the bench, the instances of a generic
 //! one together, those of which most was run first. The first are those that each single change runs, by their whole names and without other
-//! instances: a process that has rested for some milliseconds finds every page cold, and so they are on 94 pages, not on 236, which is more
+//! instances: a process that has rested for some milliseconds finds every page cold, and so they are on 96 pages, not on 236, which is more
 //! than a tenth of the time from one neighbour to the next (`cargo bench --workspace --bench compare -- --scenarios S7`). A whole name ends in
 //! a hash that another compiler makes otherwise, and for some a small change of source: such a function stands among the rest.
 //!

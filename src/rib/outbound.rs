@@ -172,31 +172,6 @@ impl<A: AddressFamily> Outbound<A> {
         ended: &mut Vec<Family>,
     ) {
         let Some(reader) = self.readers.get_mut(&receiver.peer) else { return };
-        if let Progress::Following(place) = &mut reader.progress
-            && !reader.due
-        {
-            let late = place.next != self.journal.end();
-            self.journal.read(receiver.peer, place, credit, frames);
-            self.late -= usize::from(late && place.next == self.journal.end());
-            self.rest();
-            self.compact_if(self.late == 0, receivers);
-            return;
-        }
-        self.pull_walking(receiver, receivers, context, credit, frames, ended);
-    }
-
-    /// The same for a member that walks, or of which the end of a walk is to be told.
-    #[inline(never)]
-    fn pull_walking(
-        &mut self,
-        receiver: &Receiver,
-        receivers: &Receivers,
-        context: &Context,
-        credit: &mut Credit,
-        frames: &mut Vec<Bytes>,
-        ended: &mut Vec<Family>,
-    ) {
-        let Some(reader) = self.readers.get_mut(&receiver.peer) else { return };
         let (late, lingering) = (reader.is_late(&self.journal), reader.is_lingering());
         let mut unfit = Vec::new();
         loop {
@@ -249,6 +224,7 @@ impl<A: AddressFamily> Outbound<A> {
     }
 
     /// No message can carry the entry.
+    #[inline(never)]
     pub(super) fn withhold(&mut self, entry: u32, receivers: &Receivers) {
         let Some(sent) = self.rib.sent(entry) else { return };
         let (of, attributes) = (self.rib.provenance(sent, self.rib.source(entry)), self.rib.rewrites().to_attributes(sent));

@@ -69,6 +69,7 @@ impl Reader {
     }
 
     /// Begins a walk through everything, whatever the member knows already.
+    #[inline(never)]
     pub fn start_over<A: AddressFamily>(&mut self, rib: &AdjRibOut<A>, journal: &Journal, receiver: &Receiver) {
         self.progress.fall_behind(journal, receiver.peer);
         self.progress.walk(rib, receiver);
@@ -95,6 +96,7 @@ impl Progress {
     }
 
     /// Begins to walk, if behind.
+    #[inline(never)]
     pub fn walk<A: AddressFamily>(&mut self, rib: &AdjRibOut<A>, receiver: &Receiver) {
         if let Self::Behind { cursor, rest } = self {
             let backlog = std::mem::take(rest);
@@ -146,6 +148,7 @@ impl Walk {
     /// The next place from which on the member may read the journal instead: it then shares with others what is encoded. At the latest
     /// that is the end. Before it, it may be where a round ends after which nothing has changed that was there: of anything else the
     /// member might hear a withdrawal without having been told of it (E10).
+    #[inline(never)]
     pub fn boarding<A: AddressFamily>(&self, rib: &AdjRibOut<A>, journal: &Journal) -> Option<Place> {
         if self.cursor == rib.end() {
             return Some(journal.place_at_end(self.cursor));
@@ -175,6 +178,7 @@ impl Walk {
 
     /// Encodes what comes next, as far as `step` says; answers how many messages it took. Entries that no message can carry go
     /// to `unfit`.
+    #[inline(never)]
     pub fn step<A: AddressFamily>(
         &mut self,
         rib: &AdjRibOut<A>,

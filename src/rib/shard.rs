@@ -155,13 +155,6 @@ impl Shard {
             Input::Routes(batch) => self.routes(batch),
             Input::Pull { peer, credit } => self.pulls.open(peer, credit),
             Input::PullFib { credit } => self.fib_credit = Some(credit),
-            rare => self.handle_rare(rare),
-        }
-    }
-
-    #[inline(never)]
-    fn handle_rare(&mut self, input: Input) {
-        match input {
             Input::Configure(config) => self.configure(config),
             Input::PeerUp(facts) => self.peer_up(facts),
             Input::PeerDown { peer, keep, end } => {
@@ -195,7 +188,6 @@ impl Shard {
             Input::Pause(id) => self.work.pause(id),
             Input::Resume(id) => self.work.resume(id),
             Input::Abandon(id) => self.work.abandon(id),
-            Input::Routes(_) | Input::Pull { .. } | Input::PullFib { .. } => {}
         }
     }
 
@@ -273,6 +265,7 @@ impl Shard {
         }
     }
 
+    #[inline(never)]
     fn configure(&mut self, config: Arc<RibConfig>) {
         let old = std::mem::replace(&mut self.config, config);
         self.shared.facts.next_hops.set_protocol(self.config.protocol);
@@ -294,6 +287,7 @@ impl Shard {
         }
     }
 
+    #[inline(never)]
     fn peer_up(&mut self, facts: Arc<SessionFacts>) {
         let peer = facts.peer;
         self.leave_group(peer);
@@ -323,6 +317,7 @@ impl Shard {
         self.counted.insert(peer);
     }
 
+    #[inline(never)]
     fn peer_down(&mut self, peer: PeerId, keep: PerFamily<bool>) {
         self.leave_group(peer);
         self.pulls.close(peer);
@@ -338,6 +333,7 @@ impl Shard {
         self.counted.insert(peer);
     }
 
+    #[inline(never)]
     fn peer_reload(&mut self, peer: PeerId, config: Arc<PeerConfig>) {
         let Some(state) = self.peers.get_mut(&peer) else { return };
         let judged_anew = is_judged_by_another(&state.facts.config, &config);
@@ -369,6 +365,7 @@ impl Shard {
     }
 
     /// Nobody waits for stale paths any longer.
+    #[inline(never)]
     fn settle(&mut self, peer: PeerId, family: Family) {
         let renewal = self.peers.get_mut(&peer).and_then(|state| state.renewal.of_mut(family));
         if let Some(older) = renewal.and_then(Renewal::settle) {
@@ -448,6 +445,7 @@ impl Shard {
         }
     }
 
+    #[inline(never)]
     fn local(&mut self, word: Sync<LocalKey, LocalRoute>) {
         let mut changed = Vec::new();
         self.shared.facts.local.apply(word, |key, _| changed.push(*key));
@@ -466,10 +464,12 @@ impl Shard {
         }
     }
 
+    #[inline(never)]
     fn kernel(&mut self, event: KernelEvent) {
         self.shared.facts.next_hops.hear(event);
     }
 
+    #[inline(never)]
     fn recovery_done(&mut self) {
         if !self.shared.groups.is_recovered() {
             self.shared.groups.set_recovered();

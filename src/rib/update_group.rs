@@ -210,6 +210,7 @@ impl UpdateGroup {
 
     /// The peer asked for the family again (R1): one walk, at the end of which the family is reported as ended once more.
     /// A request during a walk marks one follow-up walk, however often it comes (R4).
+    #[inline(never)]
     pub fn refresh(&mut self, peer: PeerId, family: Family) {
         self.flush();
         let Some(receiver) = self.receivers.get(peer) else { return };

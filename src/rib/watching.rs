@@ -11,6 +11,7 @@ use crate::types::{Outbox, PeerId};
 
 impl Shard {
     /// A collector is there.
+    #[inline(never)]
     pub(super) fn watch(&mut self, id: MonitorId, watch: Watch) {
         self.unwatch(id);
         let up: Vec<_> = self.peers.values().filter_map(|state| Some((Arc::clone(&state.facts), state.group?))).collect();
@@ -25,6 +26,7 @@ impl Shard {
     }
 
     /// It has gone.
+    #[inline(never)]
     pub(super) fn unwatch(&mut self, id: MonitorId) {
         self.monitors.stop(id);
         self.ipv4.watched.stop(id);
@@ -47,6 +49,7 @@ impl Shard {
     }
 
     /// A session has ended.
+    #[inline(never)]
     pub(super) fn unwatch_peer(&mut self, peer: PeerId, end: &SessionEnd) {
         if !self.monitors.is_empty() {
             self.monitors.down(peer, end);

@@ -292,7 +292,6 @@ impl PeerTask {
         }
     }
 
-    #[inline(never)]
     fn counts_changed(&mut self) {
         let counts = self.counts.borrow_and_update().clone();
         for (shard, counts) in counts {

@@ -17,14 +17,14 @@ use tracing::{debug, error};
 
 use crate::fib;
 use crate::node::wiring::{FromShard, from_shard};
-use crate::rib::{self, MonitorId, Output, Shard};
+use crate::rib::{self, MonitorId, Monitored, Output, Shard};
 use crate::runtime::alarm::Alarm;
 use crate::runtime::message::{MonitorWords, PeerReplies, ShardMessage};
 use crate::runtime::questions::{Questions, Taken};
 use crate::runtime::recording::Recorder;
 use crate::runtime::shard_meters::{Lap, Meter, ShardMeters};
 use crate::session;
-use crate::types::{Outbox, PeerId, ShardId};
+use crate::types::{Outbox, PeerId, QueryId, ShardId};
 
 /// Messages taken into one round at most: one batch a peer, several peers.
 const MESSAGES_A_ROUND: usize = 64;
@@ -189,30 +189,35 @@ impl ShardTask {
                 }
                 None
             }
-            rare => self.deliver_rare(rare),
+            FromShard::Answer(query, rows, done) => self.answer(query, rows, done),
+            FromShard::Monitored(monitor, words) => self.monitored(monitor, words),
+            FromShard::Overrun(monitor) => {
+                self.overrun(monitor);
+                None
+            }
         }
     }
 
     #[inline(never)]
-    fn deliver_rare(&mut self, output: FromShard) -> Option<rib::Input> {
-        match output {
-            FromShard::Peer(..) | FromShard::Fib(..) => None,
-            FromShard::Answer(query, rows, done) => self.questions.answer(query, rows, done).map(|taken| match taken {
-                Taken::Pause(query) => rib::Input::Pause(query),
-                Taken::Abandon(query) => rib::Input::Abandon(query),
-            }),
-            FromShard::Monitored(monitor, words) => {
-                let gone = self.monitors.get(&monitor).is_none_or(|collector| collector.try_send((self.id, words)).is_err());
-                gone.then_some(rib::Input::MonitorEnds(monitor))
-            }
-            // It has room for this beside an answer.
-            FromShard::Overrun(monitor) => {
-                if let Some(collector) = self.monitors.remove(&monitor) {
-                    // It may have gone.
-                    let _ = collector.try_send((self.id, Vec::new()));
-                }
-                None
-            }
+    fn answer(&mut self, query: QueryId, rows: rib::Answer, done: bool) -> Option<rib::Input> {
+        self.questions.answer(query, rows, done).map(|taken| match taken {
+            Taken::Pause(query) => rib::Input::Pause(query),
+            Taken::Abandon(query) => rib::Input::Abandon(query),
+        })
+    }
+
+    #[inline(never)]
+    fn monitored(&self, monitor: MonitorId, words: Vec<Monitored>) -> Option<rib::Input> {
+        let gone = self.monitors.get(&monitor).is_none_or(|collector| collector.try_send((self.id, words)).is_err());
+        gone.then_some(rib::Input::MonitorEnds(monitor))
+    }
+
+    /// A collector is given up.
+    #[inline(never)]
+    fn overrun(&mut self, monitor: MonitorId) {
+        if let Some(collector) = self.monitors.remove(&monitor) {
+            // It has room for this beside an answer, and may have gone.
+            let _ = collector.try_send((self.id, Vec::new()));
         }
     }
 
@@ -238,14 +243,6 @@ impl ShardTask {
                 drop(permit);
                 self.hear(now, rib::Input::Routes(batch), outbox);
             }
-            rare => self.take_rare(now, rare, outbox),
-        }
-    }
-
-    #[inline(never)]
-    fn take_rare(&mut self, now: Instant, message: ShardMessage, outbox: &mut Outbox<Output>) {
-        match message {
-            ShardMessage::Input(..) | ShardMessage::Routes(..) => {}
             ShardMessage::Up(input, replies) => {
                 self.peers.insert(replies.peer, replies);
                 self.hear(now, input, outbox);
@@ -257,14 +254,19 @@ impl ShardTask {
             ShardMessage::Forget(peer) => {
                 self.peers.remove(&peer);
             }
-            // Whoever asked may be gone.
-            ShardMessage::Copy(reply) => drop(reply.send(Box::new(self.machine.clone()))),
+            ShardMessage::Copy(reply) => self.copy(reply),
             ShardMessage::Ping(reply) => _ = reply.send(()),
             ShardMessage::Ask(query, reply) => {
                 let id = self.questions.add(reply);
                 self.machine.handle(now, rib::Input::Query(id, query), outbox);
             }
         }
+    }
+
+    /// Whoever asked may be gone.
+    #[inline(never)]
+    fn copy(&self, reply: oneshot::Sender<Box<Shard>>) {
+        let _ = reply.send(Box::new(self.machine.clone()));
     }
 }
 

@@ -266,31 +266,23 @@ impl Connection {
             // The peer is Established on this connection, whatever we think of the other one.
             self.state = establish(&mut self.line, settled.clone(), scene);
         }
-        let next = match &mut self.state {
-            State::Established(state) => established(state, &mut self.line, event, scene),
-            _ => self.on_the_way(event, scene),
-        };
-        if let Some(next) = next {
-            self.state = next;
-        }
-    }
-
-    /// What is heard before the session is up.
-    #[inline(never)]
-    fn on_the_way(&mut self, event: Event, scene: &mut Scene<'_>) -> Option<State> {
         let line = &mut self.line;
-        match &mut self.state {
+        let next = match &mut self.state {
             State::Idle => idle(line, event, scene),
             State::Connect => connect(line, event, scene),
             State::Active => active(line, event, scene),
             State::OpenSent(state) => open_sent(state, line, event, scene),
             State::OpenConfirm(state) => open_confirm(state, line, event, scene),
-            State::Established(_) => None,
+            State::Established(state) => established(state, line, event, scene),
+        };
+        if let Some(next) = next {
+            self.state = next;
         }
     }
 }
 
 /// Nothing is tried; everything but a start is ignored (RFC 4271 8.2.2).
+#[inline(never)]
 fn idle(line: &mut Line, event: Event, scene: &mut Scene<'_>) -> Option<State> {
     match event {
         Event::Start { after } if after.is_zero() && !scene.config.passive => Some(enter_connect(line, scene)),
@@ -300,6 +292,7 @@ fn idle(line: &mut Line, event: Event, scene: &mut Scene<'_>) -> Option<State> {
 }
 
 /// A connect is under way.
+#[inline(never)]
 fn connect(line: &mut Line, event: Event, scene: &mut Scene<'_>) -> Option<State> {
     match event {
         Event::Up(ends) => Some(enter_open_sent(line, ends, scene)),
@@ -323,6 +316,7 @@ fn connect(line: &mut Line, event: Event, scene: &mut Scene<'_>) -> Option<State
 }
 
 /// Waiting for the next connect, or for the peer.
+#[inline(never)]
 fn active(line: &mut Line, event: Event, scene: &mut Scene<'_>) -> Option<State> {
     match event {
         Event::Due(Timer::ConnectRetry) => Some(enter_connect(line, scene)),
@@ -336,6 +330,7 @@ fn active(line: &mut Line, event: Event, scene: &mut Scene<'_>) -> Option<State>
 }
 
 /// Waiting for the peer's OPEN.
+#[inline(never)]
 fn open_sent(state: &mut OpenSent, line: &mut Line, event: Event, scene: &mut Scene<'_>) -> Option<State> {
     let facts = Facts { from: super::State::OpenSent, ours: Some(state.ours.clone()), session: None };
     match event {
@@ -357,6 +352,7 @@ fn open_sent(state: &mut OpenSent, line: &mut Line, event: Event, scene: &mut Sc
 }
 
 /// Waiting for the peer's KEEPALIVE.
+#[inline(never)]
 fn open_confirm(state: &mut OpenConfirm, line: &mut Line, event: Event, scene: &mut Scene<'_>) -> Option<State> {
     let facts = Facts { from: super::State::OpenConfirm, ours: Some(state.settled.ours.clone()), session: None };
     match event {

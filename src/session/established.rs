@@ -191,7 +191,6 @@ impl Peer {
     }
 
     /// Q3.
-    #[inline(never)]
     pub(super) fn check_limits(&mut self, now: Instant, out: &mut Outbox<Output>) {
         if self.flow.is_none() {
             return;
@@ -209,7 +208,6 @@ impl Peer {
         }
     }
 
-    #[inline(never)]
     fn mark(&mut self, now: Instant, marks: impl IntoIterator<Item = Mark>, out: &mut Outbox<Output>) {
         for mark in marks {
             match mark {
@@ -231,10 +229,12 @@ impl Peer {
         }
     }
 
+    #[inline(never)]
     fn say_refresh(&mut self, now: Instant, family: Family, subtype: u8, out: &mut Outbox<Output>) {
         self.say(now, &Message::RouteRefresh(RouteRefresh::new(family, subtype)), out);
     }
 
+    #[inline(never)]
     fn say(&mut self, now: Instant, message: &Message, out: &mut Outbox<Output>) {
         if let Some(open) = self.session_mut()
             && let Some(settled) = open.settled().cloned()
