@@ -1,16 +1,12 @@
 //! Who has what: for each receiver the prefixes that it holds, what it took to get there, and whether all are where they should be.
 
-use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
-use margay::types::{Asn, NlriList};
-use margay::wire::Update;
+use margay::types::Asn;
 
-use super::scenario::{TARGET, TARGET6};
-use super::table::Index;
+use super::said::Said;
 
 /// When a receiver has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +63,6 @@ pub struct Heard {
 /// All receivers of a run.
 #[derive(Debug)]
 pub struct Meter {
-    index: Arc<Index>,
     /// By prefix: the AS that the best path comes from.
     best: Arc<[Asn]>,
     receivers: Vec<Receiver>,
@@ -83,14 +78,13 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Receivers of these prefixes, and what each is to hear. `best`: by prefix the AS whose path is to win, if that is checked.
-    pub fn new(index: Arc<Index>, best: Arc<[Asn]>, wants: Vec<Wants>) -> Self {
-        let words = index.len().div_ceil(64);
+    /// Receivers of so many prefixes, and what each is to hear. `best`: by prefix the AS whose path is to win, if that is checked.
+    pub fn new(prefixes: usize, best: Arc<[Asn]>, wants: Vec<Wants>) -> Self {
+        let words = prefixes.div_ceil(64);
         let right = if best.is_empty() { 0 } else { words };
         let receiver = |wants| Receiver { wants, held: vec![0; words], holds: 0, right: vec![0; right], is_right: 0, arrived: false };
         Self {
-            sent: vec![None; index.len()],
-            index,
+            sent: vec![None; prefixes],
             best,
             receivers: wants.into_iter().map(receiver).collect(),
             goal: Goal::Full,
@@ -174,50 +168,26 @@ impl Meter {
     }
 
     /// A receiver has heard an UPDATE of so many octets.
-    ///
-    /// # Errors
-    /// It is of a prefix that nobody has told, or it has a fault.
-    pub fn hear(&mut self, receiver: usize, update: &Update, octets: usize, now: Instant) -> Result<(), String> {
-        if let Some(fault) = update.faults.first() {
-            return Err(format!("an UPDATE is faulty: {fault:?}"));
-        }
-        if update.withdrawn.is_empty() && update.announced.is_empty() {
-            return Ok(());
+    pub fn hear(&mut self, receiver: usize, said: &Said, octets: usize, now: Instant) {
+        if !said.any {
+            return;
         }
         self.heard.messages += 1;
         self.heard.octets += octets as u64;
         self.last = Some(now);
-        for list in &update.withdrawn {
-            self.each(list, receiver, |meter, number| meter.lose(receiver, number))?;
+        // A reflector need not keep a client's routes from it: the client knows them by their originator.
+        let own = self.receivers[receiver].wants.own.clone();
+        for number in said.withdrawn.iter().filter(|number| !own.contains(number)) {
+            self.lose(receiver, *number);
         }
-        for (attributes, list) in &update.announced {
-            // On eBGP the first AS is the speaker's own.
-            let from = attributes.as_path.asns().nth(1);
-            self.each(list, receiver, |meter, number| meter.gain(receiver, number, from, now))?;
+        for (from, numbers) in &said.announced {
+            for number in numbers.iter().filter(|number| !own.contains(number)) {
+                self.gain(receiver, *number, *from, now);
+            }
         }
         let arrived = self.has_arrived(receiver);
         if std::mem::replace(&mut self.receivers[receiver].arrived, arrived) != arrived && receiver < self.counted {
             self.away = if arrived { self.away - 1 } else { self.away + 1 };
-        }
-        Ok(())
-    }
-
-    fn each(&mut self, list: &NlriList, receiver: usize, mut f: impl FnMut(&mut Self, u32)) -> Result<(), String> {
-        let one = |meter: &mut Self, prefix: IpNet, f: &mut dyn FnMut(&mut Self, u32)| match meter.index.find(prefix) {
-            Some(number) => {
-                // A reflector need not keep a client's routes from it: the client knows them by their originator.
-                if !meter.receivers[receiver].wants.own.contains(&number) {
-                    f(meter, number);
-                }
-                Ok(())
-            }
-            // Its own addresses are the speaker's to tell.
-            None if prefix.addr() == IpAddr::from(TARGET) || is_loopback6(prefix) => Ok(()),
-            None => Err(format!("nobody has told {prefix}")),
-        };
-        match list {
-            NlriList::Ipv4(items) => items.iter().try_for_each(|item| one(self, item.prefix.into(), &mut f)),
-            NlriList::Ipv6(items) => items.iter().try_for_each(|item| one(self, item.prefix.into(), &mut f)),
         }
     }
 
@@ -261,11 +231,6 @@ impl Meter {
     }
 }
 
-/// Of the loopback's addresses (`furnish`).
-fn is_loopback6(prefix: IpNet) -> bool {
-    matches!(prefix, IpNet::V6(prefix) if prefix.addr().segments()[0] == TARGET6.segments()[0])
-}
-
 /// Sets or clears a bit; answers whether it was otherwise.
 fn put(bits: &mut [u64], number: u32, on: bool) -> bool {
     let (word, bit) = (&mut bits[number as usize / 64], 1 << (number % 64));
@@ -276,65 +241,54 @@ fn put(bits: &mut [u64], number: u32, on: bool) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use margay::types::{AsPath, Attributes, Nlri, PathId};
-
     use super::*;
 
-    fn update(prefixes: &[&str], from: Option<u32>) -> Update {
-        let items = prefixes.iter().map(|prefix| Nlri { prefix: prefix.parse().unwrap(), path_id: PathId(0) }).collect();
-        let list = NlriList::Ipv4(items);
-        match from {
-            Some(from) => {
-                let path = AsPath::sequence([Asn(65000), Asn(from)]);
-                let attributes = Arc::new(Attributes { as_path: path, ..Attributes::default() });
-                Update { announced: vec![(attributes, list)], ..Update::default() }
-            }
-            None => Update { withdrawn: vec![list], ..Update::default() },
-        }
+    fn announced(prefixes: &[u32], from: u32) -> Said {
+        Said { announced: vec![(Some(Asn(from)), prefixes.to_vec())], any: true, ..Said::default() }
+    }
+
+    fn withdrawn(prefixes: &[u32]) -> Said {
+        Said { withdrawn: prefixes.to_vec(), any: true, ..Said::default() }
     }
 
     #[test]
     fn receivers_arrive_when_they_hold_exactly_what_they_should() {
-        let prefixes: Vec<IpNet> = ["10.0.0.0/26", "10.0.0.64/26", "20.0.0.0/24"].map(|prefix| prefix.parse().unwrap()).to_vec();
         let now = Instant::now();
-        let index = Arc::new(Index::new(&prefixes));
         let wants = |own| Wants { all: 0..3, own };
-        let mut meter = Meter::new(index, [Asn(1), Asn(2), Asn(3)].into(), vec![wants(0..1), wants(0..0)]);
+        let mut meter = Meter::new(3, [Asn(1), Asn(2), Asn(3)].into(), vec![wants(0..1), wants(0..0)]);
         meter.aim(Goal::Full, 2);
         assert_eq!(meter.away(), 2);
-        meter.hear(0, &update(&["10.0.0.64/26", "20.0.0.0/24"], Some(9)), 60, now).unwrap();
+        meter.hear(0, &announced(&[1, 2], 9), 60, now);
         assert_eq!((meter.away(), meter.heard().messages, meter.heard().announced), (1, 1, 2));
-        meter.hear(0, &update(&["10.0.0.0/26"], Some(9)), 60, now).unwrap();
+        meter.hear(0, &announced(&[0], 9), 60, now);
         assert_eq!((meter.away(), meter.heard().messages), (1, 2), "its own");
-        assert!(meter.hear(1, &update(&["30.0.0.0/24"], Some(9)), 60, now).is_err(), "nobody's");
-        meter.hear(1, &update(&["10.0.0.0/26", "10.0.0.64/26", "20.0.0.0/24"], Some(2)), 60, now).unwrap();
+        meter.hear(0, &Said::default(), 4, now);
+        assert_eq!(meter.heard().messages, 2, "an end of RIB");
+        meter.hear(1, &announced(&[0, 1, 2], 2), 60, now);
         assert_eq!(meter.away(), 0);
         meter.aim(Goal::Right, 2);
         assert_eq!(meter.away(), 2);
-        for (prefix, from) in [("10.0.0.0/26", 1), ("20.0.0.0/24", 3)] {
-            meter.hear(1, &update(&[prefix], Some(from)), 60, now).unwrap();
+        for (prefix, from) in [(0, 1), (2, 3)] {
+            meter.hear(1, &announced(&[prefix], from), 60, now);
         }
         assert_eq!((meter.away(), meter.heard().again), (1, 2));
-        meter.hear(1, &update(&["20.0.0.0/24"], Some(1)), 60, now).unwrap();
+        meter.hear(1, &announced(&[2], 1), 60, now);
         assert_eq!(meter.away(), 2, "a worse path came");
         meter.aim(Goal::Empty, 2);
-        meter.hear(0, &update(&["10.0.0.64/26", "20.0.0.0/24"], None), 60, now).unwrap();
+        meter.hear(0, &withdrawn(&[1, 2]), 60, now);
         assert_eq!((meter.away(), meter.heard().withdrawn), (1, 2));
     }
 
     #[test]
     fn a_change_is_timed_from_sending_to_hearing() {
-        let prefixes: Vec<IpNet> = vec!["20.0.0.0/24".parse().unwrap()];
         let now = Instant::now();
         let wants = || Wants { all: 0..1, own: 0..0 };
-        let mut meter = Meter::new(Arc::new(Index::new(&prefixes)), [].into(), vec![wants(), wants()]);
+        let mut meter = Meter::new(1, [].into(), vec![wants(), wants()]);
         meter.aim(Goal::Full, 1);
         meter.stamp(0, now);
-        meter.hear(1, &update(&["20.0.0.0/24"], Some(1)), 60, now).unwrap();
+        meter.hear(1, &announced(&[0], 1), 60, now);
         assert_eq!(meter.unheard(), 1, "only the first receiver's ears count");
-        meter.hear(0, &update(&["20.0.0.0/24"], Some(1)), 60, now + std::time::Duration::from_millis(3)).unwrap();
+        meter.hear(0, &announced(&[0], 1), 60, now + Duration::from_millis(3));
         assert_eq!((meter.unheard(), meter.latencies()), (0, vec![3.0]));
         meter.aim(Goal::Full, 2);
         assert_eq!((meter.away(), meter.latencies()), (0, vec![]));

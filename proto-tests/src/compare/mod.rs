@@ -10,7 +10,7 @@
 //! ```
 //!
 //! The generator is built on margay's own codec (`margay::wire`): whatever it is fed, it decodes in full, so what every speaker sends
-//! is checked as it is counted. A phase ends when every receiver has exactly what it should have, not when it has become quiet.
+//! is checked as it is counted; the same octets once for all who hear them, so that the generator is not what takes the time ([`said`]). A phase ends when every receiver has exactly what it should have, not when it has become quiet.
 //! CPU is counted until the speaker has become quiet, so that work put off is work all the same.
 //!
 //! Everything happens in a network and PID namespace that `cargo bench` makes for itself (`lab::enclosure`): addresses and ports are
@@ -64,6 +64,7 @@ pub mod hostile;
 pub mod meter;
 pub mod report;
 pub mod run;
+pub mod said;
 pub mod scenario;
 pub mod session;
 pub mod speaker;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use margay::types::{Asn, Family, RouterId};
-use margay::wire::{Capability, Context, Message, Open, RouteRefresh, cease, frame, keepalive};
+use margay::wire::{Capability, Context, HEADER, Kind, Message, Open, RouteRefresh, cease, frame, keepalive};
 use tokio::io::Interest;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -17,6 +17,7 @@ use tokio::time::{sleep, sleep_until};
 
 use super::feed;
 use super::meter::Meter;
+use super::said::{Said, Sayings};
 use super::scenario::{PORT, TARGET, TARGET6};
 
 /// Between two attempts to connect.
@@ -59,6 +60,8 @@ pub struct Shared {
     pub handshakes: Semaphore,
     /// Who has what.
     pub meter: RefCell<Meter>,
+    /// What was said, once for all who hear it.
+    pub sayings: RefCell<Sayings>,
     /// Sessions that are up.
     pub up: Cell<usize>,
     /// When the first connect began.
@@ -195,23 +198,33 @@ impl<'a> Session<'a> {
         let now = Instant::now();
         let mut meter = self.shared.meter.borrow_mut();
         let away = meter.away();
-        while let Some(frame) = frame::next(&mut self.input, &self.context)? {
+        let mut start = 0;
+        while let Some((kind, length)) = frame::header(&self.input[start..], &self.context)? {
+            let Some(body) = self.input.get(start + HEADER..start + length) else { break };
+            start += length;
             meter.break_silence(now.duration_since(self.heard));
             self.heard = now;
-            match Message::decode(frame.kind, &frame.body, &self.context)? {
-                Message::Update(update) => {
-                    if let Some(receiver) = self.receiver {
-                        meter.hear(receiver, &update, frame.body.len() + 19, now).map_err(anyhow::Error::msg)?;
-                    }
-                }
-                Message::Notification(notification) => bail!("NOTIFICATION: {}", notification.name()),
-                _ => {}
+            if let Some(receiver) = self.receiver.filter(|_| kind == Kind::Update) {
+                meter.hear(receiver, &*self.said(receiver, body)?, length, now);
+            } else if let Message::Notification(notification) = Message::decode(kind, body, &self.context)? {
+                bail!("NOTIFICATION: {}", notification.name());
             }
         }
+        self.input.advance(start);
         if away != meter.away() || (meter.away() == 0 && self.receiver.is_some()) {
             self.shared.changed.notify_waiters();
         }
         Ok(())
+    }
+
+    /// What an UPDATE says, decoded unless another receiver has heard the same.
+    fn said(&self, receiver: usize, body: &[u8]) -> Result<Rc<Said>> {
+        let mut sayings = self.shared.sayings.borrow_mut();
+        if let Some(said) = sayings.find(receiver, &self.context, body) {
+            return Ok(said);
+        }
+        let Message::Update(update) = Message::decode(Kind::Update, body, &self.context)? else { bail!("no UPDATE") };
+        sayings.enter(receiver, &self.context, body, &update).map_err(anyhow::Error::msg)
     }
 
     fn write(&mut self) -> Result<()> {

@@ -13,8 +13,9 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::{sleep_until, timeout_at};
 
 use super::feed::{self, Feed};
-use super::meter::{Goal, Meter};
+use super::meter::{Goal, Meter, Wants};
 use super::run::{Prepared, next_hop};
+use super::said::Sayings;
 use super::scenario::{Peer, Role};
 use super::session::{self, Order, Shared};
 use super::table::{self, Numbers};
@@ -55,12 +56,14 @@ pub struct World {
 impl World {
     /// Of these peers; none has connected. `timed`: what they are told is.
     pub fn new(prepared: &Prepared, peers: BTreeMap<usize, Peer>, limit: Duration, timed: bool) -> Self {
-        let (hearing, wants) = peers.iter().filter_map(|(number, peer)| Some((*number, prepared.wants(*number, peer)?))).unzip();
+        let (hearing, wants): (_, Vec<Wants>) =
+            peers.iter().filter_map(|(number, peer)| Some((*number, prepared.wants(*number, peer)?))).unzip();
         let shared = Rc::new(Shared {
             hold: prepared.scenario.hold,
             read: if timed { READ_TIMED } else { READ },
             handshakes: Semaphore::new(prepared.scenario.parallel),
-            meter: RefCell::new(Meter::new(prepared.index.clone(), prepared.best.clone(), wants)),
+            sayings: RefCell::new(Sayings::new(prepared.index.clone(), wants.len())),
+            meter: RefCell::new(Meter::new(prepared.index.len(), prepared.best.clone(), wants)),
             up: Cell::new(0),
             began: Cell::new(None),
             changed: Notify::new(),
