@@ -15,7 +15,10 @@ use crate::policy::RouteSource;
 use crate::rib::{Explained, RouteRow, Step};
 use crate::runtime::directory::Directory;
 use crate::session::{DownReason, PeerStatus};
-use crate::types::{AsPath, Asn, Community, Family, LargeCommunity, Origin, PathId, PeerId};
+use crate::types::{
+    Aggregator, AsPath, Asn, ClusterId, Community, ExtendedCommunity, Family, Ipv6ExtendedCommunity, LargeCommunity, Origin, PathId,
+    PeerId, RouterId, UnknownAttribute,
+};
 
 /// One session in `show peers`: its configuration, and what its task said (nothing when the task does not answer).
 #[derive(Debug, Serialize)]
@@ -111,7 +114,7 @@ fn timestamp(moment: std::time::Instant) -> Option<jiff::Timestamp> {
     jiff::Timestamp::try_from(at?).ok()
 }
 
-/// One path in `show routes`.
+/// One path in `show routes`. Attributes that most routes have none of are left out where there is none.
 #[derive(Debug, Serialize)]
 pub struct RouteView<'a> {
     prefix: IpNet,
@@ -130,6 +133,23 @@ pub struct RouteView<'a> {
     med: Option<u32>,
     communities: &'a [Community],
     large_communities: &'a [LargeCommunity],
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    atomic_aggregate: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aggregator: Option<Aggregator>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    originator_id: Option<RouterId>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    cluster_list: &'a [ClusterId],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    only_to_customer: Option<Asn>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    extended_communities: &'a [ExtendedCommunity],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    ipv6_extended_communities: &'a [Ipv6ExtendedCommunity],
+    /// Transitive attributes that are carried and not understood.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    unknown: &'a [UnknownAttribute],
     lost_at: Option<Step>,
     rejected_by: Option<&'a str>,
     kernel: Option<FibState>,
@@ -139,6 +159,7 @@ impl<'a> RouteView<'a> {
     /// A row with its peer's name and the kernel's state.
     pub fn new(row: &'a RouteRow, names: &'a BTreeMap<PeerId, String>, kernel: Option<&FibStatus>) -> Self {
         let attributes = &row.attributes;
+        let rare = &*attributes.rare;
         Self {
             prefix: row.prefix,
             family: row.family,
@@ -155,7 +176,15 @@ impl<'a> RouteView<'a> {
             local_pref: attributes.local_pref,
             med: attributes.med,
             communities: &attributes.communities,
-            large_communities: &attributes.rare.large_communities,
+            large_communities: &rare.large_communities,
+            atomic_aggregate: attributes.atomic_aggregate,
+            aggregator: rare.aggregator,
+            originator_id: rare.originator_id,
+            cluster_list: &rare.cluster_list,
+            only_to_customer: rare.only_to_customer,
+            extended_communities: &rare.extended_communities,
+            ipv6_extended_communities: &rare.ipv6_extended_communities,
+            unknown: &rare.unknown,
             lost_at: row.lost_at,
             rejected_by: row.rejected_by.as_deref(),
             kernel: kernel.filter(|_| row.best || row.multipath).map(|status| status.state),
@@ -244,4 +273,48 @@ impl ExplainView {
 /// Names in a list for people.
 pub fn join(names: &[&String]) -> String {
     names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Attributes, NextHop};
+
+    fn told(attributes: Attributes) -> serde_json::Value {
+        let row = RouteRow {
+            prefix: "10.244.1.0/26".parse().unwrap(),
+            family: Family::IPV4_UNICAST,
+            best: true,
+            multipath: false,
+            valid: true,
+            stale: false,
+            source: RouteSource::Ibgp,
+            peer: None,
+            path_id: PathId(0),
+            next_hop: None,
+            attributes: attributes.into(),
+            lost_at: None,
+            rejected_by: None,
+            via: None,
+            metric: None,
+        };
+        serde_json::to_value(RouteView::new(&row, &BTreeMap::new(), None)).unwrap()
+    }
+
+    #[test]
+    fn a_reflected_route_names_its_originator_and_its_reflectors() {
+        let mut attributes = Attributes::originated(NextHop::Global("192.0.2.1".parse().unwrap()));
+        let usual = told(attributes.clone());
+        attributes.rare.originator_id = Some(RouterId("192.0.2.7".parse().unwrap()));
+        attributes.rare.cluster_list = ["10.0.0.2", "10.0.0.1"].map(|id| ClusterId(id.parse().unwrap())).into();
+        attributes.rare.aggregator = Some(Aggregator { asn: Asn(64500), address: "192.0.2.9".parse().unwrap() });
+        attributes.atomic_aggregate = true;
+        let reflected = told(attributes);
+        assert_eq!(reflected["originator_id"], "192.0.2.7");
+        assert_eq!(reflected["cluster_list"], serde_json::json!(["10.0.0.2", "10.0.0.1"]));
+        assert_eq!(reflected["aggregator"], serde_json::json!({"asn": 64500, "address": "192.0.2.9"}));
+        assert_eq!(reflected["atomic_aggregate"], true);
+        let fields = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        assert_eq!(fields(&usual).len() + 4, fields(&reflected).len(), "the usual route has none of them: {usual}");
+    }
 }
