@@ -124,8 +124,9 @@ impl Speaker {
             .spawn()
             .with_context(|| format!("cannot run {}", self.program.display()))?;
         let mut running = Running { child, folder };
+        // A thousand peers that are not there yet are called again and again, which is a few hundredths of a core.
         wait_until(START, "it listens", || running.listens())
-            .and_then(|()| wait_until_calm(START, CALM, "it is calm", || Ok((running.usage()?.cpu * 50.0) as u64)))
+            .and_then(|()| wait_until_calm(START, CALM, "it is calm", || Ok((running.usage()?.cpu * 20.0) as u64)))
             .with_context(|| format!("{} has not started: {}", self.name, running.last_words()))?;
         if self.kind == Kind::Gobgp {
             self.originate(scenario)?;
