@@ -5,12 +5,14 @@
 //!                                                     └─→ table: prefixes and attribute sets ─pack→ feed: octets, ready before any clock runs
 //! run, stage: the phases ─→ world: sessions (one task each, one thread) ⇄ the speaker over loopback
 //!                       └─→ apart: another world with a thread of its own, for what is timed while a hundred others are served
+//! said: octets that were heard, decoded once for all who hear them
 //! meter: who has which prefix, how many messages it took, how long the speaker was silent
 //! usage: the processes' CPU and memory from /proc      report: medians, ratios to the best peer, JSON      chart: SVG
 //! ```
 //!
 //! The generator is built on margay's own codec (`margay::wire`): whatever it is fed, it decodes in full, so what every speaker sends
-//! is checked as it is counted; the same octets once for all who hear them, so that the generator is not what takes the time ([`said`]). A phase ends when every receiver has exactly what it should have, not when it has become quiet.
+//! is checked as it is counted; the same octets once for all who hear them, so that the generator is not what takes the time ([`said`]).
+//! A phase ends when every receiver has exactly what it should have, not when it has become quiet.
 //! CPU is counted until the speaker has become quiet, so that work put off is work all the same.
 //!
 //! Everything happens in a network and PID namespace that `cargo bench` makes for itself (`lab::enclosure`): addresses and ports are

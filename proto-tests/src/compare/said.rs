@@ -7,10 +7,11 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use anyhow::{Result, anyhow, bail};
 use foldhash::fast::FixedState;
 use ipnet::IpNet;
 use margay::types::{Asn, Family, NlriList};
-use margay::wire::{Context, Update};
+use margay::wire::{Context, Kind, Message};
 
 use super::scenario::{TARGET, TARGET6};
 use super::table::Index;
@@ -35,7 +36,6 @@ pub struct Sayings {
     index: Arc<Index>,
     /// By [`kind`]; nothing is kept where only one hears it.
     known: [Known; 4],
-    shared: bool,
     /// By receiver: where what it hears next stands, if it goes on as the one who heard it first.
     next: Vec<usize>,
 }
@@ -53,50 +53,55 @@ fn kind(context: &Context) -> usize {
     usize::from(context.ebgp) * 2 + usize::from(context.families.has(Family::IPV6_UNICAST))
 }
 
-fn hash(body: &[u8]) -> u64 {
-    FixedState::default().hash_one(body)
+impl Known {
+    /// Where a body stands, which is looked for at `next` first.
+    fn find(&self, next: usize, hash: impl FnOnce() -> u64, body: &[u8]) -> Option<usize> {
+        let is_it = |place: &usize| self.messages.get(*place).is_some_and(|(other, _)| **other == *body);
+        Some(next).filter(is_it).or_else(|| self.places.get(&hash()).copied().filter(is_it))
+    }
+
+    fn push(&mut self, hash: u64, body: &[u8], said: Rc<Said>) -> usize {
+        if self.messages.len() >= MANY {
+            *self = Self::default();
+        }
+        let place = self.messages.len();
+        self.places.insert(hash, place);
+        self.messages.push((body.into(), said));
+        place
+    }
 }
 
 impl Sayings {
     /// Of these prefixes, to so many who hear.
     pub fn new(index: Arc<Index>, receivers: usize) -> Self {
-        Self { index, known: Default::default(), shared: receivers > 1, next: vec![0; receivers] }
+        Self { index, known: Default::default(), next: vec![0; receivers] }
     }
 
-    /// What the body of an UPDATE says to a receiver, if one of them has heard it before.
-    pub fn find(&mut self, receiver: usize, context: &Context, body: &[u8]) -> Option<Rc<Said>> {
-        if !self.shared {
-            return None;
-        }
-        let known = &self.known[kind(context)];
-        let is_it = |place: &usize| known.messages.get(*place).is_some_and(|(other, _)| **other == *body);
-        let next = &mut self.next[receiver];
-        let place = Some(*next).filter(is_it).or_else(|| known.places.get(&hash(body)).copied().filter(is_it))?;
-        *next = place + 1;
-        Some(Rc::clone(&known.messages[place].1))
-    }
-
-    /// What it says, decoded.
+    /// What the body of an UPDATE says to a receiver, decoded unless one of them has heard it before.
     ///
     /// # Errors
     /// It is of a prefix that nobody has told, or it has a fault.
-    pub fn enter(&mut self, receiver: usize, context: &Context, body: &[u8], update: &Update) -> Result<Rc<Said>, String> {
-        let said = Rc::new(self.read(update)?);
-        if self.shared {
-            let known = &mut self.known[kind(context)];
-            if known.messages.len() >= MANY {
-                *known = Known::default();
-            }
-            known.places.insert(hash(body), known.messages.len());
-            known.messages.push((body.into(), Rc::clone(&said)));
-            self.next[receiver] = known.messages.len();
+    pub fn hear(&mut self, receiver: usize, context: &Context, body: &[u8]) -> Result<Rc<Said>> {
+        if self.next.len() < 2 {
+            return Ok(Rc::new(self.read(body, context)?));
         }
-        Ok(said)
+        let hash = || FixedState::default().hash_one(body);
+        let (kind, next) = (kind(context), self.next[receiver]);
+        let place = match self.known[kind].find(next, hash, body) {
+            Some(place) => place,
+            None => {
+                let said = Rc::new(self.read(body, context)?);
+                self.known[kind].push(hash(), body, said)
+            }
+        };
+        self.next[receiver] = place + 1;
+        Ok(Rc::clone(&self.known[kind].messages[place].1))
     }
 
-    fn read(&self, update: &Update) -> Result<Said, String> {
+    fn read(&self, body: &[u8], context: &Context) -> Result<Said> {
+        let Message::Update(update) = Message::decode(Kind::Update, body, context)? else { bail!("no UPDATE") };
         if let Some(fault) = update.faults.first() {
-            return Err(format!("an UPDATE is faulty: {fault:?}"));
+            bail!("an UPDATE is faulty: {fault:?}");
         }
         let mut said = Said { any: !update.withdrawn.is_empty() || !update.announced.is_empty(), ..Said::default() };
         for list in &update.withdrawn {
@@ -109,12 +114,12 @@ impl Sayings {
         Ok(said)
     }
 
-    fn numbers(&self, list: &NlriList) -> Result<Vec<u32>, String> {
+    fn numbers(&self, list: &NlriList) -> Result<Vec<u32>> {
         let one = |prefix: IpNet| match self.index.find(prefix) {
             Some(number) => Some(Ok(number)),
             // Its own addresses are the speaker's to tell.
             None if prefix.addr() == IpAddr::from(TARGET) || is_loopback6(prefix) => None,
-            None => Some(Err(format!("nobody has told {prefix}"))),
+            None => Some(Err(anyhow!("nobody has told {prefix}"))),
         };
         match list {
             NlriList::Ipv4(items) => items.iter().filter_map(|item| one(item.prefix.into())).collect(),
@@ -130,34 +135,57 @@ fn is_loopback6(prefix: IpNet) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use margay::types::{AsPath, Attributes, Nlri, PathId};
+    use margay::types::{AsPath, Attributes, NextHop};
+    use margay::wire::HEADER;
 
     use super::*;
     use crate::compare::feed;
 
-    fn update(prefixes: &[&str]) -> Update {
-        let items = prefixes.iter().map(|prefix| Nlri { prefix: prefix.parse().unwrap(), path_id: PathId(0) }).collect();
-        let attributes = Attributes { as_path: AsPath::sequence([Asn(65000), Asn(7)]), ..Attributes::default() };
-        Update { announced: vec![(Arc::new(attributes), NlriList::Ipv4(items))], ..Update::default() }
+    /// The body of an UPDATE with these prefixes.
+    fn body(prefixes: &[&str], context: &Context) -> Vec<u8> {
+        let prefixes: Vec<IpNet> = prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect();
+        let attributes = Attributes::originated(NextHop::Global("192.0.2.1".parse().unwrap()));
+        let attributes = Attributes { as_path: AsPath::sequence([Asn(65000), Asn(7)]), local_pref: Some(100), ..attributes };
+        let mut frames = Vec::new();
+        feed::announce_run(&prefixes, &attributes, context, &mut frames);
+        frames.concat()[HEADER..].to_vec()
     }
 
     #[test]
-    fn what_was_heard_by_one_need_not_be_decoded_for_the_next_of_its_kind() {
+    fn what_was_heard_by_one_is_not_decoded_for_the_next_of_its_kind() {
         let prefixes: Vec<IpNet> = ["10.0.0.0/26", "20.0.0.0/24"].map(|prefix| prefix.parse().unwrap()).to_vec();
         let (external, internal) = (feed::context(true, Family::IPV4_UNICAST), feed::context(false, Family::IPV4_UNICAST));
+        let (one, other) = (body(&["20.0.0.0/24", "10.7.0.2/32"], &external), body(&["10.0.0.0/26"], &external));
+        let nobodys = body(&["30.0.0.0/24"], &external);
         for receivers in [2, 1] {
             let mut sayings = Sayings::new(Arc::new(Index::new(&prefixes)), receivers);
-            assert!(sayings.find(0, &external, b"one").is_none());
-            let said = sayings.enter(0, &external, b"one", &update(&["20.0.0.0/24", "10.7.0.2/32"])).unwrap();
-            assert_eq!(*said, Said { withdrawn: vec![], announced: vec![(Some(Asn(7)), vec![1])], any: true }, "but for its own address");
-            let other = sayings.enter(0, &external, b"other", &update(&["10.0.0.0/26"])).unwrap();
-            let last = receivers - 1;
-            for (body, said) in [(&b"one"[..], &said), (b"other", &other), (b"one", &said)] {
-                assert_eq!(sayings.find(last, &external, body).as_ref(), (receivers > 1).then_some(said));
+            let first = [&one, &other].map(|body| sayings.hear(0, &external, body).unwrap());
+            let but_its_own = Said { withdrawn: vec![], announced: vec![(Some(Asn(7)), vec![1])], any: true };
+            assert_eq!(*first[0], but_its_own, "but for the speaker's own address");
+            // In the same order, and in another one.
+            for (body, said) in [(&one, &first[0]), (&other, &first[1]), (&one, &first[0])] {
+                let heard = sayings.hear(receivers - 1, &external, body).unwrap();
+                assert_eq!((&heard, Rc::ptr_eq(&heard, said)), (said, receivers > 1));
             }
-            assert!(sayings.find(0, &internal, b"one").is_none() && sayings.find(0, &external, b"two").is_none());
-            assert!(sayings.enter(0, &external, b"two", &update(&["30.0.0.0/24"])).is_err(), "nobody's");
-            assert!(sayings.find(0, &external, b"two").is_none(), "what is wrong is wrong each time");
+            assert!(sayings.hear(0, &external, &nobodys).is_err());
+            assert!(sayings.hear(receivers - 1, &external, &nobodys).is_err(), "what is wrong is wrong each time");
+            let within = body(&["10.0.0.0/26"], &internal);
+            assert!(sayings.hear(0, &internal, &within).is_ok());
+            assert!(sayings.hear(0, &external, &within).is_err(), "LOCAL_PREF from another AS");
+            assert_eq!(sayings.known.iter().any(|known| !known.messages.is_empty()), receivers > 1, "one alone needs no memory");
         }
+    }
+
+    #[test]
+    fn more_than_are_kept_are_heard_all_the_same() {
+        let mut known = Known::default();
+        for number in 0..MANY as u64 {
+            known.push(number, &number.to_be_bytes(), Rc::default());
+        }
+        let last = MANY as u64;
+        assert_eq!(known.push(last, &last.to_be_bytes(), Rc::default()), 0, "they begin anew");
+        assert_eq!(known.find(5, || last, &last.to_be_bytes()), Some(0));
+        assert_eq!(known.find(5, || 1, &1u64.to_be_bytes()), None);
+        assert_eq!(known.find(0, || last, b"another of the same hash"), None);
     }
 }

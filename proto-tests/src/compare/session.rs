@@ -17,7 +17,7 @@ use tokio::time::{sleep, sleep_until};
 
 use super::feed;
 use super::meter::Meter;
-use super::said::{Said, Sayings};
+use super::said::Sayings;
 use super::scenario::{PORT, TARGET, TARGET6};
 
 /// Between two attempts to connect.
@@ -205,7 +205,8 @@ impl<'a> Session<'a> {
             meter.break_silence(now.duration_since(self.heard));
             self.heard = now;
             if let Some(receiver) = self.receiver.filter(|_| kind == Kind::Update) {
-                meter.hear(receiver, &*self.said(receiver, body)?, length, now);
+                let said = self.shared.sayings.borrow_mut().hear(receiver, &self.context, body)?;
+                meter.hear(receiver, &said, length, now);
             } else if let Message::Notification(notification) = Message::decode(kind, body, &self.context)? {
                 bail!("NOTIFICATION: {}", notification.name());
             }
@@ -215,16 +216,6 @@ impl<'a> Session<'a> {
             self.shared.changed.notify_waiters();
         }
         Ok(())
-    }
-
-    /// What an UPDATE says, decoded unless another receiver has heard the same.
-    fn said(&self, receiver: usize, body: &[u8]) -> Result<Rc<Said>> {
-        let mut sayings = self.shared.sayings.borrow_mut();
-        if let Some(said) = sayings.find(receiver, &self.context, body) {
-            return Ok(said);
-        }
-        let Message::Update(update) = Message::decode(Kind::Update, body, &self.context)? else { bail!("no UPDATE") };
-        sayings.enter(receiver, &self.context, body, &update).map_err(anyhow::Error::msg)
     }
 
     fn write(&mut self) -> Result<()> {
