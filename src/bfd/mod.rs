@@ -13,6 +13,9 @@
 //!   `margay.io/bfd` takes the word `multihop`.
 //! * FRR starts with an interval of 1 s and speeds up by Poll and Final like everybody; BIRD answers a poll with a packet of
 //!   its own and sets P in it as well.
+//! * BIRD whose BFD finds us dead closes every connection we make for its `error wait time`, 45 to 60 s unless it is told
+//!   otherwise, even when BFD is up again after one; we read `the peer closed the connection` and try on. Its operator is to
+//!   lower that time (`topologies/dual-tor-ecmp/tor1-bird.conf` does; a node that was frozen comes back there).
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 pub mod packet;

@@ -357,7 +357,24 @@ fn dual_tor_ecmp(lab: &mut Lab) -> Result<()> {
         lab.thaw(silent)?;
         lab.expect()?;
     }
-    Ok(())
+    frozen_node_comes_back(lab)
+}
+
+/// tor1's BFD finds node1 dead. BIRD refuses a neighbour for its `error wait time` then, and is told to make that short.
+fn frozen_node_comes_back(lab: &Lab) -> Result<()> {
+    let established =
+        || -> Result<bool> { Ok(lab.node("tor1")?.sessions()?.get("172.20.1.1").is_some_and(|state| state == "Established")) };
+    lab.freeze("node1")?;
+    wait_until(Duration::from_secs(10), "tor1 gives a frozen node up", || {
+        ensure!(!established()?, "{:?}", lab.node("tor1")?.sessions()?);
+        Ok(())
+    })?;
+    lab.thaw("node1")?;
+    wait_until(Duration::from_secs(30), "tor1 takes node1 back", || {
+        ensure!(established()?, "{:?}", lab.node("tor1")?.sessions()?);
+        Ok(())
+    })?;
+    lab.expect()
 }
 
 /// Sessions on the link itself: link-local with both families, GTSM and extended messages; one hop with both IPv6 next hops.
