@@ -36,7 +36,7 @@ const FULL: u64 = 100;
 pub struct Look {
     /// Resident memory of the process in octets.
     pub resident: u64,
-    /// Paths of each peer that is configured, before policy.
+    /// Paths of each peer that is configured, before policy; of nobody while [`MemoryGuard::is_calm`].
     pub paths: Vec<(PeerId, u64)>,
 }
 
@@ -82,6 +82,11 @@ impl MemoryGuard {
     pub fn pace(&self, resident: u64) -> Duration {
         let room = self.percent(TIGHT).saturating_sub(resident);
         Duration::from_millis((room / FASTEST).clamp(50, 1000))
+    }
+
+    /// Whether it does not matter who has how many paths: there is room, and everybody is read.
+    pub fn is_calm(&self, resident: u64) -> bool {
+        resident < self.percent(CALM) && self.held.is_empty()
     }
 
     /// Looks, and says what is to be done.
@@ -162,8 +167,9 @@ mod tests {
         /// What the guard says when `after` seconds later so much is resident.
         fn at(&mut self, after: u64, mib: u64) -> Vec<Output> {
             self.now += Duration::from_secs(after);
-            let mut out = Outbox::new();
-            self.guard.handle(self.now, &Look { resident: mib * MIB, paths: self.paths.clone() }, &mut out);
+            let (mut out, resident) = (Outbox::new(), mib * MIB);
+            let paths = if self.guard.is_calm(resident) { Vec::new() } else { self.paths.clone() };
+            self.guard.handle(self.now, &Look { resident, paths }, &mut out);
             out.drain().collect()
         }
     }

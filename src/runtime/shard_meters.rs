@@ -130,15 +130,9 @@ impl Meter {
         self.due
     }
 
-    /// Reads what the shard holds, if that is due.
-    pub fn read(&mut self, now: Instant, shard: &Shard) {
-        if self.due.is_some_and(|due| due <= now) {
-            self.read_now(now, shard);
-        }
-    }
-
+    /// Reads what the shard holds.
     #[inline(never)]
-    fn read_now(&mut self, now: Instant, shard: &Shard) {
+    pub fn read(&mut self, now: Instant, shard: &Shard) {
         (self.due, self.read) = (None, Some(now));
         let (stats, octets) = (shard.stats(), shard.octets());
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);

@@ -145,23 +145,32 @@ impl ShardTask {
         }
         self.sweep_if_settled();
         self.meter.round(lap.delivered());
-        self.meter.read(now, &self.machine);
+        if self.meter.due().is_some_and(|due| due <= now) {
+            self.meter.read(now, &self.machine);
+        }
     }
 
     /// Waits for messages, the machine's deadline, or room for an answer that waits; false when the inbox is closed.
     async fn gather(&mut self, messages: &mut Vec<ShardMessage>, alarm: &mut Alarm) -> bool {
-        let deadline = [self.machine.deadline(), self.meter.due()].into_iter().flatten().min();
-        // Whichever comes first: `recv_many` loses nothing when it is dropped.
-        let room = tokio::select! {
-            biased;
-            received = self.inbox.recv_many(messages, MESSAGES_A_ROUND) => return received > 0,
-            room = self.questions.room() => Some(room),
-            () = alarm.at(deadline) => None,
-        };
-        if let Some(query) = room {
-            messages.push(ShardMessage::Input(rib::Input::Resume(query)));
+        loop {
+            let (work, reading) = (self.machine.deadline(), self.meter.due());
+            let deadline = work.into_iter().chain(reading).min();
+            // Whichever comes first: `recv_many` loses nothing when it is dropped.
+            let room = tokio::select! {
+                biased;
+                received = self.inbox.recv_many(messages, MESSAGES_A_ROUND) => return received > 0,
+                room = self.questions.room() => Some(room),
+                () = alarm.at(deadline) => None,
+            };
+            if let Some(query) = room {
+                messages.push(ShardMessage::Input(rib::Input::Resume(query)));
+            } else if reading.is_some_and(|reading| work.is_none_or(|work| reading < work)) {
+                // No round: a round makes another reading due, and a shard without work would go round for ever.
+                self.meter.read(Instant::now(), &self.machine);
+                continue;
+            }
+            return true;
         }
-        true
     }
 
     /// What the FibSyncer hears last before it sweeps is the last of what it would have been wrong to sweep.
@@ -352,9 +361,14 @@ fn to_peer(shard: ShardId, replies: &PeerReplies, input: session::Input) {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::pin::pin;
     use std::sync::Arc;
 
+    use futures::poll;
+
     use ipnet::{IpNet, Ipv4Net};
+    use prometheus_client::encoding::text::encode;
+    use prometheus_client::registry::Registry;
 
     use super::*;
     use crate::origin::{LocalKey, LocalRoute, LocalTarget};
@@ -362,21 +376,28 @@ mod tests {
     use crate::rib::{Answer, Query, RibConfig};
     use crate::types::{RouterId, Sync};
 
-    /// A shard's task that holds this many local routes.
-    async fn shard(routes: u32) -> mpsc::Sender<ShardMessage> {
+    /// A task without a route, and what words come to it by.
+    fn task(meters: &ShardMeters) -> (ShardTask, mpsc::Sender<ShardMessage>) {
         let router_id = RouterId(Ipv4Addr::new(10, 0, 0, 1));
         let config = Arc::new(RibConfig { router_id, cluster_id: None, max_paths: 1, protocol: 12 });
         let (sender, inbox) = mpsc::channel(64);
         let (fib, _changes) = mpsc::channel(4);
-        tokio::spawn(
-            ShardTask::new(ShardId(0), Shard::new(ShardId(0), 7, config), inbox, fib, &ShardMeters::default())
-                .run(Apart::start(ShardId(0)).unwrap()),
-        );
+        (ShardTask::new(ShardId(0), Shard::new(ShardId(0), 7, config), inbox, fib, meters), sender)
+    }
+
+    fn local(number: u32) -> ShardMessage {
+        let prefix = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::from(0x0a00_0000 + number), 32));
+        let key = LocalKey { source: RouteSource::Static, prefix };
+        let route = LocalRoute { target: LocalTarget::Blackhole, metric: None };
+        ShardMessage::Input(rib::Input::Local(Sync::Upsert(key, route)))
+    }
+
+    /// A shard's task that holds this many local routes.
+    async fn shard(routes: u32) -> mpsc::Sender<ShardMessage> {
+        let (task, sender) = task(&ShardMeters::default());
+        tokio::spawn(task.run(Apart::start(ShardId(0)).unwrap()));
         for number in 0..routes {
-            let prefix = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::from(0x0a00_0000 + number), 32));
-            let key = LocalKey { source: RouteSource::Static, prefix };
-            let route = LocalRoute { target: LocalTarget::Blackhole, metric: None };
-            sender.send(ShardMessage::Input(rib::Input::Local(Sync::Upsert(key, route)))).await.unwrap();
+            sender.send(local(number)).await.unwrap();
         }
         sender
     }
@@ -406,5 +427,30 @@ mod tests {
         assert_eq!(rows(quick).await, ROUTES as usize, "though the one before has read nothing");
         assert!(slow.len() <= rib::PARTS_A_ROUND, "no more waits than there is room for");
         assert_eq!(rows(slow).await, ROUTES as usize);
+    }
+
+    /// The numbers named `name`, as they would be scraped.
+    fn scraped(meters: &ShardMeters, name: &str) -> Vec<String> {
+        let (mut registry, mut text) = (Registry::default(), String::new());
+        meters.register(&mut registry);
+        encode(&mut text, &registry).unwrap();
+        text.lines().filter(|line| line.starts_with(name)).map(str::to_owned).collect()
+    }
+
+    #[tokio::test]
+    async fn a_shard_without_work_reads_what_it_holds_and_waits() {
+        let meters = ShardMeters::default();
+        let (mut task, sender) = task(&meters);
+        let (mut messages, mut alarm) = (Vec::new(), Alarm::default());
+        for number in 0..10 {
+            sender.send(local(number)).await.unwrap();
+        }
+        assert!(task.gather(&mut messages, &mut alarm).await);
+        task.round(&mut messages);
+        assert!(task.meter.due().is_some());
+        assert!(poll!(pin!(task.gather(&mut messages, &mut alarm))).is_pending(), "a reading is no reason for a round");
+        assert_eq!(task.meter.due(), None);
+        assert!(scraped(&meters, "rib_prefixes").contains(&r#"rib_prefixes{shard="0",family="ipv4-unicast"} 10"#.to_owned()));
+        assert_eq!(scraped(&meters, "rounds"), [r#"rounds_total{shard="0"} 1"#]);
     }
 }
