@@ -4,7 +4,7 @@
 //! Routes of a past life are *adopted*: they stay until the same prefix is decided or the sweep comes.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use ipnet::IpNet;
@@ -14,6 +14,7 @@ use super::crowds::{CROWD, Crowd, Crowds, Move};
 use super::objects::{Hops, Objects};
 use super::route::Shape;
 use super::rows::{Decision, Mark, Row, RowId, Rows, Shapes, Shared};
+use super::turns::Turns;
 use super::{KernelOp, RouteType};
 use crate::config::FibConfig;
 
@@ -59,15 +60,6 @@ impl Flown {
     }
 }
 
-/// The place of an IPv4 prefix in the order of writing: neighbours in a row make Linux rebuild the same trie nodes again and again, so they
-/// are sent far away from each other. That takes a third off additions and two thirds off deletions, the more prefixes are there to be
-/// mixed: with 8,192 at a time nothing is gained, with a few hundred thousand nearly all. IPv6 is sorted, which Linux likes better by as
-/// much.
-fn scattered(address: Ipv4Addr) -> u32 {
-    // An odd multiplier keeps all numbers apart.
-    u32::from(address).wrapping_mul(0x9e37_79b1)
-}
-
 /// Writes that have been taken: objects that routes are to go by, then routes.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
@@ -81,10 +73,8 @@ pub(super) struct Delta {
     rows: Rows,
     /// Protocol of other people's routes by prefix and metric.
     foreign: BTreeMap<(IpNet, u32), u8>,
-    /// Rows to be looked at, as they came.
-    queue: Vec<RowId>,
-    /// Rows to be looked at before those, the next one last: what waited when the last of them was taken, in the order of writing.
-    turns: Vec<RowId>,
+    /// Rows to be looked at.
+    turns: Turns,
     /// Nothing is ever written, so nothing waits.
     dry_run: bool,
     generation: u8,
@@ -106,8 +96,7 @@ impl Delta {
         Self {
             rows: Rows::new(seed),
             foreign: BTreeMap::new(),
-            queue: Vec::new(),
-            turns: Vec::new(),
+            turns: Turns::default(),
             dry_run: false,
             generation: 0,
             reading: false,
@@ -142,7 +131,7 @@ impl Delta {
 
     /// How many prefixes wait to be looked at.
     pub(super) fn waiting(&self) -> usize {
-        self.queue.len() + self.turns.len()
+        self.turns.len()
     }
 
     pub(super) fn row(&self, prefix: &IpNet) -> Option<Row<'_>> {
@@ -165,7 +154,7 @@ impl Delta {
             return;
         }
         if self.rows.get_mut(id).is_some_and(|mut row| !row.set(Mark::Dirty, true)) {
-            self.queue.push(id);
+            self.turns.push(id);
         }
     }
 
@@ -250,6 +239,10 @@ impl Delta {
 
     fn set_have(&mut self, id: RowId, have: Shapes) {
         let have = (!have.is_empty()).then(|| self.shapes.get(have));
+        self.put_have(id, have);
+    }
+
+    fn put_have(&mut self, id: RowId, have: Option<Arc<Shapes>>) {
         if let Some(row) = self.rows.get_mut(id) {
             count(&mut self.objects, row.have.as_deref(), have.as_deref());
             *row.have = have;
@@ -320,9 +313,14 @@ impl Delta {
     /// One of our writes was carried out.
     pub(super) fn wrote(&mut self, flown: &Flown) {
         let Some(row) = self.rows.get(flown.row) else { return };
-        let others = row.have().iter().filter(|shape| shape.metric != flown.shape.metric).cloned();
-        let have = others.chain((flown.verb != Verb::Delete).then(|| flown.shape.clone())).collect();
-        self.set_have(flown.row, have);
+        let is_there = flown.verb != Verb::Delete;
+        let have = if row.have().iter().all(|shape| shape.metric == flown.shape.metric) {
+            is_there.then(|| self.shapes.only(&flown.shape))
+        } else {
+            let others = row.have().iter().filter(|shape| shape.metric != flown.shape.metric).cloned();
+            Some(self.shapes.get(others.chain(is_there.then(|| flown.shape.clone())).collect()))
+        };
+        self.put_have(flown.row, have);
         self.disown(flown.row);
     }
 
@@ -363,7 +361,7 @@ impl Delta {
     pub(super) fn take(&mut self, now: Instant, limit: usize, may_try: impl Fn(&IpNet) -> bool) -> Taken {
         let (mut taken, mut later) = (Taken::default(), Vec::new());
         while taken.writes.len() < limit {
-            let Some(id) = self.next_turn() else { break };
+            let Some(id) = self.turns.next(&self.rows) else { break };
             let Some(row) = self.rows.get(id) else { continue };
             if row.is(Mark::Flying) {
                 later.push(id);
@@ -389,7 +387,7 @@ impl Delta {
             }
             self.rows.release(id);
         }
-        self.queue.append(&mut later);
+        later.into_iter().for_each(|id| self.turns.push(id));
         taken
     }
 
@@ -476,7 +474,7 @@ impl Delta {
         for id in &rows {
             self.rows.get_mut(*id).into_iter().for_each(|mut row| _ = row.set(Mark::Alone, true));
         }
-        self.turns.extend(rows.into_iter().rev());
+        self.turns.push_first(rows);
     }
 
     /// A move has been answered: the object leads elsewhere, or not.
@@ -523,28 +521,6 @@ impl Delta {
             any = true;
         }
         any
-    }
-
-    fn next_turn(&mut self) -> Option<RowId> {
-        if self.turns.is_empty() {
-            self.turns = self.line_up();
-        }
-        self.turns.pop()
-    }
-
-    /// All that waits, in the order of writing, the first one last: IPv4 before IPv6.
-    fn line_up(&mut self) -> Vec<RowId> {
-        let (mut ipv4, mut ipv6) = (Vec::new(), Vec::new());
-        for id in std::mem::take(&mut self.queue) {
-            match self.rows.get(id).map(|row| row.prefix) {
-                Some(IpNet::V4(prefix)) => ipv4.push((scattered(prefix.addr()), id)),
-                Some(IpNet::V6(prefix)) => ipv6.push((prefix, id)),
-                None => {}
-            }
-        }
-        ipv4.sort_unstable_by(|a, b| b.cmp(a));
-        ipv6.sort_unstable_by(|a, b| b.cmp(a));
-        ipv6.into_iter().map(|(_, id)| id).chain(ipv4.into_iter().map(|(_, id)| id)).collect()
     }
 }
 

@@ -2,7 +2,7 @@
 //! the kernel exchange, spoken by `kernel/` above the wall.
 //!
 //! ```text
-//! shards ─changes→ route (rules) ─→ delta: decided ≠ kernel's ──take──→ objects ──→ Output::Write, two batches at a time
+//! shards ─changes→ route (rules) ─→ delta: decided ≠ kernel's ──turns──→ objects ──→ Output::Write, two batches at a time
 //! kernel ─facts──→ interface, delta      └─ crowds: rows that leave one object together ─→ the object is changed
 //! kernel ─answer─→ delta, objects, failure (tried again)
 //! ```
@@ -19,6 +19,7 @@ mod route;
 mod rows;
 mod status;
 mod syncer;
+mod turns;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -46,6 +46,11 @@ impl RowId {
         Self(self.0 + 1)
     }
 
+    /// Whether its prefix is one of IPv4.
+    pub(super) fn is_ipv4(self) -> bool {
+        self.0 & Self::IPV6 == 0
+    }
+
     fn index(self) -> usize {
         (self.0 & !Self::IPV6) as usize
     }
@@ -175,17 +180,17 @@ impl Rows {
 
     /// A row.
     pub(super) fn get(&self, id: RowId) -> Option<Row<'_>> {
-        if id.0 & RowId::IPV6 == 0 { self.ipv4.get(id) } else { self.ipv6.get(id) }
+        if id.is_ipv4() { self.ipv4.get(id) } else { self.ipv6.get(id) }
     }
 
     /// A row, to change.
     pub(super) fn get_mut(&mut self, id: RowId) -> Option<RowMut<'_>> {
-        if id.0 & RowId::IPV6 == 0 { self.ipv4.get_mut(id) } else { self.ipv6.get_mut(id) }
+        if id.is_ipv4() { self.ipv4.get_mut(id) } else { self.ipv6.get_mut(id) }
     }
 
     /// Forgets the row if nothing is known of it and nothing is to be done.
     pub(super) fn release(&mut self, id: RowId) {
-        if id.0 & RowId::IPV6 == 0 { self.ipv4.release(&self.seeded, id) } else { self.ipv6.release(&self.seeded, id) }
+        if id.is_ipv4() { self.ipv4.release(&self.seeded, id) } else { self.ipv6.release(&self.seeded, id) }
     }
 
     /// The numbers of the rows that there are now, IPv4 first.
@@ -200,7 +205,7 @@ impl Rows {
 
     /// The rows from a number on.
     pub(super) fn from(&self, start: RowId) -> impl Iterator<Item = Row<'_>> {
-        let (ipv4, ipv6) = if start.0 & RowId::IPV6 == 0 { (start.index(), 0) } else { (self.ipv4.slots.len(), start.index()) };
+        let (ipv4, ipv6) = if start.is_ipv4() { (start.index(), 0) } else { (self.ipv4.slots.len(), start.index()) };
         let ipv4 = (ipv4..self.ipv4.slots.len()).filter_map(|index| self.get(RowId(index as u32)));
         ipv4.chain((ipv6..self.ipv6.slots.len()).filter_map(|index| self.get(RowId(index as u32 | RowId::IPV6))))
     }
@@ -318,6 +323,16 @@ impl<T: Ord> Shared<T> {
     /// Whether `pick` holds for any value; some of them may be out of use.
     pub(super) fn any(&self, pick: impl Fn(&T) -> bool) -> bool {
         self.values.iter().any(|value| pick(value))
+    }
+}
+
+impl Shared<Shapes> {
+    /// The one `Arc` of a route alone.
+    pub(super) fn only(&mut self, shape: &Shape) -> Arc<Shapes> {
+        match &self.last {
+            Some(last) if last.as_slice() == std::slice::from_ref(shape) => Arc::clone(last),
+            _ => self.get([shape.clone()].into()),
+        }
     }
 }
 

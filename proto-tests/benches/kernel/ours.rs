@@ -82,9 +82,12 @@ impl Node {
         Self { fib, commands, events, out: Outbox::new(), pulled: false, told: false, under_way: VecDeque::new(), asked: 0 }
     }
 
-    /// Gives the changes, each part when there is room for it.
+    /// Gives the changes, each part when there is room for it, and hears between two parts what the kernel has said, as margay's task does.
     pub fn feed(&mut self, changes: Vec<Vec<FibChange>>) {
         for part in changes {
+            while let Ok(events) = self.events.try_recv() {
+                events.into_iter().for_each(|event| self.hear(event));
+            }
             self.until(|node| node.pulled);
             self.pulled = false;
             self.handle(Input::Changes(part));
