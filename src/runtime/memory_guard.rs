@@ -161,7 +161,7 @@ impl MemoryGuardTask {
         // A kernel without /proc tells nothing: there is nothing to guard by, then.
         while let Some(resident) = fs::read_to_string("/proc/self/status").ok().and_then(|status| resident(&status)) {
             let directory = Arc::clone(&self.directory.borrow());
-            // Two thousand cold cache lines for a thousand peers, each second: only where it matters.
+            // Cold cache lines of every peer, each second: only where it matters.
             let counted = (!self.machine.is_calm(resident)).then(|| directory.peers.values());
             let paths = counted.into_iter().flatten().map(|entry| (entry.id, *entry.paths.borrow())).collect();
             self.machine.handle(Instant::now(), &Look { resident, paths }, &mut out);

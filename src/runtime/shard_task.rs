@@ -365,7 +365,6 @@ mod tests {
     use std::sync::Arc;
 
     use futures::poll;
-
     use ipnet::{IpNet, Ipv4Net};
     use prometheus_client::encoding::text::encode;
     use prometheus_client::registry::Registry;
