@@ -14,21 +14,28 @@
 //! come first of which most was run.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 
 /// How a mangled name goes on where its hash begins (the hash is 16 digits, and counted).
 const HASH: &str = "17h";
+/// What begins the number of LLVM's module.
+const MODULE: &str = ".llvm.";
 /// What margay calls when it has nothing to do.
 const WAIT: &str = "epoll_wait";
 /// A function belongs to a single change if it is called at least once in so many wakes.
 const OFTEN: u64 = 3;
 
-/// A mangled name without its hash. What is mangled otherwise, or not at all, stays as it is.
+/// A mangled name without its hash. What is mangled otherwise, or not at all, stays as it is, but for the number of its module.
 pub fn stem(name: &str) -> &str {
     match name.rfind(HASH) {
         Some(hash) if name.starts_with("_ZN") => &name[..hash + HASH.len()],
-        _ => name,
+        _ => without_module(name),
     }
+}
+
+/// A name without what LLVM puts behind it where another of its modules wants the function: a number that any change of the module makes
+/// otherwise.
+fn without_module(name: &str) -> &str {
+    name.split_once(MODULE).map_or(name, |(name, _)| name)
 }
 
 /// The functions that `nm -S` lists, with their sizes in octets; of those at the same address the first.
@@ -100,14 +107,17 @@ pub fn order<'a>(symbols: &BTreeMap<&'a str, u64>, ran: &BTreeSet<String>, earli
 pub fn script(first: &[String], order: &[&str]) -> String {
     let mut script = "/* Made by `cargo layout`; what it is for stands in build.rs. */\nSECTIONS\n{\n  .text.hot :\n  {\n".to_owned();
     for name in first {
-        // Writing to a string cannot fail.
-        let _ = writeln!(script, "    *(.text.{name} .text.unlikely.{name})");
+        script += &whole(without_module(name));
     }
     for stem in order {
-        let rest = if stem.ends_with(HASH) { "*" } else { "" };
-        let _ = writeln!(script, "    *(.text.{stem}{rest} .text.unlikely.{stem}{rest})");
+        script += &if stem.ends_with(HASH) { format!("    *(.text.{stem}* .text.unlikely.{stem}*)\n") } else { whole(stem) };
     }
     script + "  }\n}\nINSERT BEFORE .text;\n"
+}
+
+/// The line of one function, whatever the number of its module.
+fn whole(name: &str) -> String {
+    format!("    *(.text.{name} .text.{name}{MODULE}* .text.unlikely.{name} .text.unlikely.{name}{MODULE}*)\n")
 }
 
 /// The stems of a script.
@@ -141,11 +151,12 @@ mod tests {
         let earlier = BTreeSet::from(["_RNvNtCs1_3std5never", "_ZN4gone17h"]);
         let order = order(&symbols, &ran, &earlier);
         assert_eq!(order, ["_RNvNtCs1_3std6always", "_ZN3two3all17h", "_ZN3one4some17h", "_RNvNtCs1_3std5never"]);
-        let script = script(&["_ZN3one4some17hfedcba9876543210E".to_owned()], &order);
+        let script = script(&["_ZN3one4some17hfedcba9876543210E.llvm.42".to_owned()], &order);
         let first = script.lines().find(|line| line.contains("*(")).unwrap();
-        assert_eq!(first, "    *(.text._ZN3one4some17hfedcba9876543210E .text.unlikely._ZN3one4some17hfedcba9876543210E)");
+        assert_eq!(first, whole("_ZN3one4some17hfedcba9876543210E").trim_end_matches('\n'));
         assert!(script.contains("\n    *(.text._ZN3one4some17h* .text.unlikely._ZN3one4some17h*)\n"), "{script}");
-        assert!(script.contains("\n    *(.text._RNvNtCs1_3std6always .text.unlikely._RNvNtCs1_3std6always)\n"), "{script}");
+        let always = ".text._RNvNtCs1_3std6always .text._RNvNtCs1_3std6always.llvm.*";
+        assert!(script.contains(&format!("\n    *({always} {})\n", always.replace(".text", ".text.unlikely"))), "{script}");
         assert_eq!(stems(&script), order.into_iter().collect());
     }
 
