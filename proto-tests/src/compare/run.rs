@@ -1,6 +1,6 @@
 //! One run: one speaker, one scenario, all its phases.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::feed::Feed;
 use super::meter::Wants;
-use super::scenario::{Peer, Phase, Role, Scenario, Shape};
+use super::scenario::{PORT, Peer, Phase, Role, Scenario, Shape};
 use super::session::Plan;
 use super::speaker::{Running, Speaker};
 use super::stage::Stage;
@@ -132,7 +132,7 @@ impl Prepared {
     pub(super) fn plan(&self, number: usize, peer: &Peer, receiver: Option<usize>) -> Plan {
         let at_once = if self.scenario.is_mesh() && peer.role == Role::Sender { self.feeds[number].announce.clone() } else { Vec::new() };
         let ebgp = !(self.scenario.is_mesh() && peer.role == Role::Sender);
-        Plan { address: peer.address, asn: Asn(peer.asn), ebgp, receiver, at_once }
+        Plan { address: peer.address, speaker: SocketAddr::new(peer.target(), PORT), asn: Asn(peer.asn), ebgp, receiver, at_once }
     }
 
     /// A sender's part where all tell the same prefixes: a shorter path where it is to win. Each tells them in an order of its own,

@@ -18,7 +18,6 @@ use tokio::time::{sleep, sleep_until};
 use super::feed;
 use super::meter::Meter;
 use super::said::Sayings;
-use super::scenario::{PORT, TARGET, TARGET6};
 
 /// Between two attempts to connect.
 const RETRY: Duration = Duration::from_millis(100);
@@ -28,6 +27,8 @@ const RETRY: Duration = Duration::from_millis(100);
 pub struct Plan {
     /// Its address; of the same family is what it carries.
     pub address: IpAddr,
+    /// Where the speaker listens.
+    pub speaker: SocketAddr,
     /// Its AS.
     pub asn: Asn,
     /// It crosses an AS border.
@@ -107,6 +108,8 @@ impl<'a> Session<'a> {
         shared.up.set(shared.up.get() + 1);
         shared.changed.notify_waiters();
         session.queue.extend(plan.at_once);
+        // What came with the last word of the handshake: there may be no more for a long time.
+        session.hear()?;
         let pause = Duration::from_secs(u64::from(shared.hold / 3));
         let mut alive = tokio::time::Instant::now() + pause;
         loop {
@@ -144,13 +147,13 @@ impl<'a> Session<'a> {
     }
 
     async fn establish(shared: &'a Shared, plan: &Plan) -> Result<Self> {
-        let (socket, target, family) = match plan.address {
-            IpAddr::V4(_) => (TcpSocket::new_v4()?, IpAddr::from(TARGET), Family::IPV4_UNICAST),
-            IpAddr::V6(_) => (TcpSocket::new_v6()?, IpAddr::from(TARGET6), Family::IPV6_UNICAST),
+        let (socket, family) = match plan.address {
+            IpAddr::V4(_) => (TcpSocket::new_v4()?, Family::IPV4_UNICAST),
+            IpAddr::V6(_) => (TcpSocket::new_v6()?, Family::IPV6_UNICAST),
         };
         socket.bind(SocketAddr::new(plan.address, 0))?;
         shared.began.set(shared.began.get().or(Some(Instant::now())));
-        let stream = socket.connect(SocketAddr::new(target, PORT)).await?;
+        let stream = socket.connect(plan.speaker).await?;
         stream.set_nodelay(true)?;
         let mut session = Self {
             shared,
@@ -192,9 +195,11 @@ impl<'a> Session<'a> {
     }
 
     fn read(&mut self) -> Result<()> {
-        if !self.fill()? {
-            return Ok(());
-        }
+        if self.fill()? { self.hear() } else { Ok(()) }
+    }
+
+    /// Takes the whole messages of what has been read.
+    fn hear(&mut self) -> Result<()> {
         let now = Instant::now();
         let mut meter = self.shared.meter.borrow_mut();
         let away = meter.away();
@@ -247,4 +252,66 @@ fn open(plan: &Plan, family: Family, hold_time: u16) -> Open {
         IpAddr::V6(address) => Ipv4Addr::new(10, 100 + address.segments()[1] as u8, 0, address.segments()[7] as u8),
     };
     Open { my_as: plan.asn.two_octets(), hold_time, identifier: RouterId(identifier), capabilities }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio::task::LocalSet;
+    use tokio::time::timeout;
+
+    use super::super::feed::Feed;
+    use super::super::meter::{Goal, Wants};
+    use super::super::table::{self, Index, Numbers};
+    use super::*;
+
+    #[tokio::test]
+    async fn what_comes_with_the_last_word_of_the_handshake_is_heard_at_once() {
+        let prefixes = ["10.1.0.0/26".parse().unwrap()];
+        let attributes = table::attributes(Some(Asn(64512)), Ipv4Addr::new(10, 7, 0, 1).into(), None, &mut Numbers::new(1));
+        let feed = Feed::new(&prefixes, &[1], true, |_| attributes.clone());
+        let mut meter = Meter::new(1, [].into(), vec![Wants { all: 0..1, own: 0..0 }]);
+        meter.aim(Goal::Full, 1);
+        let shared = Rc::new(Shared {
+            hold: 240,
+            read: 4096,
+            handshakes: Semaphore::new(1),
+            sayings: RefCell::new(Sayings::new(Arc::new(Index::new(&prefixes)), 1)),
+            meter: RefCell::new(meter),
+            up: Cell::new(0),
+            began: Cell::new(None),
+            changed: Notify::new(),
+            failure: RefCell::new(None),
+        });
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = Ipv4Addr::LOCALHOST.into();
+        let plan =
+            Plan { address, speaker: listener.local_addr().unwrap(), asn: Asn(65001), ebgp: true, receiver: Some(0), at_once: vec![] };
+        let words = [open(&plan, Family::IPV4_UNICAST, 240).encode(), keepalive(), feed.announce.concat().into()].concat();
+        let (_orders, heard) = mpsc::channel(1);
+        let world = LocalSet::new();
+        world.spawn_local(run(Rc::clone(&shared), plan, heard));
+        let speaker = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(&words).await.unwrap();
+            // It says no more, and hears everything.
+            let mut all = Vec::new();
+            stream.read_to_end(&mut all).await
+        };
+        let arrived = async {
+            while shared.meter.borrow().away() > 0 {
+                shared.changed.notified().await;
+            }
+        };
+        let either = async {
+            tokio::select! {
+                end = speaker => panic!("the session has ended: {end:?}, {:?}", shared.failure),
+                () = arrived => {}
+            }
+        };
+        timeout(Duration::from_secs(20), world.run_until(either)).await.expect("it has what it was told");
+    }
 }

@@ -208,7 +208,7 @@ impl Peer {
     }
 
     /// The speaker's address on the session.
-    fn target(&self) -> IpAddr {
+    pub(super) fn target(&self) -> IpAddr {
         if self.address.is_ipv6() { TARGET6.into() } else { TARGET.into() }
     }
 
