@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use bytes::{Bytes, BytesMut};
@@ -25,7 +26,7 @@ const TOLERANCE: f64 = 0.03;
 const PREFIXES: usize = 20_000;
 
 /// The cases: what is prepared, and what is counted.
-const CASES: [(&str, fn()); 8] = [
+const CASES: [(&str, fn()); 9] = [
     ("decode", decode),
     ("pack", pack_all),
     ("learn", learn),
@@ -33,6 +34,7 @@ const CASES: [(&str, fn()); 8] = [
     ("decide", decide),
     ("withdraw", withdraw),
     ("come_back", come_back),
+    ("ask_again", ask_again),
     ("compile", compile),
 ];
 
@@ -121,6 +123,16 @@ fn come_back() {
     assert!(bench.stats().ipv4 > 0);
     measured(&mut || bench.announce(1, &most));
     assert_eq!(bench.stats().ipv4, PREFIXES);
+}
+
+/// A hundred peers ask for everything again in one instant: what the shard does before it serves the next one of the others.
+fn ask_again() {
+    let mut bench = Bench::new(1, 100);
+    bench.announce(1, &Announced::new(1, PREFIXES));
+    let octets = bench.octets;
+    measured(&mut || (1001..=1100).for_each(|peer| bench.refresh(peer)));
+    bench.rest(Duration::ZERO);
+    assert!(bench.octets > octets * 3 / 2, "they were told again: {} octets after {octets}", bench.octets);
 }
 
 /// A cluster of a hundred nodes to the configuration of one.

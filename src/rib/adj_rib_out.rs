@@ -20,7 +20,7 @@ use ipnet::IpNet;
 use self::compaction::Compaction;
 pub use self::compaction::LogLimits;
 use super::bits::Bits;
-use super::receiver::{Excluded, Provenance, Receiver};
+use super::receiver::{Census, Excluded, Provenance, Receiver};
 use super::sent::{RewriteId, Rewrites, Same, Seen, Sent};
 use crate::types::{AddressFamily, Attributes, Nlri, PathId, PeerId};
 
@@ -134,6 +134,8 @@ pub(super) struct AdjRibOut<A: AddressFamily> {
     births_since: Position,
     /// In order of their slots; only of slots that a member may have to be told round by round.
     untold: VecDeque<Untold>,
+    /// Entries that are told, as of the last round, and how many they are.
+    told: Bits,
     live: usize,
     round: Vec<Old>,
     limits: LogLimits,
@@ -156,7 +158,12 @@ impl<A: AddressFamily> AdjRibOut<A> {
         let numbers = self.heads.capacity() + self.free.capacity() + self.log.capacity();
         let entries = self.entries.capacity() * size_of::<Entry<A::Prefix>>() + self.links.capacity() * size_of::<Link>();
         let rewrites = self.rewrites.reserved();
-        rewrites + entries + numbers * 4 + self.round.capacity() * size_of::<Old>() + self.untold.capacity() * size_of::<Untold>()
+        rewrites
+            + entries
+            + self.told.reserved()
+            + numbers * 4
+            + self.round.capacity() * size_of::<Old>()
+            + self.untold.capacity() * size_of::<Untold>()
     }
 
     pub fn new(add_path: bool, limits: LogLimits) -> Self {
@@ -172,6 +179,7 @@ impl<A: AddressFamily> AdjRibOut<A> {
             base: 0,
             births_since: Position(0),
             untold: VecDeque::new(),
+            told: Bits::default(),
             live: 0,
             round: Vec::new(),
             limits,
@@ -222,8 +230,9 @@ impl<A: AddressFamily> AdjRibOut<A> {
             if before.is_none() && entry.held.is_none() {
                 continue;
             }
-            self.live += usize::from(entry.held.is_some());
-            self.live -= usize::from(before.is_some());
+            let is_told = entry.held.is_some();
+            self.live = self.live + usize::from(is_told) - usize::from(before.is_some());
+            self.told.put(old.entry, is_told);
             let source = (old.source != NONE).then_some(PeerId(old.source));
             changes.push(Changed { entry: old.entry, before: before.map(|sent| (sent, source)) });
         }
@@ -233,11 +242,12 @@ impl<A: AddressFamily> AdjRibOut<A> {
     }
 
     /// A live entry turns out to be unsendable: it is not told any more.
-    pub fn withhold(&mut self, entry: u32) {
-        let entry = &mut self.entries[entry as usize];
+    pub fn withhold(&mut self, number: u32) {
+        let entry = &mut self.entries[number as usize];
         if entry.is_live() {
-            self.live -= 1;
             entry.flags |= UNSENDABLE;
+            self.live -= 1;
+            self.told.clear(number);
         }
     }
 
@@ -360,15 +370,13 @@ impl<A: AddressFamily> AdjRibOut<A> {
         self.chain(dest).filter(move |entry| self.entries[*entry as usize].prefix == prefix)
     }
 
-    /// Which entries a member knows that has been told everything before `cursor` round by round, and nothing after.
-    pub fn known_at(&self, cursor: Position, receiver: &Receiver) -> Bits {
-        let mut known = Bits::default();
+    /// Which entries a member knows that has been told everything before `cursor` round by round, and nothing after; `census` counts what
+    /// is told now. It is a copy of a set that is kept, with little done to it: of a hundred members who ask for everything again in one
+    /// instant each wants its own, and all others wait meanwhile.
+    pub fn known_at(&self, cursor: Position, receiver: &Receiver, census: &Census) -> Bits {
+        let mut known = self.told.clone();
+        self.keep_from(receiver, census, &mut known);
         let cursor = self.index(cursor);
-        for entry in self.told(receiver) {
-            if self.index(Position(self.entries[entry as usize].slot)) < cursor {
-                known.set(entry);
-            }
-        }
         // The earliest change after the cursor says what was before it, so it has the last word.
         let mut untold = self.untold.iter().rev().filter(|untold| untold.members.has(receiver.peer)).peekable();
         for index in (cursor..self.log.len()).rev() {
@@ -382,6 +390,21 @@ impl<A: AddressFamily> AdjRibOut<A> {
             }
         }
         known
+    }
+
+    /// Takes out what is kept from the member, if anything is: what is told is looked at until all of that is found.
+    fn keep_from(&self, receiver: &Receiver, census: &Census, known: &mut Bits) {
+        let (mut left, only_its_own) = census.kept_from(receiver);
+        for (number, entry) in (0..).zip(&self.entries) {
+            if left == 0 {
+                return;
+            }
+            // What another one is told under is far away in memory, whose it is stands in the entry.
+            let is_kept = if only_its_own { receiver.is_source(entry.source()) } else { self.told_to(number, receiver).is_none() };
+            if is_kept && known.clear(number) {
+                left -= 1;
+            }
+        }
     }
 
     /// Distance from the start of the log.

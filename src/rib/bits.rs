@@ -30,6 +30,20 @@ impl Bits {
         was
     }
 
+    /// Puts the number in, or takes it out.
+    pub fn put(&mut self, number: u32, is_in: bool) {
+        if is_in {
+            self.set(number);
+        } else {
+            self.clear(number);
+        }
+    }
+
+    /// Octets of memory that it has reserved.
+    pub fn reserved(&self) -> usize {
+        self.words.capacity() * size_of::<u64>()
+    }
+
     /// Puts all of another set in.
     pub fn union(&mut self, other: &Self) {
         if self.words.len() < other.words.len() {
@@ -55,5 +69,8 @@ mod tests {
         one.union(&two);
         assert!(one.has(63) && one.has(64) && one.has(1_000) && !one.has(65));
         assert!(one.clear(64) && !one.has(64));
+        one.put(64, true);
+        one.put(63, false);
+        assert!(one.has(64) && !one.has(63) && one.reserved() >= 1_001 / 8);
     }
 }

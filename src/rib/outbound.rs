@@ -103,7 +103,7 @@ impl<A: AddressFamily> Outbound<A> {
             self.lingering -= usize::from(reader.is_lingering());
             if reader.is_late(&self.journal) {
                 reader.progress.fall_behind(&self.journal, receiver.peer);
-                reader.progress.walk(&self.rib, receiver);
+                reader.progress.walk(&self.rib, receiver, &self.census);
                 other.late += 1;
                 other.lingering += 1;
             } else {
@@ -127,7 +127,7 @@ impl<A: AddressFamily> Outbound<A> {
         reader.due = true;
         self.late += usize::from(!reader.is_late(&self.journal));
         self.lingering += usize::from(!reader.is_lingering());
-        reader.start_over(&self.rib, &self.journal, receiver);
+        reader.start_over(&self.rib, &self.journal, (receiver, &self.census));
     }
 
     pub fn has_output(&self, peer: PeerId) -> bool {
@@ -180,7 +180,7 @@ impl<A: AddressFamily> Outbound<A> {
                     self.journal.read(receiver.peer, place, credit, frames);
                     break;
                 }
-                Progress::Behind { .. } => reader.progress.walk(&self.rib, receiver),
+                Progress::Behind { .. } => reader.progress.walk(&self.rib, receiver, &self.census),
                 Progress::Walking(walk) => {
                     walk.give(credit, frames);
                     let boarding = walk.boarding(&self.rib, &self.journal);
@@ -200,7 +200,7 @@ impl<A: AddressFamily> Outbound<A> {
             ended.push(A::FAMILY);
             reader.due = std::mem::take(&mut reader.again);
             if reader.due {
-                reader.start_over(&self.rib, &self.journal, receiver);
+                reader.start_over(&self.rib, &self.journal, (receiver, &self.census));
             }
         }
         self.late = self.late + usize::from(reader.is_late(&self.journal)) - usize::from(late);
@@ -263,7 +263,7 @@ impl<A: AddressFamily> Outbound<A> {
         let mut needed = Bits::default();
         for (peer, reader) in &mut self.readers {
             if let Some(receiver) = receivers.get(*peer) {
-                reader.progress.walk(&self.rib, receiver);
+                reader.progress.walk(&self.rib, receiver, &self.census);
             }
             if let Progress::Walking(walk) = &reader.progress {
                 needed.union(&walk.known);

@@ -17,7 +17,7 @@ use super::bits::Bits;
 use super::bunch::{Bunches, bunches};
 use super::contents::Contents;
 use super::journal::{Credit, Journal, Place};
-use super::receiver::Receiver;
+use super::receiver::{Census, Receiver};
 use super::sent::{Key, Same, Seen};
 use crate::types::{AddressFamily, Nlri, PeerId, Seeded};
 use crate::wire::{Context, pack};
@@ -70,9 +70,9 @@ impl Reader {
 
     /// Begins a walk through everything, whatever the member knows already.
     #[inline(never)]
-    pub fn start_over<A: AddressFamily>(&mut self, rib: &AdjRibOut<A>, journal: &Journal, receiver: &Receiver) {
+    pub fn start_over<A: AddressFamily>(&mut self, rib: &AdjRibOut<A>, journal: &Journal, (receiver, census): (&Receiver, &Census)) {
         self.progress.fall_behind(journal, receiver.peer);
-        self.progress.walk(rib, receiver);
+        self.progress.walk(rib, receiver, census);
         if let Progress::Walking(walk) = &mut self.progress {
             walk.cursor = rib.start();
             // From the start on, it would pass frames of a time when it was no member.
@@ -97,10 +97,10 @@ impl Progress {
 
     /// Begins to walk, if behind.
     #[inline(never)]
-    pub fn walk<A: AddressFamily>(&mut self, rib: &AdjRibOut<A>, receiver: &Receiver) {
+    pub fn walk<A: AddressFamily>(&mut self, rib: &AdjRibOut<A>, receiver: &Receiver, census: &Census) {
         if let Self::Behind { cursor, rest } = self {
             let backlog = std::mem::take(rest);
-            *self = Self::Walking(Walk { cursor: *cursor, known: rib.known_at(*cursor, receiver), joined: 0, backlog });
+            *self = Self::Walking(Walk { cursor: *cursor, known: rib.known_at(*cursor, receiver, census), joined: 0, backlog });
         }
     }
 }

@@ -23,9 +23,14 @@ pub struct Receiver {
 }
 
 impl Receiver {
+    /// Whether routes that were learned from `source` come from the member itself.
+    pub(super) fn is_source(&self, source: Option<PeerId>) -> bool {
+        source == Some(real(self.peer))
+    }
+
     /// Whether routes of this provenance are kept from the member.
     pub(super) fn is_excluded(&self, of: &Provenance) -> bool {
-        of.source == Some(real(self.peer)) || of.next_hop == self.address || of.originator == Some(self.identifier)
+        self.is_source(of.source) || of.next_hop == self.address || of.originator == Some(self.identifier)
     }
 }
 
@@ -68,7 +73,13 @@ impl Census {
 
     /// How many are kept from the member.
     pub fn excluded(&self, receiver: &Receiver) -> usize {
-        self.counts.iter().filter(|(of, _)| receiver.is_excluded(of)).map(|(_, count)| *count).sum()
+        self.kept_from(receiver).0
+    }
+
+    /// How many are kept from the member, and whether it is their source alone that keeps them from it.
+    pub fn kept_from(&self, receiver: &Receiver) -> (usize, bool) {
+        let kept = self.counts.iter().filter(|(of, _)| receiver.is_excluded(of));
+        kept.fold((0, true), |(all, only), (of, count)| (all + count, only && receiver.is_source(of.source)))
     }
 }
 

@@ -131,7 +131,7 @@ impl<A: AddressFamily> AdjRibOut<A> {
             needed
         });
         if self.live == 0 && self.log.is_empty() && self.round.is_empty() && self.detached.is_empty() {
-            (self.entries, self.links, self.heads, self.free) = Default::default();
+            (self.entries, self.links, self.heads, self.free, self.told) = Default::default();
         }
     }
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::*;
-use crate::types::{Ipv4Unicast, RouterId};
+use crate::types::{Ipv4Unicast, NextHop, RouterId};
 
 const SLACK: usize = 1024;
 
@@ -90,7 +90,7 @@ fn compaction_keeps_what_is_needed_and_translates_cursors() {
     let kept: Vec<_> = left.into_iter().filter(|(prefix, there)| *there || [net(1), net(8)].contains(prefix)).collect();
     assert_eq!(valid(&rib, after_five), kept);
     assert_eq!(
-        rib.known_at(rib.end(), &receiver()),
+        rib.known_at(rib.end(), &receiver(), &Census::default()),
         (0..10).filter(|n| n % 2 == 0 && *n != 8).chain([9]).fold(Bits::default(), |mut bits, n| {
             bits.set(n);
             bits
@@ -107,7 +107,7 @@ fn members_that_walk_between_the_steps_of_a_compaction_hear_each_path_in_its_lat
     for (told, pace) in (0..70).flat_map(|told| (0..4).map(move |pace| (told, pace))) {
         let mut rib = rib.clone();
         let mut cursor = rib.position(told);
-        let known = rib.known_at(cursor, &receiver());
+        let known = rib.known_at(cursor, &receiver(), &Census::default());
         let mut walk = Walk { heard: (0..40).filter(|n| known.has(*n)).map(|n| (net(n), true)).collect(), latest: BTreeSet::new() };
         walk.latest.extend((0..told).filter_map(|at| rib.valid(rib.position(at))).map(|entry| rib.nlri(entry).prefix));
         let keep_from = rib.end();
@@ -185,4 +185,35 @@ fn memory_is_given_back_when_the_table_is_gone() {
     assert_eq!(rib.entries.capacity() + rib.log.capacity() + rib.heads.capacity(), SLACK, "but for the slack of the log");
     round(&mut rib, None, &[(7, 7, true)]);
     assert_eq!(valid(&rib, rib.start()), [(net(7), true)]);
+}
+
+#[test]
+fn what_a_member_knows_is_what_is_told_but_for_what_is_kept_from_it() {
+    let mut rib = table();
+    let mut census = Census::default();
+    // A third is the member's own; of another third some go by its address.
+    let told = |n: u32, here: bool| {
+        let next_hop = NextHop::Global(if here && n % 3 == 1 { receiver().address } else { [10, 0, 0, 2].into() });
+        (Sent::from(Arc::new(Attributes { next_hop, med: Some(n), ..Attributes::default() })), Some(PeerId(n % 3 + 1)))
+    };
+    for (first, here) in [(0, false), (30, false), (20, true), (0, true)] {
+        for n in first..first + 40 {
+            rib.offer(net(n), n, PathId(0), (n % 7 != 0).then(|| told(n, here)), None);
+        }
+        let receiver = receiver();
+        for Changed { entry, before } in rib.settle() {
+            let of = |sent: Seen<'_>, source| rib.provenance(sent, source);
+            let before = before.map(|(sent, source)| of(sent.as_seen(), source));
+            before.iter().for_each(|of| census.add(of, -1));
+            if let Some(sent) = rib.sent(entry) {
+                census.add(&of(sent, rib.source(entry)), 1);
+            }
+            rib.append(entry, before.is_none(), &Excluded::default());
+        }
+        let only_its_own = !here;
+        assert_eq!(census.kept_from(&receiver).1, only_its_own);
+        let known = rib.known_at(rib.end(), &receiver, &census);
+        assert!((0..80).all(|entry| known.has(entry) == rib.told(&receiver).any(|told| told == entry)), "from {first} on");
+        assert_eq!((0..80).filter(|entry| known.has(*entry)).count(), rib.live() - census.excluded(&receiver));
+    }
 }
