@@ -153,7 +153,9 @@ mod tests {
         assert_eq!(order, ["_RNvNtCs1_3std6always", "_ZN3two3all17h", "_ZN3one4some17h", "_RNvNtCs1_3std5never"]);
         let script = script(&["_ZN3one4some17hfedcba9876543210E.llvm.42".to_owned()], &order);
         let first = script.lines().find(|line| line.contains("*(")).unwrap();
-        assert_eq!(first, whole("_ZN3one4some17hfedcba9876543210E").trim_end_matches('\n'));
+        let one = "    *(.text._ZN3one4some17hfedcba9876543210E .text._ZN3one4some17hfedcba9876543210E.llvm.* \
+                   .text.unlikely._ZN3one4some17hfedcba9876543210E .text.unlikely._ZN3one4some17hfedcba9876543210E.llvm.*)";
+        assert_eq!(first, one);
         assert!(script.contains("\n    *(.text._ZN3one4some17h* .text.unlikely._ZN3one4some17h*)\n"), "{script}");
         let always = ".text._RNvNtCs1_3std6always .text._RNvNtCs1_3std6always.llvm.*";
         assert!(script.contains(&format!("\n    *({always} {})\n", always.replace(".text", ".text.unlikely"))), "{script}");

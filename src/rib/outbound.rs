@@ -127,7 +127,7 @@ impl<A: AddressFamily> Outbound<A> {
         reader.due = true;
         self.late += usize::from(!reader.is_late(&self.journal));
         self.lingering += usize::from(!reader.is_lingering());
-        reader.start_over(&self.rib, &self.journal, (receiver, &self.census));
+        reader.start_over(&self.rib, &self.journal, receiver, &self.census);
     }
 
     pub fn has_output(&self, peer: PeerId) -> bool {
@@ -200,7 +200,7 @@ impl<A: AddressFamily> Outbound<A> {
             ended.push(A::FAMILY);
             reader.due = std::mem::take(&mut reader.again);
             if reader.due {
-                reader.start_over(&self.rib, &self.journal, (receiver, &self.census));
+                reader.start_over(&self.rib, &self.journal, receiver, &self.census);
             }
         }
         self.late = self.late + usize::from(reader.is_late(&self.journal)) - usize::from(late);

@@ -70,7 +70,7 @@ impl Reader {
 
     /// Begins a walk through everything, whatever the member knows already.
     #[inline(never)]
-    pub fn start_over<A: AddressFamily>(&mut self, rib: &AdjRibOut<A>, journal: &Journal, (receiver, census): (&Receiver, &Census)) {
+    pub fn start_over<A: AddressFamily>(&mut self, rib: &AdjRibOut<A>, journal: &Journal, receiver: &Receiver, census: &Census) {
         self.progress.fall_behind(journal, receiver.peer);
         self.progress.walk(rib, receiver, census);
         if let Progress::Walking(walk) = &mut self.progress {
